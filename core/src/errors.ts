@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+/** Sentences for people: Chinese first, English complete. `{name}` takes a parameter. */
+type ErrorText = { status: number; zh: string; en: string }
+
+/**
+ * Every error a caller can act on. Codes are stable and never reused;
+ * docs/reference/errors.md is generated from this table.
+ */
+export const errorCodes = {
+  VALIDATION_FAILED: { status: 400, zh: '请求内容不合法。', en: 'The request is not valid.' },
+  CURSOR_INVALID: { status: 400, zh: '分页游标无效，请从第一页重新开始。', en: 'The cursor is not valid; start again from the first page.' },
+  TOKEN_INVALID: { status: 401, zh: '登录状态无效或已过期，请重新登录。', en: 'The session is missing, not valid or over; sign in again.' },
+  LOGIN_FAILED: { status: 401, zh: '邮箱或密码不对。', en: 'The e-mail or the password is wrong.' },
+  DEVICE_UNAUTHORIZED: { status: 401, zh: '设备令牌未知，或设备已停用。', en: 'The device token is unknown, or the device is disabled.' },
+  PERMISSION_DENIED: { status: 403, zh: '没有权限：需要 {permission}。', en: 'No permission: {permission} is needed.' },
+  CSRF: { status: 403, zh: '请求来源不对。', en: 'The request does not come from our own pages.' },
+  HTTPS_REQUIRED: { status: 403, zh: '本站点只接受 HTTPS。', en: 'This site accepts HTTPS only.' },
+  REAUTH_REQUIRED: { status: 403, zh: '请再次输入密码后重试。', en: 'Enter your password again, then repeat this.' },
+  NOT_FOUND: { status: 404, zh: '找不到。', en: 'Not found.' },
+  METHOD_NOT_ALLOWED: { status: 405, zh: '不支持该请求方法。', en: 'This method is not supported.' },
+  NAME_TAKEN: { status: 409, zh: '名称“{name}”已被使用。', en: 'The name "{name}" is taken.' },
+  EMAIL_TAKEN: { status: 409, zh: '邮箱“{email}”已被使用。', en: 'The e-mail "{email}" is taken.' },
+  TOKEN_TAKEN: { status: 409, zh: '该令牌或凭证已被使用。', en: 'This token or credential is in use.' },
+  LAST_ADMIN: { status: 409, zh: '至少要保留一位可登录的管理员。', en: 'At least one administrator who can sign in must remain.' },
+  PRODUCT_IN_USE: { status: 409, zh: '产品下还有设备。', en: 'The product still has devices.' },
+  VERSION_CONFLICT: { status: 412, zh: '内容已被他人修改。', en: 'Somebody else has changed this meanwhile.' },
+  BODY_TOO_LARGE: { status: 413, zh: '请求体超过 {limit} 字节。', en: 'The body is larger than {limit} bytes.' },
+  TOO_MANY_POINTS: { status: 413, zh: '单条消息超过 {limit} 个数据点。', en: 'A message holds more than {limit} points.' },
+  EXPORT_TOO_LARGE: { status: 413, zh: '导出共 {count} 行，超过 {limit} 行，请缩小时间范围。', en: 'The export has {count} rows, more than {limit}; narrow the time range.' },
+  CONTENT_TYPE: { status: 415, zh: '不支持该内容类型。', en: 'This content type is not supported.' },
+  PAYLOAD_MALFORMED: { status: 400, zh: '报文不是合法 JSON。', en: 'The payload is not valid JSON.' },
+  SHAPE_INVALID: { status: 400, zh: '报文结构不对。', en: 'The payload has the wrong shape.' },
+  UNPROCESSABLE: { status: 422, zh: '内容不合理。', en: 'The content makes no sense.' },
+  POINTS_REJECTED: { status: 422, zh: '所有数据点都被拒收。', en: 'Every point was rejected.' },
+  PASSWORD_WEAK: { status: 422, zh: '密码太弱。', en: 'The password is too weak.' },
+  TOKEN_RESERVED: { status: 422, zh: '该令牌是保留字，请换一个。', en: 'This token is a reserved word; choose another.' },
+  RANGE_TOO_LARGE: { status: 422, zh: '时间范围与间隔会产生超过 {limit} 个区间。', en: 'Range and interval make more than {limit} buckets.' },
+  TIME_ZONE_UNKNOWN: { status: 422, zh: '未知时区“{timeZone}”。', en: 'Unknown time zone "{timeZone}".' },
+  RATE_LIMITED: { status: 429, zh: '请求太频繁，请稍后再试。', en: 'Too many requests; try again later.' },
+  LOGIN_DELAYED: { status: 429, zh: '尝试次数过多，请在 {seconds} 秒后再试。', en: 'Too many attempts; try again in {seconds} s.' },
+  INTERNAL: { status: 500, zh: '服务器内部错误，日志中可按编号查到原因。', en: 'Internal error; the log has the cause under this trace id.' },
+  SEAL_BROKEN: { status: 500, zh: '密文无法解开。', en: 'A sealed value does not open.' },
+  SETUP_REQUIRED: { status: 503, zh: '请先完成初始设置。', en: 'Finish the set-up first.' },
+  STORE_UNAVAILABLE: { status: 503, zh: '数据库暂时不可用，请稍后重试。', en: 'The database is not available at the moment; repeat later.' },
+  OVERLOADED: { status: 503, zh: '服务器繁忙，请稍后重试。', en: 'The server is busy; repeat later.' },
+} as const satisfies Record<string, ErrorText>
+
+export type ErrorCode = keyof typeof errorCodes
+
+/** One refused member: `pointer` is an RFC 6901 JSON pointer into the body, or `?name` of the query. */
+export type FieldError = { pointer: string; detail: string }
+
+/** An error a caller can act on; {@link toProblem} turns it into an answer. */
+export class ProblemError extends Error {
+  readonly code: ErrorCode
+  readonly params: Record<string, string | number>
+  readonly errors: FieldError[] | undefined
+  /** Whole seconds for `Retry-After`. */
+  readonly retryAfterS: number | undefined
+
+  constructor(
+    code: ErrorCode,
+    options: { params?: Record<string, string | number>; errors?: FieldError[]; retryAfterS?: number; cause?: unknown } = {},
+  ) {
+    super(fill(errorCodes[code].en, options.params ?? {}), { cause: options.cause })
+    this.name = 'ProblemError'
+    this.code = code
+    this.params = options.params ?? {}
+    this.errors = options.errors
+    this.retryAfterS = options.retryAfterS
+  }
+
+  get status(): number {
+    return errorCodes[this.code].status
+  }
+}
+
+export type Language = 'zh' | 'en'
+
+/** RFC 9457 problem details with our stable `code`. */
+export type Problem = {
+  type: string
+  title: string
+  status: number
+  code: ErrorCode
+  detail: string
+  traceId: string
+  errors?: FieldError[]
+}
+
+/** Builds the body of an `application/problem+json` answer in the asked language. */
+export function toProblem(error: ProblemError, language: Language, traceId: string): Problem {
+  const text = errorCodes[error.code]
+  const sentence = fill(text[language], error.params)
+  return {
+    type: `docs/errors/${error.code}`,
+    title: sentence,
+    status: text.status,
+    code: error.code,
+    detail: error.errors?.length ? `${sentence} ${error.errors.map((one) => one.detail).join(' ')}` : sentence,
+    traceId,
+    ...(error.errors ? { errors: error.errors } : {}),
+  }
+}
+
+function fill(text: string, params: Record<string, string | number>): string {
+  return text.replace(/\{(\w+)\}/g, (whole, name: string) => String(params[name] ?? whole))
+}
+
+/**
+ * The start cannot go on for a reason an administrator can mend.
+ * The process ends with `exitCode` (sysexits) and prints code, message and hint.
+ */
+export class StartError extends Error {
+  readonly code: string
+  readonly exitCode: number
+  readonly hint: string
+
+  constructor(code: string, exitCode: number, message: string, hint: string, cause?: unknown) {
+    super(message, { cause })
+    this.name = 'StartError'
+    this.code = code
+    this.exitCode = exitCode
+    this.hint = hint
+  }
+}

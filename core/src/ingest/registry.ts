@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+/** Payload rules of a device's product (specs: device API §17.1 `payload`). */
+export type PayloadRules = {
+  json: 'relaxed' | 'strict'
+  duplicateKeys: 'last' | 'reject'
+  castNumericStrings: boolean
+  timestampUnit: 'ms' | 's' | 'auto'
+  maxFutureMs: number
+  ackInvalidPayload: boolean
+}
+
+export const defaultPayloadRules: PayloadRules = {
+  json: 'relaxed',
+  duplicateKeys: 'last',
+  castNumericStrings: true,
+  timestampUnit: 'ms',
+  maxFutureMs: 86_400_000,
+  ackInvalidPayload: false,
+}
+
+/**
+ * A known device as the ingest path holds it in memory: one object per device, shared by
+ * all entrances, so that a packet needs no look-up.
+ */
+export type Device = {
+  tenantId: string
+  tenantNo: number
+  id: string
+  /** Small number used in telemetry rows. */
+  no: number
+  name: string
+  isDisabled: boolean
+  rules: PayloadRules
+  inactivityTimeoutMs: number
+  /** Greatest server-made timestamp so far, ms; points without `ts` come strictly after it. */
+  lastServerTs: number
+}
