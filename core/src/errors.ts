@@ -125,3 +125,14 @@ export class StartError extends Error {
     this.hint = hint
   }
 }
+
+/** How the process ends (sysexits where one fits). */
+export const exitCodes = {
+  usage: 64,
+  damaged: 65,
+  unavailable: 69,
+  internal: 70,
+  notWritable: 73,
+  otherInstance: 75,
+  config: 78,
+} as const

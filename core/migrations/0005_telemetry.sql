@@ -1,0 +1,143 @@
+-- SPDX-License-Identifier: AGPL-3.0-only
+SET ROLE pms_store;
+
+-- Names of keys, counted per tenant, so that a row holds four bytes instead of text.
+CREATE TABLE telemetry_keys (
+  tenant_no int4 NOT NULL,
+  key_no int4 NOT NULL GENERATED ALWAYS AS IDENTITY,
+  key text NOT NULL,
+  PRIMARY KEY (tenant_no, key_no)
+);
+CREATE UNIQUE INDEX telemetry_keys_key ON telemetry_keys (tenant_no, key);
+
+-- Which keys a device has ever sent.
+CREATE TABLE telemetry_device_keys (
+  tenant_no int4 NOT NULL,
+  device_no int4 NOT NULL,
+  key_no int4 NOT NULL,
+  PRIMARY KEY (tenant_no, device_no, key_no)
+);
+
+-- One row per point. kind: 0 double (num), 1 integer (big), 2 boolean (big 0/1), 3 string (txt), 4 JSON text (txt).
+-- No row level security: COPY is refused under it. Nobody but the store's functions reads here.
+CREATE TABLE telemetry (
+  tenant_no int4 NOT NULL,
+  device_no int4 NOT NULL,
+  key_no int4 NOT NULL,
+  ts int8 NOT NULL,
+  kind int2 NOT NULL,
+  num float8,
+  big int8,
+  txt text,
+  PRIMARY KEY (tenant_no, device_no, key_no, ts)
+) PARTITION BY RANGE (ts);
+CREATE TABLE telemetry_other PARTITION OF telemetry DEFAULT;
+
+-- Partitions are made here alone: one month, rows that already lie in the default one move over. Idempotent.
+CREATE FUNCTION telemetry_ensure_month(month_start date) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+DECLARE
+  part text := 'telemetry_' || to_char(month_start, 'YYYY_MM');
+  low int8 := (extract(epoch FROM date_trunc('month', month_start)::timestamp) * 1000)::int8;
+  high int8 := (extract(epoch FROM (date_trunc('month', month_start) + interval '1 month')::timestamp) * 1000)::int8;
+BEGIN
+  IF to_regclass('public.' || part) IS NOT NULL THEN
+    RETURN;
+  END IF;
+  EXECUTE format('CREATE TABLE public.%I (LIKE public.telemetry INCLUDING ALL)', part);
+  EXECUTE format('WITH moved AS (DELETE FROM public.telemetry_other WHERE ts >= %s AND ts < %s RETURNING *)
+    INSERT INTO public.%I SELECT * FROM moved', low, high, part);
+  EXECUTE format('ALTER TABLE public.telemetry ATTACH PARTITION public.%I FOR VALUES FROM (%s) TO (%s)', part, low, high);
+END
+$$;
+
+-- Numbers of the keys of one device, made when new: the writer calls it before it writes such a key.
+CREATE FUNCTION telemetry_register_keys(tenant int4, device int4, names text[]) RETURNS TABLE (key text, key_no int4)
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog AS $$
+  INSERT INTO public.telemetry_keys (tenant_no, key) SELECT tenant, unnest(names) ON CONFLICT DO NOTHING;
+  INSERT INTO public.telemetry_device_keys (tenant_no, device_no, key_no)
+    SELECT tenant, device, k.key_no FROM public.telemetry_keys k WHERE k.tenant_no = tenant AND k.key = ANY (names)
+    ON CONFLICT DO NOTHING;
+  SELECT k.key, k.key_no FROM public.telemetry_keys k WHERE k.tenant_no = tenant AND k.key = ANY (names);
+$$;
+
+-- Keys of one device with their numbers, for the writer's cache.
+CREATE FUNCTION telemetry_load_keys(tenant int4, device int4) RETURNS TABLE (key text, key_no int4)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog AS $$
+  SELECT k.key, k.key_no FROM public.telemetry_device_keys d
+    JOIN public.telemetry_keys k USING (tenant_no, key_no)
+    WHERE d.tenant_no = tenant AND d.device_no = device;
+$$;
+
+-- Reading. The tenant always comes from the transaction's setting, never from an argument;
+-- device numbers were looked up under the caller's policies in the same transaction.
+CREATE FUNCTION telemetry_tenant() RETURNS int4
+LANGUAGE sql STABLE SET search_path = pg_catalog AS $$
+  SELECT nullif(current_setting('iot_pms.tenant_no', true), '')::int4
+$$;
+
+CREATE FUNCTION telemetry_points(device int4, name text, from_ts int8, to_ts int8, max_rows int4, newest_first bool)
+RETURNS TABLE (ts int8, kind int2, num float8, big int8, txt text)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog AS $$
+DECLARE
+  tenant int4 := public.telemetry_tenant();
+  number int4 := (SELECT k.key_no FROM public.telemetry_keys k WHERE k.tenant_no = tenant AND k.key = name);
+BEGIN
+  IF newest_first THEN
+    RETURN QUERY SELECT t.ts, t.kind, t.num, t.big, t.txt FROM public.telemetry t
+      WHERE t.tenant_no = tenant AND t.device_no = device AND t.key_no = number AND t.ts >= from_ts AND t.ts < to_ts
+      ORDER BY t.ts DESC LIMIT max_rows;
+  ELSE
+    RETURN QUERY SELECT t.ts, t.kind, t.num, t.big, t.txt FROM public.telemetry t
+      WHERE t.tenant_no = tenant AND t.device_no = device AND t.key_no = number AND t.ts >= from_ts AND t.ts < to_ts
+      ORDER BY t.ts LIMIT max_rows;
+  END IF;
+END
+$$;
+
+CREATE FUNCTION telemetry_count(device int4, names text[], from_ts int8, to_ts int8) RETURNS int8
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog AS $$
+  SELECT count(*) FROM public.telemetry t
+    WHERE t.tenant_no = public.telemetry_tenant() AND t.device_no = device AND t.ts >= from_ts AND t.ts < to_ts
+      AND t.key_no IN (SELECT k.key_no FROM public.telemetry_keys k WHERE k.tenant_no = public.telemetry_tenant() AND k.key = ANY (names))
+$$;
+
+-- Newest point of each key of each device; names NULL means all keys.
+CREATE FUNCTION telemetry_latest(devices int4[], names text[])
+RETURNS TABLE (device_no int4, key text, ts int8, kind int2, num float8, big int8, txt text)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog AS $$
+  SELECT d.device_no, k.key, p.ts, p.kind, p.num, p.big, p.txt
+    FROM public.telemetry_device_keys d
+    JOIN public.telemetry_keys k USING (tenant_no, key_no)
+    CROSS JOIN LATERAL (
+      SELECT t.ts, t.kind, t.num, t.big, t.txt FROM public.telemetry t
+        WHERE t.tenant_no = d.tenant_no AND t.device_no = d.device_no AND t.key_no = d.key_no
+        ORDER BY t.ts DESC LIMIT 1) p
+    WHERE d.tenant_no = public.telemetry_tenant() AND d.device_no = ANY (devices) AND (names IS NULL OR k.key = ANY (names))
+    ORDER BY d.device_no, k.key
+$$;
+
+-- Removes the points of the keys (NULL: all) in the range.
+CREATE FUNCTION telemetry_delete(device int4, names text[], from_ts int8, to_ts int8) RETURNS int8
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+DECLARE
+  tenant int4 := public.telemetry_tenant();
+  removed int8;
+BEGIN
+  DELETE FROM public.telemetry t USING public.telemetry_keys k
+    WHERE t.tenant_no = tenant AND t.device_no = device AND t.ts >= from_ts AND t.ts < to_ts
+      AND k.tenant_no = t.tenant_no AND k.key_no = t.key_no AND (names IS NULL OR k.key = ANY (names));
+  GET DIAGNOSTICS removed = ROW_COUNT;
+  RETURN removed;
+END
+$$;
+
+REVOKE ALL ON FUNCTION telemetry_ensure_month(date), telemetry_register_keys(int4, int4, text[]), telemetry_load_keys(int4, int4),
+  telemetry_tenant(), telemetry_points(int4, text, int8, int8, int4, bool), telemetry_count(int4, text[], int8, int8),
+  telemetry_latest(int4[], text[]), telemetry_delete(int4, text[], int8, int8) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION telemetry_tenant(), telemetry_points(int4, text, int8, int8, int4, bool), telemetry_count(int4, text[], int8, int8),
+  telemetry_latest(int4[], text[]), telemetry_delete(int4, text[], int8, int8) TO pms_app;
+GRANT EXECUTE ON FUNCTION telemetry_register_keys(int4, int4, text[]), telemetry_load_keys(int4, int4) TO pms_ingest;
+GRANT EXECUTE ON FUNCTION telemetry_ensure_month(date) TO pms_jobs;
+-- A repeated point overwrites the older one, which needs more than INSERT.
+GRANT SELECT, INSERT, UPDATE ON telemetry TO pms_ingest;

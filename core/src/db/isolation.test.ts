@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+import { sql } from 'drizzle-orm'
+import postgres from 'postgres'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { createTestContext } from '../testing.ts'
+import type { TestContext } from '../testing.ts'
+import * as tables from './tables.ts'
+import { getTableConfig } from 'drizzle-orm/pg-core'
+import type { PgTable } from 'drizzle-orm/pg-core'
+
+let context: TestContext
+let admin: postgres.Sql
+beforeAll(async () => {
+  context = await createTestContext()
+  admin = postgres(context.database.adminUrl, { max: 1, onnotice: () => {} })
+})
+afterAll(async () => {
+  await admin.end()
+  await context.close()
+})
+
+/** Tables with tenant_id that are not behind forced row level security with our two complete policies. */
+async function findOpenTables(connection: postgres.Sql | postgres.TransactionSql): Promise<string[]> {
+  const rows = await connection<{ name: string }[]>`
+    select c.relname as name from pg_class c
+    join pg_attribute a on a.attrelid = c.oid and a.attname = 'tenant_id'
+    where c.relkind in ('r', 'p') and c.relnamespace = 'public'::regnamespace and not (
+      c.relrowsecurity and c.relforcerowsecurity
+      and (select array_agg(p.polname::text order by p.polname) from pg_policy p where p.polrelid = c.oid) = array['maintenance', 'tenant']
+      and (select bool_and(p.polqual is not null and p.polwithcheck is not null) from pg_policy p where p.polrelid = c.oid))`
+  return rows.map((row) => row.name)
+}
+
+describe('tenant isolation in the database', () => {
+  it('forces row level security with exactly two policies on every table with tenant_id [SC-80]', async () => {
+    expect(await findOpenTables(admin)).toEqual([])
+  })
+
+  it('notices a dropped policy: negative control of the check above', async () => {
+    await admin.begin(async (tx) => {
+      await tx`drop policy tenant on products`
+      expect(await findOpenTables(tx)).toEqual(['products'])
+      throw new Error('undo')
+    }).catch((error: Error) => expect(error.message).toBe('undo'))
+  })
+
+  it('has the tenant first in every primary key and foreign key', async () => {
+    const rows = await admin`
+      select conrelid::regclass::text as table, contype, (select attname from pg_attribute where attrelid = conrelid and attnum = conkey[1])::text as first
+      from pg_constraint where connamespace = 'public'::regnamespace and contype in ('p', 'f', 'u')
+        and conrelid::regclass::text not in ('tenants', 'installation', 'schema_version')`
+    for (const row of rows) expect(['tenant_id', 'tenant_no'], `${row['table']} ${row['contype']}`).toContain(row['first'])
+  })
+
+  it('shows and takes nothing without a tenant in the transaction', async () => {
+    await expect(admin.begin(async (tx) => {
+      await tx`set local role pms_app`
+      expect(await tx`select * from products`).toHaveLength(0)
+      await tx`insert into products (tenant_id, id, name) select gen_random_uuid(), gen_random_uuid(), 'x'`
+    })).rejects.toMatchObject({ code: '42501' })
+  })
+
+  it('refuses the login any query outside a role', async () => {
+    const login = postgres(context.database.url, { max: 1 })
+    await expect(login`select * from public.devices`).rejects.toMatchObject({ code: '42501' })
+    await login.end()
+  })
+
+  it('keeps pms_app out of telemetry tables and partitions [SC-82, SC-83]', async () => {
+    const scope = context.rootTenant
+    for (const table of ['telemetry', 'telemetry_other', 'telemetry_keys', 'telemetry_device_keys']) {
+      await expect(context.db.withTenant(scope, (tx) => tx.execute(sql`select * from ${sql.identifier(table)}`))).rejects.toMatchObject({ cause: { code: '42501' } })
+    }
+  })
+
+  it('lists every SECURITY DEFINER function with a pinned search path and without PUBLIC', async () => {
+    const rows = await admin`
+      select proname::text as name, proconfig, has_function_privilege('public', oid, 'execute') as open
+      from pg_proc where prosecdef and pronamespace = 'public'::regnamespace order by proname`
+    expect(rows.map((row) => row['name'])).toEqual([
+      'telemetry_count', 'telemetry_delete', 'telemetry_ensure_month', 'telemetry_latest', 'telemetry_load_keys', 'telemetry_points', 'telemetry_register_keys',
+    ])
+    for (const row of rows) expect(row).toMatchObject({ proconfig: ['search_path=pg_catalog'], open: false })
+  })
+})
+
+describe('drizzle tables', () => {
+  it('match the migrated columns by name, type and nullability', async () => {
+    for (const table of Object.values(tables) as PgTable[]) {
+      const config = getTableConfig(table)
+      const rows = await admin`select attname::text as name, format_type(atttypid, atttypmod) as type, attnotnull as required
+        from pg_attribute where attrelid = ${config.name}::regclass and attnum > 0 and not attisdropped`
+      const actual = Object.fromEntries(rows.map((row) => [row['name'], `${row['type']}${row['required'] ? ' not null' : ''}`]))
+      const declared = Object.fromEntries(config.columns.map((column) => [column.name, `${column.getSQLType()}${column.notNull ? ' not null' : ''}`]))
+      expect(declared, config.name).toEqual(actual)
+    }
+  })
+})

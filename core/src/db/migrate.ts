@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+import { createHash } from 'node:crypto'
+import { readFileSync, readdirSync } from 'node:fs'
+import { join } from 'node:path'
+import postgres from 'postgres'
+import { StartError, exitCodes } from '../errors.ts'
+import type { Log } from '../log.ts'
+
+/** Any number that no other program on the same database uses. */
+const migrationLock = 7_316_204_911
+
+export const migrationsDir = join(import.meta.dirname, '../../migrations')
+
+type Migration = { version: number; name: string; text: string; checksum: string }
+type Applied = { version: number; name: string; checksum: string; min_server: string | null }
+type AdminSql = postgres.Sql
+
+/**
+ * Brings the database to the schema of this version: plain SQL files in order, each in one
+ * transaction (or alone, when its first line is `-- no transaction`). Parallel runs are
+ * harmless: one works, the others wait.
+ *
+ * @param url login that may create roles and tables
+ * @param appUrl login of the application; made or updated here with its password
+ * @throws {StartError} `SCHEMA_TOO_NEW` when the database was written by a newer version, `MIGRATION_CHANGED`
+ *   when an applied file has been edited, `DATABASE_RIGHTS` when the login may not do it
+ */
+export async function migrate(url: string, appUrl: string, log: Log, folder = migrationsDir): Promise<void> {
+  const sql = postgres(url, { max: 1, onnotice: () => {}, connection: { lock_timeout: 0, search_path: 'public' } })
+  try {
+    await sql`select pg_advisory_lock(${migrationLock})`
+    await sql`create table if not exists schema_version (
+      version int primary key, name text not null, checksum text not null,
+      applied_at timestamptz not null default now(), min_server text)`
+    const files = readMigrations(folder)
+    const applied = await sql<Applied[]>`select version, name, checksum, min_server from schema_version order by version`
+    const pending = comparePlan(files, applied)
+    for (const migration of pending) {
+      log.info({ migration: migration.name }, 'migrating')
+      await apply(sql, migration)
+    }
+    await ensureAppLogin(sql, appUrl)
+  } catch (error) {
+    if (error instanceof postgres.PostgresError && error.code === '42501') {
+      throw new StartError(
+        'DATABASE_RIGHTS',
+        exitCodes.config,
+        `The database login may not prepare the database: ${error.message}.`,
+        'Set IOT_PMS_MIGRATE_URL to a login that may create roles and tables (the owner of the database with CREATEROLE).',
+        error,
+      )
+    }
+    throw error
+  } finally {
+    await sql.end({ timeout: 5 })
+  }
+}
+
+function readMigrations(folder: string): Migration[] {
+  return readdirSync(folder)
+    .filter((name) => /^\d{4}_[a-z0-9_]+\.sql$/.test(name))
+    .sort()
+    .map((name) => {
+      const text = readFileSync(join(folder, name), 'utf8')
+      return { version: Number(name.slice(0, 4)), name, text, checksum: createHash('sha256').update(text).digest('hex') }
+    })
+}
+
+function comparePlan(files: Migration[], applied: readonly Applied[]): Migration[] {
+  const known = new Map(files.map((file) => [file.version, file]))
+  for (const row of applied) {
+    const file = known.get(row.version)
+    if (!file) {
+      throw new StartError(
+        'SCHEMA_TOO_NEW',
+        exitCodes.config,
+        `The database holds ${row.name}, which this version does not know (it ends at ${files.at(-1)?.name ?? 'nothing'}).`,
+        `It was written by a newer IoT PMS${row.min_server ? ` (at least ${row.min_server})` : ''}: start that one, or restore a backup made before the upgrade.`,
+      )
+    }
+    if (file.checksum !== row.checksum) {
+      throw new StartError('MIGRATION_CHANGED', exitCodes.config, `${file.name} differs from the file that was applied to this database.`, 'Restore the original file: an applied migration is never edited.')
+    }
+  }
+  const done = new Set(applied.map((row) => row.version))
+  return files.filter((file) => !done.has(file.version))
+}
+
+async function apply(sql: AdminSql, migration: Migration): Promise<void> {
+  const record = (tx: AdminSql | postgres.TransactionSql) =>
+    tx`insert into schema_version (version, name, checksum) values (${migration.version}, ${migration.name}, ${migration.checksum})`
+  if (migration.text.startsWith('-- no transaction')) {
+    await sql.unsafe(migration.text)
+    await record(sql)
+    return
+  }
+  for (let attempt = 1; ; attempt++) {
+    try {
+      await sql.begin(async (tx) => {
+        await tx`set local lock_timeout = '5s'`
+        await tx.unsafe(migration.text)
+        // The file may have taken on the owner's role; the record is written as ourselves.
+        await tx`reset role`
+        await record(tx)
+      })
+      return
+    } catch (error) {
+      const isLocked = error instanceof postgres.PostgresError && error.code === '55P03'
+      if (!isLocked || attempt === 10) throw error
+    }
+  }
+}
+
+/** Makes the login of the application: member of the working roles, inheriting nothing, owner of nothing. */
+async function ensureAppLogin(sql: AdminSql, appUrl: string): Promise<void> {
+  const { username, password } = new URL(appUrl)
+  const login = decodeURIComponent(username)
+  const [me] = await sql<{ name: string }[]>`select current_user as name`
+  if (login === me?.name) return
+  const [exists] = await sql`select 1 from pg_roles where rolname = ${login}`
+  // Statements about roles take no parameters, so the server itself does the quoting.
+  const [statement] = await sql<{ text: string }[]>`
+    select format('%s %I login noinherit nosuperuser nobypassrls nocreaterole nocreatedb password %L',
+      ${exists ? 'alter role' : 'create role'}::text, ${login}::text, ${decodeURIComponent(password)}::text) as text`
+  await sql.unsafe(statement!.text)
+  for (const role of ['pms_app', 'pms_ingest', 'pms_store', 'pms_jobs']) {
+    const [version] = await sql<{ number: number }[]>`select current_setting('server_version_num')::int as number`
+    const options = version!.number >= 160_000 ? 'with inherit false, set true' : ''
+    await sql.unsafe(`grant ${role} to "${login.replaceAll('"', '""')}" ${options}`)
+  }
+}

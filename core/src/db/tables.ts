@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+import { sql } from 'drizzle-orm'
+import { bigint, boolean, customType, doublePrecision, integer, jsonb, pgTable, smallint, text, timestamp, uuid } from 'drizzle-orm/pg-core'
+
+/**
+ * The core tables as code sees them. The migrations are the truth; a test compares the two.
+ * Keys, indexes and policies stand in the migrations only.
+ */
+const bytea = customType<{ data: Buffer }>({ dataType: () => 'bytea' })
+const instant = (name: string) => timestamp(name, { withTimezone: true, mode: 'date' })
+const ms = (name: string) => bigint(name, { mode: 'number' })
+const json = <T>(name: string) => jsonb(name).$type<T>().notNull().default(sql`'{}'`)
+
+export const tenants = pgTable('tenants', {
+  id: uuid('id').notNull(),
+  number: integer('number').notNull(),
+  slug: text('slug').notNull(),
+  name: text('name').notNull(),
+  root: boolean('root').notNull().default(false),
+  status: text('status').notNull().default('active'),
+  timeZone: text('time_zone').notNull().default('UTC'),
+  locale: text('locale').notNull().default('zh'),
+  createdAt: instant('created_at').notNull().defaultNow(),
+  updatedAt: instant('updated_at').notNull().defaultNow(),
+})
+
+export type UserRole = 'viewer' | 'operator' | 'admin'
+
+export const users = pgTable('users', {
+  tenantId: uuid('tenant_id').notNull(),
+  id: uuid('id').notNull(),
+  customerId: uuid('customer_id'),
+  email: text('email').notNull(),
+  name: text('name').notNull(),
+  role: text('role').$type<UserRole>().notNull(),
+  passwordHash: text('password_hash'),
+  language: text('language').$type<'zh' | 'en'>(),
+  prefs: json<Record<string, unknown>>('prefs'),
+  sessionVersion: integer('session_version').notNull().default(1),
+  disabledAt: instant('disabled_at'),
+  lastLoginAt: instant('last_login_at'),
+  createdAt: instant('created_at').notNull().defaultNow(),
+  updatedAt: instant('updated_at').notNull().defaultNow(),
+})
+
+export const userSessions = pgTable('user_sessions', {
+  tenantId: uuid('tenant_id').notNull(),
+  id: uuid('id').notNull(),
+  userId: uuid('user_id').notNull(),
+  method: text('method').notNull(),
+  address: text('address').notNull(),
+  userAgent: text('user_agent').notNull(),
+  createdAt: instant('created_at').notNull().defaultNow(),
+  lastUsedAt: instant('last_used_at').notNull().defaultNow(),
+  authenticatedAt: instant('authenticated_at').notNull().defaultNow(),
+  expiresAt: instant('expires_at').notNull(),
+  revokedAt: instant('revoked_at'),
+})
+
+export const refreshTokens = pgTable('refresh_tokens', {
+  tenantId: uuid('tenant_id').notNull(),
+  tokenSha256: bytea('token_sha256').notNull(),
+  sessionId: uuid('session_id').notNull(),
+  createdAt: instant('created_at').notNull().defaultNow(),
+  usedAt: instant('used_at'),
+  usedAddress: text('used_address'),
+  usedAgent: text('used_agent'),
+})
+
+export const apiKeys = pgTable('api_keys', {
+  tenantId: uuid('tenant_id').notNull(),
+  id: uuid('id').notNull(),
+  userId: uuid('user_id').notNull(),
+  name: text('name').notNull(),
+  keySha256: bytea('key_sha256').notNull(),
+  last4: text('last4').notNull(),
+  scopes: text('scopes').array().notNull(),
+  addresses: text('addresses').array().notNull().default(sql`'{}'`),
+  createdAt: instant('created_at').notNull().defaultNow(),
+  expiresAt: instant('expires_at').notNull(),
+  lastUsedAt: instant('last_used_at'),
+})
+
+export const oneTimeLinks = pgTable('one_time_links', {
+  tenantId: uuid('tenant_id').notNull(),
+  id: uuid('id').notNull(),
+  kind: text('kind').$type<'setup' | 'reset'>().notNull(),
+  userId: uuid('user_id'),
+  email: text('email'),
+  tokenSha256: bytea('token_sha256').notNull(),
+  createdAt: instant('created_at').notNull().defaultNow(),
+  expiresAt: instant('expires_at').notNull(),
+  usedAt: instant('used_at'),
+})
+
+export const securityEvents = pgTable('security_events', {
+  tenantId: uuid('tenant_id').notNull(),
+  id: uuid('id').notNull(),
+  at: instant('at').notNull().defaultNow(),
+  actor: text('actor').notNull(),
+  action: text('action').notNull(),
+  target: text('target').notNull(),
+  outcome: text('outcome').notNull(),
+  address: text('address').notNull(),
+  requestId: text('request_id').notNull(),
+  detail: json<Record<string, unknown>>('detail'),
+})
+
+export const products = pgTable('products', {
+  tenantId: uuid('tenant_id').notNull(),
+  id: uuid('id').notNull(),
+  name: text('name').notNull(),
+  description: text('description').notNull().default(''),
+  isDefault: boolean('is_default').notNull().default(false),
+  settings: json<Record<string, unknown>>('settings'),
+  inactivityTimeoutMs: ms('inactivity_timeout_ms').notNull().default(600_000),
+  version: integer('version').notNull().default(1),
+  createdAt: instant('created_at').notNull().defaultNow(),
+  updatedAt: instant('updated_at').notNull().defaultNow(),
+})
+
+export const devices = pgTable('devices', {
+  tenantId: uuid('tenant_id').notNull(),
+  id: uuid('id').notNull(),
+  number: integer('number').notNull().generatedAlwaysAsIdentity(),
+  customerId: uuid('customer_id'),
+  productId: uuid('product_id').notNull(),
+  name: text('name').notNull(),
+  label: text('label'),
+  description: text('description'),
+  tags: text('tags').array().notNull().default(sql`'{}'`),
+  isGateway: boolean('is_gateway').notNull().default(false),
+  isDemo: boolean('is_demo').notNull().default(false),
+  timeZone: text('time_zone'),
+  inactivityTimeoutMs: ms('inactivity_timeout_ms'),
+  additionalInfo: json<Record<string, unknown>>('additional_info'),
+  disabledAt: instant('disabled_at'),
+  lastConnectAt: instant('last_connect_at'),
+  lastDisconnectAt: instant('last_disconnect_at'),
+  disconnectReason: text('disconnect_reason'),
+  lastActivityAt: instant('last_activity_at'),
+  version: integer('version').notNull().default(1),
+  createdAt: instant('created_at').notNull().defaultNow(),
+  updatedAt: instant('updated_at').notNull().defaultNow(),
+  deletedAt: instant('deleted_at'),
+  deletedBy: text('deleted_by'),
+})
+
+export const deviceCredentials = pgTable('device_credentials', {
+  tenantId: uuid('tenant_id').notNull(),
+  deviceId: uuid('device_id').notNull(),
+  id: uuid('id').notNull(),
+  kind: text('kind').$type<'access_token' | 'mqtt_basic'>().notNull(),
+  lookupSha256: bytea('lookup_sha256').notNull(),
+  passwordHmac: bytea('password_hmac'),
+  sealed: text('sealed').notNull(),
+  isActive: boolean('is_active').notNull().default(true),
+  expiresAt: instant('expires_at'),
+  createdAt: instant('created_at').notNull().defaultNow(),
+})
+
+export const deviceRejects = pgTable('device_rejects', {
+  tenantId: uuid('tenant_id').notNull(),
+  deviceId: uuid('device_id').notNull(),
+  id: uuid('id').notNull(),
+  code: text('code').notNull(),
+  detail: text('detail').notNull(),
+  transport: text('transport').notNull(),
+  topic: text('topic').notNull(),
+  key: text('key'),
+  ts: ms('ts'),
+  sample: text('sample').notNull(),
+  packetId: integer('packet_id'),
+  clientId: text('client_id'),
+  address: text('address').notNull(),
+  count: integer('count').notNull(),
+  firstAt: instant('first_at').notNull(),
+  lastAt: instant('last_at').notNull(),
+})
+
+export const deviceLog = pgTable('device_log', {
+  tenantId: uuid('tenant_id').notNull(),
+  deviceId: uuid('device_id').notNull(),
+  id: uuid('id').notNull(),
+  at: instant('at').notNull().defaultNow(),
+  event: text('event').notNull(),
+  detail: json<Record<string, unknown>>('detail'),
+})
+
+export const deviceAttributes = pgTable('device_attributes', {
+  tenantId: uuid('tenant_id').notNull(),
+  deviceId: uuid('device_id').notNull(),
+  scope: text('scope').$type<'client' | 'shared' | 'server'>().notNull(),
+  key: text('key').notNull(),
+  kind: smallint('kind').notNull(),
+  num: doublePrecision('num'),
+  big: bigint('big', { mode: 'bigint' }),
+  txt: text('txt'),
+  updatedAt: instant('updated_at').notNull().defaultNow(),
+})
+
+export const ingestMinutes = pgTable('ingest_minutes', {
+  tenantId: uuid('tenant_id').notNull(),
+  minute: instant('minute').notNull(),
+  messages: ms('messages').notNull(),
+  points: ms('points').notNull(),
+  rejects: ms('rejects').notNull(),
+})

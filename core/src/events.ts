@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+import type { Log } from './log.ts'
+
+/** What happened, for whom it may concern in this process. */
+export type Events = {
+  /** A device row, its product or its credentials changed; the registry has taken it in when listeners hear of it. */
+  'device.changed': { tenantId: string; deviceId: string; change: 'created' | 'updated' | 'deleted' | 'restored' | 'credentials' | 'disabled' | 'enabled' }
+  'device.state': { tenantId: string; deviceId: string; state: 'never' | 'online' | 'offline'; lastActivityAt: number | undefined }
+  'device.log': { tenantId: string; deviceId: string; entry: { id: string; at: string; event: string; detail: Record<string, unknown> } }
+  'device.reject': { tenantId: string; deviceId: string; entry: Record<string, unknown> }
+  'connection.refused': { at: number; address: string; clientId: string; reason: string; count: number }
+  /** A login session ended before its time: sockets of it close, its tokens are dead. */
+  'session.ended': { sessionId: string }
+  'product.changed': { tenantId: string; productId: string }
+}
+
+type Listener<K extends keyof Events> = (event: Events[K]) => void
+
+/** Calls every listener; one that fails is logged and stops nobody else. */
+export class EventBus {
+  readonly #log: Log
+  readonly #listeners = new Map<keyof Events, Set<Listener<never>>>()
+
+  constructor(log: Log) {
+    this.#log = log
+  }
+
+  on<K extends keyof Events>(name: K, listener: Listener<K>): () => void {
+    const set = this.#listeners.get(name) ?? new Set()
+    this.#listeners.set(name, set)
+    set.add(listener as Listener<never>)
+    return () => set.delete(listener as Listener<never>)
+  }
+
+  emit<K extends keyof Events>(name: K, event: Events[K]): void {
+    for (const listener of this.#listeners.get(name) ?? []) {
+      try {
+        ;(listener as Listener<K>)(event)
+      } catch (error) {
+        this.#log.error({ err: error, event: name }, 'a listener failed')
+      }
+    }
+  }
+}

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+import type { UserRole } from '../db/tables.ts'
+
+/** What a route may ask for. A role or an API key grants a set of these. */
+export const permissions = [
+  'device.read',
+  'device.write',
+  'device.credentials.read',
+  'telemetry.read',
+  'telemetry.write',
+  'product.read',
+  'product.write',
+  'user.read',
+  'user.write',
+  'api-key.write',
+  'settings.read',
+  'settings.write',
+  'system.read',
+  'metrics.read',
+] as const
+export type Permission = (typeof permissions)[number]
+
+const viewer: Permission[] = ['device.read', 'telemetry.read', 'product.read']
+const operator: Permission[] = [...viewer, 'device.write', 'device.credentials.read', 'telemetry.write', 'product.write', 'api-key.write']
+
+export const rolePermissions: Record<UserRole, ReadonlySet<Permission>> = {
+  viewer: new Set(viewer),
+  operator: new Set(operator),
+  admin: new Set(permissions),
+}
