@@ -38,6 +38,8 @@ CREATE TABLE devices (
   inactivity_timeout_ms int8,
   additional_info jsonb NOT NULL DEFAULT '{}',
   disabled_at timestamptz,
+  -- none: never seen, session: MQTT session open, closed: it ended, http: speaks without a session
+  link text NOT NULL DEFAULT 'none' CHECK (link IN ('none', 'session', 'closed', 'http')),
   last_connect_at timestamptz,
   last_disconnect_at timestamptz,
   disconnect_reason text,

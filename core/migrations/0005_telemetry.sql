@@ -51,22 +51,26 @@ BEGIN
 END
 $$;
 
--- Numbers of the keys of one device, made when new: the writer calls it before it writes such a key.
-CREATE FUNCTION telemetry_register_keys(tenant int4, device int4, names text[]) RETURNS TABLE (key text, key_no int4)
+-- Numbers for new keys of devices (three arrays of one length); known ones are answered too.
+CREATE FUNCTION telemetry_register_keys(tenants int4[], devices int4[], names text[])
+RETURNS TABLE (device_no int4, key text, key_no int4)
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog AS $$
-  INSERT INTO public.telemetry_keys (tenant_no, key) SELECT tenant, unnest(names) ON CONFLICT DO NOTHING;
+  INSERT INTO public.telemetry_keys (tenant_no, key)
+    SELECT DISTINCT n.tenant, n.key FROM unnest(tenants, names) AS n (tenant, key) ORDER BY n.tenant, n.key ON CONFLICT DO NOTHING;
   INSERT INTO public.telemetry_device_keys (tenant_no, device_no, key_no)
-    SELECT tenant, device, k.key_no FROM public.telemetry_keys k WHERE k.tenant_no = tenant AND k.key = ANY (names)
-    ON CONFLICT DO NOTHING;
-  SELECT k.key, k.key_no FROM public.telemetry_keys k WHERE k.tenant_no = tenant AND k.key = ANY (names);
+    SELECT n.tenant, n.device, k.key_no FROM unnest(tenants, devices, names) AS n (tenant, device, key)
+    JOIN public.telemetry_keys k ON k.tenant_no = n.tenant AND k.key = n.key
+    ORDER BY 1, 2, 3 ON CONFLICT DO NOTHING;
+  SELECT n.device, k.key, k.key_no FROM unnest(tenants, devices, names) AS n (tenant, device, key)
+    JOIN public.telemetry_keys k ON k.tenant_no = n.tenant AND k.key = n.key
 $$;
 
--- Keys of one device with their numbers, for the writer's cache.
-CREATE FUNCTION telemetry_load_keys(tenant int4, device int4) RETURNS TABLE (key text, key_no int4)
+-- Keys that devices have sent so far, for the writer's memory.
+CREATE FUNCTION telemetry_load_keys(tenants int4[], devices int4[]) RETURNS TABLE (device_no int4, key text, key_no int4)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog AS $$
-  SELECT k.key, k.key_no FROM public.telemetry_device_keys d
-    JOIN public.telemetry_keys k USING (tenant_no, key_no)
-    WHERE d.tenant_no = tenant AND d.device_no = device;
+  SELECT d.device_no, k.key, d.key_no FROM unnest(tenants, devices) AS n (tenant, device)
+    JOIN public.telemetry_device_keys d ON d.tenant_no = n.tenant AND d.device_no = n.device
+    JOIN public.telemetry_keys k ON k.tenant_no = d.tenant_no AND k.key_no = d.key_no
 $$;
 
 -- Reading. The tenant always comes from the transaction's setting, never from an argument;
@@ -132,12 +136,12 @@ BEGIN
 END
 $$;
 
-REVOKE ALL ON FUNCTION telemetry_ensure_month(date), telemetry_register_keys(int4, int4, text[]), telemetry_load_keys(int4, int4),
+REVOKE ALL ON FUNCTION telemetry_ensure_month(date), telemetry_register_keys(int4[], int4[], text[]), telemetry_load_keys(int4[], int4[]),
   telemetry_tenant(), telemetry_points(int4, text, int8, int8, int4, bool), telemetry_count(int4, text[], int8, int8),
   telemetry_latest(int4[], text[]), telemetry_delete(int4, text[], int8, int8) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION telemetry_tenant(), telemetry_points(int4, text, int8, int8, int4, bool), telemetry_count(int4, text[], int8, int8),
   telemetry_latest(int4[], text[]), telemetry_delete(int4, text[], int8, int8) TO pms_app;
-GRANT EXECUTE ON FUNCTION telemetry_register_keys(int4, int4, text[]), telemetry_load_keys(int4, int4) TO pms_ingest;
+GRANT EXECUTE ON FUNCTION telemetry_register_keys(int4[], int4[], text[]), telemetry_load_keys(int4[], int4[]) TO pms_ingest;
 GRANT EXECUTE ON FUNCTION telemetry_ensure_month(date) TO pms_jobs;
 -- A repeated point overwrites the older one, which needs more than INSERT.
 GRANT SELECT, INSERT, UPDATE ON telemetry TO pms_ingest;

@@ -47,7 +47,7 @@ export const configKeys = {
 export type ConfigKey = keyof typeof configKeys
 
 /** Faults that tests switch on to prove that a check would notice them. */
-export const testHookNames = ['ack-early', 'no-bisect', 'no-keepalive-pause', 'ack-reject-store'] as const
+export const testHookNames = ['ack-early', 'no-bisect', 'sync-commit-off'] as const
 export type TestHook = (typeof testHookNames)[number]
 
 export type Config = {

@@ -3,7 +3,9 @@ import { Socket } from 'node:net'
 import { sql } from 'drizzle-orm'
 import { drizzle } from 'drizzle-orm/postgres-js'
 import type { PostgresJsDatabase } from 'drizzle-orm/postgres-js'
+import pg from 'pg'
 import postgres from 'postgres'
+import type { Log } from '../log.ts'
 
 /** Whose data a transaction may see. `tenantNo` stands for the tenant in telemetry rows. */
 export type Scope = { tenantId: string; tenantNo: number; customerIds?: readonly string[] }
@@ -53,14 +55,24 @@ export class Db {
 
   /**
    * A pool of its own for the telemetry writer: each connection is `pms_ingest` from the start
-   * and commits synchronously whatever the database's default is [RE-3].
+   * and commits synchronously whatever the database's default is [RE-3] (off is a fault test's hook).
    */
-  openWriter(connections: number): postgres.Sql {
-    return postgres(this.#url, {
-      ...connectionOptions(),
+  openWriter(connections: number, log: Log, synchronousCommit: 'on' | 'off' = 'on'): pg.Pool {
+    const pool = new pg.Pool({
+      connectionString: this.#url,
+      application_name: 'iot-pms writer',
+      options: `-c role=pms_ingest -c synchronous_commit=${synchronousCommit} -c timezone=UTC`,
       max: connections,
-      connection: { application_name: 'iot-pms writer', role: 'pms_ingest', synchronous_commit: 'on', statement_timeout: 15_000, timezone: 'UTC' },
+      min: connections,
+      idleTimeoutMillis: 0,
+      connectionTimeoutMillis: 10_000,
+      statement_timeout: 15_000,
+      keepAlive: true,
+      keepAliveInitialDelayMillis: 5000,
     })
+    // An idle connection may die with the database; the next write opens another.
+    pool.on('error', (error) => log.warn({ err: error }, 'a writer connection ended'))
+    return pool
   }
 
   /** Whether the database answers within a second. */

@@ -135,6 +135,7 @@ export const devices = pgTable('devices', {
   inactivityTimeoutMs: ms('inactivity_timeout_ms'),
   additionalInfo: json<Record<string, unknown>>('additional_info'),
   disabledAt: instant('disabled_at'),
+  link: text('link').$type<'none' | 'session' | 'closed' | 'http'>().notNull().default('none'),
   lastConnectAt: instant('last_connect_at'),
   lastDisconnectAt: instant('last_disconnect_at'),
   disconnectReason: text('disconnect_reason'),

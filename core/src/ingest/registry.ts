@@ -35,4 +35,6 @@ export type Device = {
   inactivityTimeoutMs: number
   /** Greatest server-made timestamp so far, ms; points without `ts` come strictly after it. */
   lastServerTs: number
+  /** The store's own memory of this device's keys and their numbers. */
+  keyNos?: Map<string, number>
 }

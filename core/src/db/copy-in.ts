@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+import type pg from 'pg'
+
+/** The parts of pg's connection that a COPY needs; its types leave them out. */
+type CopyConnection = {
+  query(text: string): void
+  sendCopyFromChunk(chunk: Buffer): void
+  endCopyFrom(): void
+}
+
+/**
+ * One `COPY … FROM STDIN` with all its bytes at hand. Settles at ReadyForQuery: the statement is its
+ * own transaction, and only then is it sure to be committed.
+ *
+ * postgres.js cannot serve here: it never reports an error that comes after the last byte, such as a
+ * unique violation (see docs/decisions/0006-two-database-drivers.md).
+ */
+class CopyIn implements pg.Submittable {
+  readonly #text: string
+  readonly #bytes: Buffer
+  readonly #settle: (error?: Error) => void
+
+  constructor(text: string, bytes: Buffer, settle: (error?: Error) => void) {
+    this.#text = text
+    this.#bytes = bytes
+    this.#settle = settle
+  }
+
+  submit(connection: unknown): void {
+    ;(connection as CopyConnection).query(this.#text)
+  }
+
+  handleCopyInResponse(connection: CopyConnection): void {
+    connection.sendCopyFromChunk(this.#bytes)
+    connection.endCopyFrom()
+  }
+
+  handleError(error: Error): void {
+    this.#settle(error)
+  }
+
+  handleReadyForQuery(): void {
+    this.#settle()
+  }
+
+  handleCommandComplete(): void {}
+  handleDataRow(): void {}
+  handleRowDescription(): void {}
+  handleEmptyQuery(): void {}
+  handlePortalSuspended(): void {}
+}
+
+/**
+ * Runs a binary COPY on one connection of the pool.
+ *
+ * @throws the database's error; the connection is dropped when it broke
+ */
+export async function copyIn(pool: pg.Pool, text: string, bytes: Buffer): Promise<void> {
+  const client = await pool.connect()
+  let lost: Error | undefined
+  const onError = (error: Error) => (lost = error)
+  client.on('error', onError)
+  try {
+    await new Promise<void>((resolve, reject) => {
+      client.query(new CopyIn(text, bytes, (error) => (error ? reject(error) : resolve())))
+      client.once('end', () => reject(lost ?? new Error('the database connection ended during COPY')))
+    })
+  } catch (error) {
+    if (!(error as { severity?: string }).severity) lost ??= error as Error
+    throw error
+  } finally {
+    client.off('error', onError)
+    client.removeAllListeners('end')
+    client.release(lost ?? false)
+  }
+}

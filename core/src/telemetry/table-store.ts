@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+import { sql } from 'drizzle-orm'
+import type pg from 'pg'
+import type { Context } from '../context.ts'
+import type { Scope } from '../db/client.ts'
+import { copyIn } from '../db/copy-in.ts'
+import type { Device } from '../ingest/registry.ts'
+import type { Reject } from '../ingest/rejects.ts'
+import { CopyEncoder, kindNumbers } from './copy-encoder.ts'
+import type { TypedValue } from './points.ts'
+import type { DeviceWrite, LatestPoint, SeriesRange, StoredPoint, TelemetryStore, WriteRefusals } from './store.ts'
+
+/** Distinct telemetry keys a device may have (device API §2.6). */
+export const maxKeysPerDevice = 10_000
+
+/** Rows fetched at a time while a series is read. */
+const blockRows = 20_000
+
+const uniqueViolation = '23505'
+const hourMs = 3_600_000
+
+const copyStatement = 'copy telemetry (tenant_no, device_no, key_no, ts, kind, num, big, txt) from stdin (format binary)'
+
+type KeyRow = { device_no: number; key: string; key_no: number }
+type Row = { ts: string; kind: number; num: number | null; big: string | null; txt: string | null }
+
+/**
+ * The first store: one table with the primary key (tenant, device, key, ts) in monthly partitions.
+ * A batch goes in by binary COPY; where it meets a point that exists, it goes in again as an upsert.
+ */
+export class TableStore implements TelemetryStore {
+  readonly #context: Context
+  #writer: pg.Pool | undefined
+  #encoders: CopyEncoder[] = []
+  #timer: NodeJS.Timeout | undefined
+
+  constructor(context: Context) {
+    this.#context = context
+  }
+
+  async start(): Promise<void> {
+    if (this.#writer) return
+    const { config, db, log } = this.#context
+    this.#writer = db.openWriter(config.writer.connections, log, config.testHooks.has('sync-commit-off') ? 'off' : 'on')
+    await this.#ensurePartitions()
+    this.#timer = setInterval(() => {
+      this.#ensurePartitions().catch((error: unknown) => this.#context.log.error({ err: error }, 'no new telemetry partition'))
+    }, hourMs).unref()
+  }
+
+  async stop(): Promise<void> {
+    clearInterval(this.#timer)
+    const writer = this.#writer
+    this.#writer = undefined
+    await writer?.end()
+  }
+
+  async write(batch: readonly DeviceWrite[]): Promise<WriteRefusals> {
+    const writer = this.#writer
+    if (!writer) throw new Error('the telemetry store is not started')
+    await this.#loadKeys(writer, batch)
+    const refusals = await this.#registerKeys(writer, batch)
+    try {
+      await this.#copy(writer, batch)
+    } catch (error) {
+      if ((error as { code?: string }).code !== uniqueViolation) throw error
+      await upsert(writer, batch)
+    }
+    return refusals
+  }
+
+  async *read(scope: Scope, range: SeriesRange, options: { newestFirst?: boolean; limit?: number } = {}): AsyncGenerator<StoredPoint[]> {
+    const newestFirst = options.newestFirst ?? false
+    let { from, to } = range
+    let left = options.limit ?? Number.POSITIVE_INFINITY
+    while (left > 0) {
+      const wanted = Math.min(blockRows, left)
+      const rows = await this.#context.db.withTenant(scope, (tx) =>
+        tx.execute<Row>(sql`select p.* from devices d cross join lateral
+          telemetry_points(d.number, ${range.key}, ${from}, ${to}, ${wanted}, ${newestFirst}) p
+          where d.id = ${range.deviceId} and d.deleted_at is null`),
+      )
+      if (rows.length === 0) return
+      const points = rows.map(toPoint)
+      yield points
+      if (rows.length < wanted) return
+      left -= rows.length
+      const lastTs = points.at(-1)!.ts
+      if (newestFirst) to = lastTs
+      else from = lastTs + 1
+    }
+  }
+
+  async latest(scope: Scope, deviceIds: readonly string[], keys?: readonly string[]): Promise<Map<string, LatestPoint[]>> {
+    const names = keys ? sql`${sql.param(keys)}::text[]` : sql`null::text[]`
+    const rows = await this.#context.db.withTenant(scope, (tx) =>
+      tx.execute<Row & { id: string; key: string }>(sql`
+        with wanted as materialized (select id, number from devices where id = any(${sql.param(deviceIds)}::uuid[]) and deleted_at is null)
+        select w.id, l.key, l.ts, l.kind, l.num, l.big, l.txt
+        from telemetry_latest((select array_agg(number) from wanted), ${names}) l join wanted w on w.number = l.device_no
+        order by w.id, l.key`),
+    )
+    const latest = new Map<string, LatestPoint[]>(deviceIds.map((id) => [id, []]))
+    for (const row of rows) latest.get(row.id)?.push({ ...toPoint(row), key: row.key })
+    return latest
+  }
+
+  async count(scope: Scope, deviceId: string, keys: readonly string[], from: number, to: number): Promise<number> {
+    const rows = await this.#context.db.withTenant(scope, (tx) =>
+      tx.execute<{ count: string }>(sql`select telemetry_count(number, ${sql.param(keys)}::text[], ${from}, ${to}) as count from devices where id = ${deviceId} and deleted_at is null`),
+    )
+    return Number(rows[0]?.count ?? 0)
+  }
+
+  async delete(scope: Scope, deviceId: string, keys: readonly string[] | undefined, from: number, to: number): Promise<number> {
+    const names = keys ? sql`${sql.param(keys)}::text[]` : sql`null::text[]`
+    const rows = await this.#context.db.withTenant(scope, (tx) =>
+      tx.execute<{ count: string }>(sql`select telemetry_delete(number, ${names}, ${from}, ${to}) as count from devices where id = ${deviceId}`),
+    )
+    return Number(rows[0]?.count ?? 0)
+  }
+
+  /** This month, two before it and two after it: ingest never waits for a partition. */
+  async #ensurePartitions(): Promise<void> {
+    const month = new Date(this.#context.clock.now())
+    for (let offset = -2; offset <= 2; offset++) {
+      const start = new Date(Date.UTC(month.getUTCFullYear(), month.getUTCMonth() + offset, 1)).toISOString().slice(0, 10)
+      await this.#context.db.withRole('pms_jobs', (tx) => tx.execute(sql`select telemetry_ensure_month(${start}::date)`))
+    }
+  }
+
+  async #loadKeys(writer: pg.Pool, batch: readonly DeviceWrite[]): Promise<void> {
+    const unknown = new Map<number, Device>()
+    for (const { device } of batch) if (!device.keyNos) unknown.set(device.no, device)
+    if (unknown.size === 0) return
+    const devices = [...unknown.values()]
+    const { rows } = await writer.query<KeyRow>('select * from telemetry_load_keys($1, $2)', [
+      devices.map((device) => device.tenantNo),
+      devices.map((device) => device.no),
+    ])
+    for (const device of devices) device.keyNos ??= new Map()
+    for (const row of rows) unknown.get(row.device_no)!.keyNos!.set(row.key, row.key_no)
+  }
+
+  /** Gives numbers to keys a device sends for the first time, up to its limit; the surplus is refused. */
+  async #registerKeys(writer: pg.Pool, batch: readonly DeviceWrite[]): Promise<WriteRefusals> {
+    const refusals = new Map<number, Reject[]>()
+    const added = new Map<Device, Set<string>>()
+    for (const [index, { device, points }] of batch.entries()) {
+      for (const { key, ts } of points) {
+        if (device.keyNos!.has(key)) continue
+        const fresh = added.get(device) ?? new Set()
+        if (!fresh.has(key) && device.keyNos!.size + fresh.size >= maxKeysPerDevice) {
+          const rejects = refusals.get(index) ?? []
+          rejects.push({ code: 'TOO_MANY_KEYS', detail: `the device already has ${maxKeysPerDevice} keys`, key, ts })
+          refusals.set(index, rejects)
+          continue
+        }
+        fresh.add(key)
+        added.set(device, fresh)
+      }
+    }
+    if (added.size === 0) return refusals
+    const pairs = [...added].flatMap(([device, keys]) => [...keys].map((key) => ({ device, key })))
+    const { rows } = await writer.query<KeyRow>('select * from telemetry_register_keys($1, $2, $3)', [
+      pairs.map((pair) => pair.device.tenantNo),
+      pairs.map((pair) => pair.device.no),
+      pairs.map((pair) => pair.key),
+    ])
+    const byNo = new Map([...added.keys()].map((device) => [device.no, device]))
+    for (const row of rows) byNo.get(row.device_no)!.keyNos!.set(row.key, row.key_no)
+    return refusals
+  }
+
+  async #copy(writer: pg.Pool, batch: readonly DeviceWrite[]): Promise<void> {
+    const encoder = this.#encoders.pop() ?? new CopyEncoder()
+    encoder.start()
+    for (const { device, points } of batch) {
+      for (const point of points) {
+        const keyNo = device.keyNos!.get(point.key)
+        if (keyNo !== undefined) encoder.add(device.tenantNo, device.no, keyNo, point.ts, point)
+      }
+    }
+    await copyIn(writer, copyStatement, encoder.finish())
+    this.#encoders.push(encoder)
+  }
+}
+
+/** The slow way in for batches that repeat points: the last value per (device, key, ts) wins. */
+async function upsert(writer: pg.Pool, batch: readonly DeviceWrite[]): Promise<void> {
+  const rows = new Map<string, [tenantNo: number, deviceNo: number, keyNo: number, ts: number, value: TypedValue]>()
+  for (const { device, points } of batch) {
+    for (const point of points) {
+      const keyNo = device.keyNos!.get(point.key)
+      if (keyNo !== undefined) rows.set(`${device.no} ${keyNo} ${point.ts}`, [device.tenantNo, device.no, keyNo, point.ts, point])
+    }
+  }
+  const all = [...rows.values()]
+  const values = all.map((row) => row[4])
+  await writer.query(
+    `insert into telemetry (tenant_no, device_no, key_no, ts, kind, num, big, txt)
+     select * from unnest($1::int4[], $2::int4[], $3::int4[], $4::int8[], $5::int2[], $6::float8[], $7::int8[], $8::text[])
+     on conflict (tenant_no, device_no, key_no, ts) do update
+       set kind = excluded.kind, num = excluded.num, big = excluded.big, txt = excluded.txt`,
+    [
+      all.map((row) => row[0]),
+      all.map((row) => row[1]),
+      all.map((row) => row[2]),
+      all.map((row) => row[3]),
+      values.map((value) => kindNumbers[value.kind]),
+      values.map((value) => (value.kind === 'double' ? value.value : null)),
+      values.map((value) => (value.kind === 'integer' || value.kind === 'boolean' ? String(BigInt(value.value)) : null)),
+      values.map((value) => (value.kind === 'string' || value.kind === 'json' ? value.value : null)),
+    ],
+  )
+}
+
+function toPoint(row: Row): StoredPoint {
+  const ts = Number(row.ts)
+  switch (row.kind) {
+    case kindNumbers.double:
+      return { ts, kind: 'double', value: row.num! }
+    case kindNumbers.integer: {
+      const value = Number(row.big)
+      return { ts, kind: 'integer', value: Number.isSafeInteger(value) ? value : BigInt(row.big!) }
+    }
+    case kindNumbers.boolean:
+      return { ts, kind: 'boolean', value: row.big === '1' }
+    case kindNumbers.string:
+      return { ts, kind: 'string', value: row.txt! }
+    default:
+      return { ts, kind: 'json', value: row.txt! }
+  }
+}
