@@ -22,7 +22,7 @@ CREATE TABLE users (
 CREATE UNIQUE INDEX users_email ON users (tenant_id, lower(email));
 SELECT protect_customer_table('users');
 
--- A session is a family of refresh tokens; only the hash of the newest and of the one before it is kept.
+-- A session is a family of refresh tokens. A login that ended has no row; its end is a security event.
 CREATE TABLE user_sessions (
   tenant_id uuid NOT NULL,
   id uuid NOT NULL,
@@ -34,13 +34,13 @@ CREATE TABLE user_sessions (
   last_used_at timestamptz NOT NULL DEFAULT now(),
   authenticated_at timestamptz NOT NULL DEFAULT now(),
   expires_at timestamptz NOT NULL,
-  revoked_at timestamptz,
   PRIMARY KEY (tenant_id, id),
   FOREIGN KEY (tenant_id, user_id) REFERENCES users (tenant_id, id) ON DELETE CASCADE
 );
 CREATE INDEX user_sessions_user ON user_sessions (tenant_id, user_id);
 SELECT protect_tenant_table('user_sessions');
 
+-- The used ones stay as long as their session: one of them again means that it was stolen.
 CREATE TABLE refresh_tokens (
   tenant_id uuid NOT NULL,
   token_sha256 bytea NOT NULL,
@@ -74,7 +74,7 @@ CREATE UNIQUE INDEX api_keys_key ON api_keys (key_sha256);
 CREATE INDEX api_keys_user ON api_keys (tenant_id, user_id);
 SELECT protect_tenant_table('api_keys');
 
--- Links that work once: the first set-up and password resets.
+-- Links that work once, then their row is gone: the first set-up and password resets.
 CREATE TABLE one_time_links (
   tenant_id uuid NOT NULL REFERENCES tenants,
   id uuid NOT NULL,
@@ -84,7 +84,6 @@ CREATE TABLE one_time_links (
   token_sha256 bytea NOT NULL,
   created_at timestamptz NOT NULL DEFAULT now(),
   expires_at timestamptz NOT NULL,
-  used_at timestamptz,
   PRIMARY KEY (tenant_id, id),
   FOREIGN KEY (tenant_id, user_id) REFERENCES users (tenant_id, id) ON DELETE CASCADE
 );

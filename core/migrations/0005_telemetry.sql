@@ -106,19 +106,21 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog AS $$
       AND t.key_no IN (SELECT k.key_no FROM public.telemetry_keys k WHERE k.tenant_no = public.telemetry_tenant() AND k.key = ANY (names))
 $$;
 
--- Newest point of each key of each device; names NULL means all keys.
-CREATE FUNCTION telemetry_latest(devices int4[], names text[])
+-- Newest point of each key of each device: of the named keys (NULL: all), or of the first max_keys a device has sent.
+CREATE FUNCTION telemetry_latest(devices int4[], names text[], max_keys int4)
 RETURNS TABLE (device_no int4, key text, ts int8, kind int2, num float8, big int8, txt text)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog AS $$
-  SELECT d.device_no, k.key, p.ts, p.kind, p.num, p.big, p.txt
-    FROM public.telemetry_device_keys d
-    JOIN public.telemetry_keys k USING (tenant_no, key_no)
+  SELECT n.device, k.key, p.ts, p.kind, p.num, p.big, p.txt
+    FROM unnest(devices) AS n (device)
+    CROSS JOIN LATERAL (
+      SELECT d.key_no, k.key FROM public.telemetry_device_keys d JOIN public.telemetry_keys k USING (tenant_no, key_no)
+        WHERE d.tenant_no = public.telemetry_tenant() AND d.device_no = n.device AND (names IS NULL OR k.key = ANY (names))
+        ORDER BY d.key_no LIMIT max_keys) k
     CROSS JOIN LATERAL (
       SELECT t.ts, t.kind, t.num, t.big, t.txt FROM public.telemetry t
-        WHERE t.tenant_no = d.tenant_no AND t.device_no = d.device_no AND t.key_no = d.key_no
+        WHERE t.tenant_no = public.telemetry_tenant() AND t.device_no = n.device AND t.key_no = k.key_no
         ORDER BY t.ts DESC LIMIT 1) p
-    WHERE d.tenant_no = public.telemetry_tenant() AND d.device_no = ANY (devices) AND (names IS NULL OR k.key = ANY (names))
-    ORDER BY d.device_no, k.key
+    ORDER BY n.device, k.key
 $$;
 
 -- Removes the points of the keys (NULL: all) in the range.
@@ -138,9 +140,9 @@ $$;
 
 REVOKE ALL ON FUNCTION telemetry_ensure_month(date), telemetry_register_keys(int4[], int4[], text[]), telemetry_load_keys(int4[], int4[]),
   telemetry_tenant(), telemetry_points(int4, text, int8, int8, int4, bool), telemetry_count(int4, text[], int8, int8),
-  telemetry_latest(int4[], text[]), telemetry_delete(int4, text[], int8, int8) FROM PUBLIC;
+  telemetry_latest(int4[], text[], int4), telemetry_delete(int4, text[], int8, int8) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION telemetry_tenant(), telemetry_points(int4, text, int8, int8, int4, bool), telemetry_count(int4, text[], int8, int8),
-  telemetry_latest(int4[], text[]), telemetry_delete(int4, text[], int8, int8) TO pms_app;
+  telemetry_latest(int4[], text[], int4), telemetry_delete(int4, text[], int8, int8) TO pms_app;
 GRANT EXECUTE ON FUNCTION telemetry_register_keys(int4[], int4[], text[]), telemetry_load_keys(int4[], int4[]) TO pms_ingest;
 GRANT EXECUTE ON FUNCTION telemetry_ensure_month(date) TO pms_jobs;
 -- A repeated point overwrites the older one, which needs more than INSERT.

@@ -34,6 +34,7 @@ export const errorCodes = {
   UNPROCESSABLE: { status: 422, zh: '内容不合理。', en: 'The content makes no sense.' },
   POINTS_REJECTED: { status: 422, zh: '所有数据点都被拒收。', en: 'Every point was rejected.' },
   PASSWORD_WEAK: { status: 422, zh: '密码太弱。', en: 'The password is too weak.' },
+  PASSWORD_WRONG: { status: 422, zh: '密码不对。', en: 'The password is wrong.' },
   TOKEN_RESERVED: { status: 422, zh: '该令牌是保留字，请换一个。', en: 'This token is a reserved word; choose another.' },
   RANGE_TOO_LARGE: { status: 422, zh: '时间范围与间隔会产生超过 {limit} 个区间。', en: 'Range and interval make more than {limit} buckets.' },
   TIME_ZONE_UNKNOWN: { status: 422, zh: '未知时区“{timeZone}”。', en: 'Unknown time zone "{timeZone}".' },

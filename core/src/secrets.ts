@@ -15,6 +15,7 @@ export class Secrets {
   /** First 8 hex digits of a hash of the key: tells keys apart without telling them. */
   readonly keyId: string
   readonly #keys: Map<string, Buffer>
+  readonly #derived = new Map<string, Buffer>()
 
   constructor(key: Buffer, oldKeys: readonly Buffer[] = []) {
     this.keyId = keyIdOf(key)
@@ -23,9 +24,14 @@ export class Secrets {
 
   /** 32-byte sub-key by HKDF-SHA-256. */
   derive(purpose: Purpose, keyId = this.keyId): Buffer {
+    const label = `iot-pms/${purpose}/1`
+    const known = this.#derived.get(keyId + label)
+    if (known) return known
     const key = this.#keys.get(keyId)
     if (!key) throw new ProblemError('SEAL_BROKEN')
-    return Buffer.from(hkdfSync('sha256', key, '', `iot-pms/${purpose}/1`, 32))
+    const derived = Buffer.from(hkdfSync('sha256', key, '', label, 32))
+    this.#derived.set(keyId + label, derived)
+    return derived
   }
 
   hmac(purpose: Purpose, ...parts: string[]): Buffer {

@@ -54,7 +54,6 @@ export const userSessions = pgTable('user_sessions', {
   lastUsedAt: instant('last_used_at').notNull().defaultNow(),
   authenticatedAt: instant('authenticated_at').notNull().defaultNow(),
   expiresAt: instant('expires_at').notNull(),
-  revokedAt: instant('revoked_at'),
 })
 
 export const refreshTokens = pgTable('refresh_tokens', {
@@ -90,7 +89,6 @@ export const oneTimeLinks = pgTable('one_time_links', {
   tokenSha256: bytea('token_sha256').notNull(),
   createdAt: instant('created_at').notNull().defaultNow(),
   expiresAt: instant('expires_at').notNull(),
-  usedAt: instant('used_at'),
 })
 
 export const securityEvents = pgTable('security_events', {

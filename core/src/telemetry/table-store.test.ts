@@ -60,7 +60,7 @@ describe('the telemetry store', () => {
     for (const { key, ...point } of points) expect(await readAll(device.id, key)).toEqual([point])
     const latest = (await store.latest(context.rootTenant, [device.id])).get(device.id)!
     expect(latest).toHaveLength(points.length)
-    expect((await store.latest(context.rootTenant, [device.id], ['d'])).get(device.id)).toEqual([{ key: 'd', ts: now, kind: 'double', value: 42 }])
+    expect((await store.latest(context.rootTenant, [device.id], { keys: ['d'] })).get(device.id)).toEqual([{ key: 'd', ts: now, kind: 'double', value: 42 }])
   })
 
   it('lets the last write win per device, key and ts, also inside one batch [V-7]', async () => {

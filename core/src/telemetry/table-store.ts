@@ -91,13 +91,13 @@ export class TableStore implements TelemetryStore {
     }
   }
 
-  async latest(scope: Scope, deviceIds: readonly string[], keys?: readonly string[]): Promise<Map<string, LatestPoint[]>> {
-    const names = keys ? sql`${sql.param(keys)}::text[]` : sql`null::text[]`
+  async latest(scope: Scope, deviceIds: readonly string[], options: { keys?: readonly string[]; maxKeys?: number } = {}): Promise<Map<string, LatestPoint[]>> {
+    const names = options.keys ? sql`${sql.param(options.keys)}::text[]` : sql`null::text[]`
     const rows = await this.#context.db.withTenant(scope, (tx) =>
       tx.execute<Row & { id: string; key: string }>(sql`
         with wanted as materialized (select id, number from devices where id = any(${sql.param(deviceIds)}::uuid[]) and deleted_at is null)
         select w.id, l.key, l.ts, l.kind, l.num, l.big, l.txt
-        from telemetry_latest((select array_agg(number) from wanted), ${names}) l join wanted w on w.number = l.device_no
+        from telemetry_latest((select array_agg(number) from wanted), ${names}, ${options.maxKeys ?? null}::int4) l join wanted w on w.number = l.device_no
         order by w.id, l.key`),
     )
     const latest = new Map<string, LatestPoint[]>(deviceIds.map((id) => [id, []]))

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+import { sql } from 'drizzle-orm'
+import type { Context } from '../context.ts'
+import type { Scope } from '../db/client.ts'
+import { listTenants } from '../db/installation.ts'
+import type { Device } from '../ingest/registry.ts'
+
+export type DeviceState = 'never' | 'online' | 'offline'
+type Link = 'session' | 'closed' | 'http'
+type Track = {
+  device: Device
+  link: Link
+  isChanged: boolean
+  lastActivityAt: number
+  /** Written at most every 10 s unless the link changes [S-3]. */
+  writtenActivityAt: number
+  lastConnectAt: number | undefined
+  lastDisconnectAt: number | undefined
+  disconnectReason: string | undefined
+}
+
+const activityWriteMs = 10_000
+/** [S-4] After a restart devices keep their state this long to come back. */
+const graceMs = 60_000
+
+/** The state of a device row in SQL; needs `devices d` and `products p`. */
+export const stateSql = sql`case d.link when 'none' then 'never' when 'session' then 'online'
+  when 'http' then case when d.last_activity_at > now() - coalesce(d.inactivity_timeout_ms, p.inactivity_timeout_ms) * interval '1 ms' then 'online' else 'offline' end
+  else 'offline' end`
+
+/**
+ * Follows which devices are online: by their MQTT session, or, for devices without one, by the age
+ * of their last uplink [S-1, S-2]. Rows are written once a second.
+ */
+export class DeviceStates {
+  readonly #context: Context
+  readonly #tracks = new Map<string, Track>()
+  #flushTimer: NodeJS.Timeout | undefined
+  #graceTimer: NodeJS.Timeout | undefined
+  #flushing: Promise<void> = Promise.resolve()
+
+  constructor(context: Context) {
+    this.#context = context
+  }
+
+  start(): void {
+    this.#flushTimer = setInterval(() => void this.flush(), 1000).unref()
+    this.#graceTimer = setTimeout(() => void this.#closeForgotten(), graceMs).unref()
+  }
+
+  async stop(): Promise<void> {
+    clearInterval(this.#flushTimer)
+    clearTimeout(this.#graceTimer)
+    await this.flush()
+  }
+
+  sessionOpened(device: Device): void {
+    const now = this.#context.clock.now()
+    this.#set(device, { link: 'session', lastActivityAt: now, lastConnectAt: now }, true)
+  }
+
+  sessionClosed(device: Device, reason: string): void {
+    this.#set(device, { link: 'closed', lastDisconnectAt: this.#context.clock.now(), disconnectReason: reason }, true)
+  }
+
+  /** An uplink or PINGREQ; without a session it alone makes the device online. */
+  active(device: Device, at: number): void {
+    const track = this.#tracks.get(device.id)
+    if (track && track.link !== 'closed') {
+      track.lastActivityAt = at
+      return
+    }
+    this.#set(device, { link: 'http', lastActivityAt: at }, true)
+  }
+
+  forget(deviceId: string): void {
+    this.#tracks.delete(deviceId)
+  }
+
+  flush(): Promise<void> {
+    this.#flushing = this.#flushing.then(() => this.#write()).catch((error: unknown) => this.#context.log.warn({ err: error }, 'device states could not be written'))
+    return this.#flushing
+  }
+
+  #set(device: Device, change: Partial<Track>, announce: boolean): void {
+    const track: Track = this.#tracks.get(device.id) ?? {
+      device,
+      link: 'closed',
+      isChanged: true,
+      lastActivityAt: 0,
+      writtenActivityAt: 0,
+      lastConnectAt: undefined,
+      lastDisconnectAt: undefined,
+      disconnectReason: undefined,
+    }
+    Object.assign(track, change, { isChanged: true })
+    this.#tracks.set(device.id, track)
+    if (announce) this.#announce(track)
+  }
+
+  #announce(track: Track): void {
+    const { device } = track
+    const state: DeviceState = track.link === 'closed' ? 'offline' : 'online'
+    this.#context.events.emit('device.state', { tenantId: device.tenantId, deviceId: device.id, state, lastActivityAt: track.lastActivityAt || undefined })
+  }
+
+  async #write(): Promise<void> {
+    const now = this.#context.clock.now()
+    const byTenant = new Map<string, { scope: Scope; due: Track[] }>()
+    for (const track of this.#tracks.values()) {
+      if (track.link === 'http' && now - track.lastActivityAt > track.device.inactivityTimeoutMs) {
+        Object.assign(track, { link: 'closed', isChanged: true })
+        this.#announce(track)
+      }
+      if (!track.isChanged && track.lastActivityAt - track.writtenActivityAt < activityWriteMs) continue
+      track.isChanged = false
+      track.writtenActivityAt = track.lastActivityAt
+      const { tenantId, tenantNo } = track.device
+      const group = byTenant.get(tenantId) ?? { scope: { tenantId, tenantNo }, due: [] }
+      group.due.push(track)
+      byTenant.set(tenantId, group)
+    }
+    for (const { scope, due } of byTenant.values()) {
+      const rows = JSON.stringify(due.map((track) => toRow(track)))
+      await this.#context.db.withTenant(scope, (tx) =>
+        tx.execute(sql`
+          update devices d set link = r.link, last_activity_at = greatest(d.last_activity_at, r.activity),
+            last_connect_at = coalesce(r.connected, d.last_connect_at), last_disconnect_at = coalesce(r.disconnected, d.last_disconnect_at),
+            disconnect_reason = coalesce(r.reason, d.disconnect_reason)
+          from jsonb_to_recordset(${rows}::jsonb) as r (id uuid, link text, activity timestamptz, connected timestamptz, disconnected timestamptz, reason text)
+          where d.id = r.id`),
+      )
+    }
+  }
+
+  /** Sessions that a stopped or killed server left open in their rows and that did not come back. */
+  async #closeForgotten(): Promise<void> {
+    const open = [...this.#tracks.values()].filter((track) => track.link !== 'closed').map((track) => track.device.id)
+    for (const tenant of await listTenants(this.#context.db)) {
+      await this.#context.db.withTenant(tenant, (tx) =>
+        tx.execute(sql`update devices set link = 'closed', last_disconnect_at = now(), disconnect_reason = 'shutdown'
+          where link = 'session' and not id = any(${sql.param(open)}::uuid[])`),
+      )
+    }
+  }
+}
+
+function toRow(track: Track): Record<string, unknown> {
+  const instant = (ms: number | undefined) => (ms ? new Date(ms).toISOString() : null)
+  return {
+    id: track.device.id,
+    link: track.link,
+    activity: instant(track.lastActivityAt),
+    connected: instant(track.lastConnectAt),
+    disconnected: instant(track.lastDisconnectAt),
+    reason: track.disconnectReason ?? null,
+  }
+}

@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+import { sql } from 'drizzle-orm'
+import type { Context } from '../context.ts'
+import type { Scope } from '../db/client.ts'
+import { listTenants } from '../db/installation.ts'
+import { isEqual, sha256 } from '../secrets.ts'
+import { defaultPayloadRules } from './registry.ts'
+import type { Device, PayloadRules } from './registry.ts'
+
+/** What a device presents in CONNECT. */
+export type PresentedCredentials = { clientId: string; userName: string | undefined; password: Buffer | undefined }
+
+export type AuthResult =
+  | { status: 'ok'; device: Device }
+  | { status: 'refused'; reason: 'bad_credentials' | 'unknown_client_id' | 'nothing_given' | 'disabled'; device?: Device }
+
+type Credential = { device: Device; kind: 'access_token' | 'mqtt_basic'; passwordHmac: Buffer | null; expiresAt: number | undefined }
+
+type DeviceRow = {
+  id: string
+  number: number
+  name: string
+  disabled: boolean
+  productId: string
+  payload: Partial<PayloadRules> | null
+  inactivityTimeoutMs: string
+}
+type CredentialRow = { deviceId: string; kind: 'access_token' | 'mqtt_basic'; lookup: string; hmac: string | null; expiresAt: string | null }
+
+/** Look-up text of an access token, and of an MQTT-basic pair; absent parts are empty. */
+export const tokenLookup = (token: string): Buffer => sha256(token)
+export const basicLookup = (clientId: string, userName: string): Buffer => sha256(`basic\0${clientId}\0${userName}`)
+
+/**
+ * Every device that may connect, in memory with its credentials: a packet or a refused CONNECT costs
+ * no query [M-8]. Changes are taken in by {@link refresh} before their request is answered.
+ */
+export class DeviceRegistry {
+  readonly #context: Context
+  readonly #devices = new Map<string, Device & { productId: string }>()
+  readonly #credentials = new Map<string, Credential>()
+  readonly #lookups = new Map<string, string[]>()
+
+  constructor(context: Context) {
+    this.#context = context
+  }
+
+  get size(): number {
+    return this.#devices.size
+  }
+
+  async start(): Promise<void> {
+    for (const tenant of await listTenants(this.#context.db)) await this.#load(tenant, undefined)
+  }
+
+  get(deviceId: string): Device | undefined {
+    return this.#devices.get(deviceId)
+  }
+
+  /** The device of an access token; undefined when unknown, expired, or disabled. */
+  findByToken(token: string): Device | undefined {
+    const credential = this.#find(tokenLookup(token))
+    return credential?.kind === 'access_token' && !credential.device.isDisabled ? credential.device : undefined
+  }
+
+  /** Device API §2.2 (without provisioning and certificates, which come before it). */
+  authenticate(presented: PresentedCredentials): AuthResult {
+    const { clientId, userName, password } = presented
+    if (!userName) {
+      const credential = clientId ? this.#find(basicLookup(clientId, '')) : undefined
+      if (credential) return this.#checkPassword(credential, password)
+      if (password?.length) return { status: 'refused', reason: 'bad_credentials' }
+      return { status: 'refused', reason: clientId ? 'unknown_client_id' : 'nothing_given' }
+    }
+    const pair = clientId ? this.#find(basicLookup(clientId, userName)) : undefined
+    if (pair) return this.#checkPassword(pair, password)
+    const token = this.#find(tokenLookup(userName))
+    if (token?.kind === 'access_token') return token.device.isDisabled ? { status: 'refused', reason: 'disabled', device: token.device } : { status: 'ok', device: token.device }
+    const alone = this.#find(basicLookup('', userName))
+    return alone ? this.#checkPassword(alone, password) : { status: 'refused', reason: 'bad_credentials' }
+  }
+
+  /** Takes in what has changed about one device; deleted ones are forgotten. */
+  async refresh(scope: Scope, deviceId: string): Promise<void> {
+    await this.#load(scope, deviceId)
+  }
+
+  /** The devices of a product, whose rules changed. */
+  async refreshProduct(scope: Scope, productId: string): Promise<void> {
+    const ids = [...this.#devices.values()].filter((device) => device.productId === productId).map((device) => device.id)
+    for (const id of ids) await this.#load(scope, id)
+  }
+
+  async #load(scope: Scope, deviceId: string | undefined): Promise<void> {
+    const only = deviceId ? sql`and d.id = ${deviceId}` : sql``
+    const { rows, credentials } = await this.#context.db.withTenant(scope, async (tx) => ({
+      rows: await tx.execute<DeviceRow>(sql`
+        select d.id, d.number, d.name, d.disabled_at is not null as disabled, d.product_id as "productId", p.settings -> 'payload' as payload,
+          coalesce(d.inactivity_timeout_ms, p.inactivity_timeout_ms) as "inactivityTimeoutMs"
+        from devices d join products p on p.tenant_id = d.tenant_id and p.id = d.product_id where d.deleted_at is null ${only}`),
+      credentials: await tx.execute<CredentialRow>(sql`
+        select d.device_id as "deviceId", d.kind, encode(d.lookup_sha256, 'hex') as lookup, encode(d.password_hmac, 'hex') as hmac, d.expires_at as "expiresAt"
+        from device_credentials d where d.is_active ${deviceId ? sql`and d.device_id = ${deviceId}` : sql``}`),
+    }))
+    if (deviceId) this.#forgetCredentials(deviceId)
+    if (deviceId && rows.length === 0) this.#devices.delete(deviceId)
+    for (const row of rows) this.#take(scope, row)
+    for (const row of credentials) this.#takeCredential(row)
+  }
+
+  /** Open sessions hold the object, so a known device is changed in place. */
+  #take(scope: Scope, row: DeviceRow): void {
+    const changed = {
+      name: row.name,
+      isDisabled: row.disabled,
+      productId: row.productId,
+      rules: row.payload ? { ...defaultPayloadRules, ...row.payload } : defaultPayloadRules,
+      inactivityTimeoutMs: Number(row.inactivityTimeoutMs),
+    }
+    const known = this.#devices.get(row.id)
+    if (known) Object.assign(known, changed)
+    else this.#devices.set(row.id, { tenantId: scope.tenantId, tenantNo: scope.tenantNo, id: row.id, no: row.number, lastServerTs: 0, ...changed })
+  }
+
+  #takeCredential(row: CredentialRow): void {
+    const device = this.#devices.get(row.deviceId)
+    if (!device) return
+    this.#credentials.set(row.lookup, {
+      device,
+      kind: row.kind,
+      passwordHmac: row.hmac ? Buffer.from(row.hmac, 'hex') : null,
+      expiresAt: row.expiresAt ? Date.parse(row.expiresAt) : undefined,
+    })
+    this.#lookups.set(row.deviceId, [...(this.#lookups.get(row.deviceId) ?? []), row.lookup])
+  }
+
+  #forgetCredentials(deviceId: string): void {
+    for (const lookup of this.#lookups.get(deviceId) ?? []) this.#credentials.delete(lookup)
+    this.#lookups.delete(deviceId)
+  }
+
+  #find(lookup: Buffer): Credential | undefined {
+    const credential = this.#credentials.get(lookup.toString('hex'))
+    return credential?.expiresAt !== undefined && credential.expiresAt <= this.#context.clock.now() ? undefined : credential
+  }
+
+  #checkPassword(credential: Credential, password: Buffer | undefined): AuthResult {
+    const { device, passwordHmac } = credential
+    if (passwordHmac && !isEqual(passwordHmac, hmacPassword(this.#context.secrets, device.id, password?.toString('utf8') ?? ''))) {
+      return { status: 'refused', reason: 'bad_credentials', device }
+    }
+    return device.isDisabled ? { status: 'refused', reason: 'disabled', device } : { status: 'ok', device }
+  }
+}
+
+/** How an MQTT-basic password is kept for comparison [M-9]. */
+export function hmacPassword(secrets: Context['secrets'], deviceId: string, password: string): Buffer {
+  return secrets.hmac('pepper', deviceId, password)
+}
