@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-only
+import { randomUUIDv7 } from 'node:crypto'
 import { sql } from 'drizzle-orm'
-import { uuidv7 } from '../uuid.ts'
+
 import type { Clock } from '../clock.ts'
 import type { Db, Scope } from '../db/client.ts'
 import type { EventBus } from '../events.ts'
@@ -126,7 +127,7 @@ function createEntry(refusal: { source: UplinkSource; reject: Reject; payload: B
   const { source, reject, payload } = refusal
   const at = new Date(now).toISOString()
   return {
-    id: uuidv7(now),
+    id: randomUUIDv7(),
     code: reject.code,
     detail: reject.detail,
     transport: source.transport,
