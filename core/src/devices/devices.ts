@@ -204,6 +204,11 @@ export class Devices {
     return wanted
   }
 
+  /** A fresh access token. */
+  rotate(actor: Actor, origin: Origin, id: string, graceMs: number): Promise<Credentials> {
+    return this.changeCredentials(actor, origin, id, { type: 'access_token', token: createToken() }, graceMs)
+  }
+
   async #announce(scope: Scope, deviceId: string, change: Change): Promise<void> {
     await this.#registry.refresh(scope, deviceId)
     this.#context.events.emit('device.changed', { tenantId: scope.tenantId, deviceId, change })

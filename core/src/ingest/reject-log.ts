@@ -4,7 +4,9 @@ import { sql } from 'drizzle-orm'
 
 import type { Clock } from '../clock.ts'
 import type { Db, Scope } from '../db/client.ts'
+import { ProblemError } from '../errors.ts'
 import type { EventBus } from '../events.ts'
+import { formatCursor, isUuid, parseCursor } from '../http/schemas.ts'
 import { redact } from '../log.ts'
 import type { Log } from '../log.ts'
 import type { Device } from './registry.ts'
@@ -35,6 +37,7 @@ type Open = { device: Device; entry: RejectEntry; closesAt: number; isChanged: b
 const mergeMs = 60_000
 /** [L-2] Kept per device. */
 const keptPerDevice = 200
+const keptDays = 7
 /** [L-3] */
 const sampleBytes = 256
 /** Entries still open in memory; beyond it new kinds of refusals are only counted. */
@@ -87,6 +90,37 @@ export class RejectLog {
     await this.#flushing
     this.#flushing = this.#write().catch((error: unknown) => this.#log.warn({ err: error }, 'the reject log could not be written'))
     await this.#flushing
+  }
+
+  /** The refusals of a device, newest first, with what is not yet written. */
+  async list(scope: Scope, deviceId: string, limit: number, cursor?: string): Promise<{ items: RejectEntry[]; nextCursor: string | null }> {
+    const [at, id] = cursor ? parseCursor(cursor, 2) : []
+    if (cursor && (typeof at !== 'number' || !isUuid(id))) throw new ProblemError('CURSOR_INVALID')
+    await this.flush()
+    const rows = await this.#db.withTenant(scope, (tx) =>
+      tx.execute<Omit<RejectEntry, 'firstAt' | 'lastAt'> & { firstAt: number; lastAt: number }>(sql`
+        select id, code, detail, transport, topic, key, ts::float8 as ts, sample, packet_id as "packetId", client_id as "clientId", address, count,
+          floor(extract(epoch from first_at) * 1000)::float8 as "firstAt", floor(extract(epoch from last_at) * 1000)::float8 as "lastAt"
+        from device_rejects where device_id = ${deviceId} ${cursor ? sql`and (floor(extract(epoch from last_at) * 1000), id) < (${at}, ${id}::uuid)` : sql``}
+        order by floor(extract(epoch from last_at) * 1000) desc, id desc limit ${limit + 1}`),
+    )
+    const page = rows.slice(0, limit)
+    const last = page.at(-1)
+    return {
+      items: page.map((row) => ({ ...row, firstAt: new Date(row.firstAt).toISOString(), lastAt: new Date(row.lastAt).toISOString() })),
+      nextCursor: rows.length > limit && last ? formatCursor([last.lastAt, last.id]) : null,
+    }
+  }
+
+  async clear(scope: Scope, deviceId: string): Promise<void> {
+    for (const [key, open] of this.#open) if (open.device.id === deviceId) this.#open.delete(key)
+    await this.#flushing
+    await this.#db.withTenant(scope, (tx) => tx.execute(sql`delete from device_rejects where device_id = ${deviceId}`))
+  }
+
+  /** [L-2] Removes what is older than seven days. */
+  async removeOld(scope: Scope): Promise<void> {
+    await this.#db.withTenant(scope, (tx) => tx.execute(sql`delete from device_rejects where last_at < now() - ${keptDays} * interval '1 day'`))
   }
 
   async #write(): Promise<void> {
