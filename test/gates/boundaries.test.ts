@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+import { describe, expect, it } from 'vitest'
+import { checkBoundaries } from './boundaries.ts'
+
+const found = (path: string, text: string) => checkBoundaries([{ path, text }]).map((one) => one.message)
+
+describe('the boundaries', () => {
+  it('let config.ts alone read the environment', () => {
+    expect(found('core/src/users/a.ts', "const a = process.env['A']")).toEqual([expect.stringContaining('environment')])
+    expect(found('core/src/config.ts', "const a = process.env['A']")).toEqual([])
+    expect(found('core/src/users/a.test.ts', "const a = process.env['A']")).toEqual([])
+    expect(found('core/src/users/a.ts', '// process.env is read in config.ts')).toEqual([])
+  })
+
+  it('refuse SQL that is put together from values', () => {
+    expect(found('core/src/devices/a.ts', 'await client.unsafe(text)')).toHaveLength(1)
+    expect(found('core/src/devices/a.ts', 'sql.raw(name)')).toHaveLength(1)
+    expect(found('core/src/devices/a.ts', 'pool.query(`select ${name}`)')).toHaveLength(1)
+    expect(found('core/src/devices/a.ts', 'tx.execute(sql`select ${name}`)')).toEqual([])
+    expect(found('core/src/db/a.ts', 'await client.unsafe(text)')).toEqual([])
+  })
+
+  it('keep the machine out of ingest but for its adapters', () => {
+    for (const text of ['Date.now()', 'performance.now()', 'Math.random()', 'setTimeout(f, 1)', 'setInterval(f, 1)', 'new Date()']) {
+      expect(found('core/src/ingest/writer.ts', text), text).toHaveLength(1)
+      expect(found('core/src/ingest/mqtt/endpoint.ts', text), text).toEqual([])
+      expect(found('core/src/telemetry/a.ts', text), text).toEqual([])
+    }
+    expect(found('core/src/ingest/writer.ts', 'this.#clock.setTimeout(f, 1); new Date(ts)')).toEqual([])
+  })
+
+  it('keep sockets and the database out of ingest', () => {
+    expect(found('core/src/ingest/a.ts', "import { createServer } from 'node:net'")).toHaveLength(1)
+    expect(found('core/src/ingest/a.ts', "import postgres from 'postgres'")).toHaveLength(1)
+    expect(found('core/src/ingest/a.ts', "import type { Socket } from 'node:net'")).toEqual([])
+  })
+
+  it('keep the names of modules out of core', () => {
+    expect(found('core/src/modules/a.ts', "import { x } from '../../../enterprise/sso/src/module.ts'")).toHaveLength(1)
+    expect(found('core/src/modules/a.ts', "await import('../../../verticals/retail/src/module.ts')")).toHaveLength(1)
+  })
+
+  it('refuse text that is run as code', () => {
+    expect(found('core/src/rules/a.ts', "eval('1')")).toHaveLength(1)
+    expect(found('core/src/rules/a.ts', 'new Function(text)')).toHaveLength(1)
+  })
+})
