@@ -95,7 +95,10 @@ describe('accepted JSON', () => {
   })
 
   it('[V-2] the last of equal names wins, whatever it is', () => {
-    expect(pointsOf('{"a":1,"b":5,"a":2}')).toMatchObject([{ key: 'a', value: 2 }, { key: 'b', value: 5 }])
+    expect(pointsOf('{"a":1,"b":5,"a":2}')).toMatchObject([
+      { key: 'a', value: 2 },
+      { key: 'b', value: 5 },
+    ])
     expect(pointsOf('{"a":1,"a":null}')).toEqual([])
     expect(pointsOf('{"a":1e400,"a":7}')).toMatchObject([{ value: 7 }])
     expect(pointsOf('{"a":{"x":1,"y":2,"x":{"z":3}}}')[0]?.value).toBe('{"x":{"z":3},"y":2}')
@@ -338,8 +341,8 @@ describe('values', () => {
     ['1e400', 'VALUE_NOT_FINITE'],
     ['-1e400', 'VALUE_NOT_FINITE'],
     [`${'9'.repeat(400)}.5`, 'VALUE_NOT_FINITE'],
-    [`${'9'.repeat(400)}`, ['string', '9'.repeat(400)]],
-    [`${'9'.repeat(65_537)}`, 'VALUE_TOO_LARGE'],
+    ['9'.repeat(400), ['string', '9'.repeat(400)]],
+    ['9'.repeat(65_537), 'VALUE_TOO_LARGE'],
     ['"21.5"', ['double', 21.5]],
     ['"7"', ['integer', 7]],
     ['"-7"', ['integer', -7]],
@@ -414,7 +417,10 @@ describe('values', () => {
     ['an escaped letter', '\\u0061', true],
   ])('[V-14] a key of %s', (_, key, isValid) => {
     const decoded = decode(`{"good":1,"${key}":{"x":2}}`)
-    expect(decoded).toMatchObject({ points: isValid ? [{ key: 'good' }, {}] : [{ key: 'good' }], rejects: isValid ? [] : [{ code: 'KEY_INVALID' }] })
+    expect(decoded).toMatchObject({
+      points: isValid ? [{ key: 'good' }, {}] : [{ key: 'good' }],
+      rejects: isValid ? [] : [{ code: 'KEY_INVALID' }],
+    })
   })
 
   it('the key in a reject can be stored and shown', () => {
@@ -430,7 +436,8 @@ describe('values', () => {
 })
 
 describe('attributes', () => {
-  const attributes = (payload: string, rules: Partial<PayloadRules> = {}) => decodeAttributes(Buffer.from(payload), { ...defaultPayloadRules, ...rules })
+  const attributes = (payload: string, rules: Partial<PayloadRules> = {}) =>
+    decodeAttributes(Buffer.from(payload), { ...defaultPayloadRules, ...rules })
 
   it('[A-1] takes one object of values', () => {
     expect(attributes('{"a":1,"b":"x","c":null,"d":{"e":[1]},"f":"7"}')).toEqual({
@@ -458,7 +465,10 @@ describe('attributes', () => {
   it('rejects single values', () => {
     expect(attributes('{"good":1,"bad":1e400,"":2}')).toMatchObject({
       attributes: [{ key: 'good' }],
-      rejects: [{ code: 'VALUE_NOT_FINITE', key: 'bad' }, { code: 'KEY_INVALID', key: '' }],
+      rejects: [
+        { code: 'VALUE_NOT_FINITE', key: 'bad' },
+        { code: 'KEY_INVALID', key: '' },
+      ],
     })
   })
 })

@@ -39,7 +39,12 @@ const attributesInvalid = 'expected one object of values without "ts" and "value
  * Decodes a telemetry message by device API §4. Points without `ts` get the time of receipt, made
  * strictly increasing per device by moving `device.lastServerTs`; the points of one object share it.
  */
-export function decodeTelemetry(payload: Buffer, rules: PayloadRules, device: Pick<Device, 'lastServerTs'>, receivedAt: number): DecodedTelemetry {
+export function decodeTelemetry(
+  payload: Buffer,
+  rules: PayloadRules,
+  device: Pick<Device, 'lastServerTs'>,
+  receivedAt: number,
+): DecodedTelemetry {
   const reader = new JsonReader(payload, rules)
   const message: Message = { reader, rules, device, receivedAt, points: [], rejects: [], isShapeInvalid: false }
   if (reader.isAtObject()) readObject(message)
@@ -253,7 +258,11 @@ function resolveTs(given: Entry, { rules, receivedAt }: Message): number | Refus
     return { code: 'TS_SECONDS', detail, ts }
   }
   if (ts <= receivedAt + rules.maxFutureMs) return ts
-  return { code: 'TS_FUTURE', detail: `ts is more than ${rules.maxFutureMs} ms ahead of the server (payload.maxFutureMs of the product)`, ts }
+  return {
+    code: 'TS_FUTURE',
+    detail: `ts is more than ${rules.maxFutureMs} ms ahead of the server (payload.maxFutureMs of the product)`,
+    ts,
+  }
 }
 
 function integerOf(given: Entry): number | undefined {

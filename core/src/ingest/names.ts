@@ -17,7 +17,7 @@ export class NameCache {
     if (length > longestCached) return bytes.toString('utf8', start, end)
     const slot = (hash ^ (hash >>> 15)) & (slots - 1)
     const entry = this.#entries[slot]
-    if (entry !== undefined && entry.bytes.length === length) {
+    if (entry?.bytes.length === length) {
       let same = 0
       while (same < length && entry.bytes[same] === bytes[start + same]) same++
       if (same === length) return entry.text

@@ -1,0 +1,343 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+import type { Socket } from 'node:net'
+import type { Clock } from '../../clock.ts'
+import type { Log } from '../../log.ts'
+import type { Device } from '../registry.ts'
+import type { DisconnectReason, Sessions } from '../sessions.ts'
+import type { IngestSink } from '../uplink.ts'
+import { encodeAcceptance, encodeDisconnect, encodeRefusal, reason } from './answers.ts'
+import type { ConnectRefusal } from './answers.ts'
+import { judgeConnect } from './connect.ts'
+import type { Connect, Credentials } from './connect.ts'
+import { FrameSplitter } from './frames.ts'
+import type { FrameProblem } from './frames.ts'
+import type { MqttLimits } from './limits.ts'
+import { Output } from './output.ts'
+import { packetType } from './packets.ts'
+import { servePacket } from './serve.ts'
+import type { Live, Mistake } from './serve.ts'
+import { Uplinks } from './uplinks.ts'
+import type { RejectRecorder } from './uplinks.ts'
+
+/** What all connections of an endpoint share. */
+export type ConnectionContext = {
+  sink: IngestSink
+  sessions: Sessions
+  rejects: RejectRecorder
+  clock: Clock
+  log: Log
+  limits: MqttLimits
+  /** False only in a fault test: keep-alive then runs on while we don't read. */
+  pausesKeepAlive: boolean
+  /** Looks a CONNECT up and decides about it. */
+  login(connect: Connect, address: string): { device: Device } | { refusal: ConnectRefusal }
+  /** Notes a refused CONNECT; how long its answer has to wait, `undefined` for ever [M-11]. */
+  noteRefusal(address: string, refusal: ConnectRefusal, credentials: Credentials | undefined): number | undefined
+  /** The first packet came, or the socket closed before it. */
+  leaveUnauthenticated(connection: Connection): void
+  /** Asks for a `flush` before the event loop goes on. */
+  markDirty(connection: Connection): void
+  /** Asks for a `pump` when the sink has room again. */
+  waitForRoom(connection: Connection): void
+  closed(connection: Connection): void
+}
+
+/** How a session ends from our side: the code for MQTT 5, 3.1.1 sees the close only. */
+const closings: Record<DisconnectReason, { code: number; text: string }> = {
+  client: { code: reason.success, text: '' },
+  network: { code: reason.quotaExceeded, text: 'too much unsent data' },
+  protocol: { code: reason.protocolError, text: 'protocol error' },
+  keepalive: { code: reason.keepAliveTimeout, text: 'no packet within 1.5 times the keep-alive' },
+  takeover: { code: reason.sessionTakenOver, text: 'another client connected with the credentials of this device' },
+  admin: { code: reason.administrativeAction, text: 'closed by the server: device or credentials changed, or closed by a user' },
+  shutdown: { code: reason.serverShuttingDown, text: 'the server is stopping' },
+}
+
+const connectByte = packetType.connect << 4
+/**
+ * One socket from its first byte to its end: waits for CONNECT, then serves the session. Reading
+ * stops while the session must be slowed down [M-32]; everything that waits then stays in the
+ * splitter and in the kernel.
+ */
+export class Connection {
+  readonly address: string
+  readonly #context: ConnectionContext
+  readonly #socket: Socket
+  readonly #splitter: FrameSplitter
+  readonly #output: Output
+  #state: 'connecting' | 'refusing' | 'open' | 'closing' | 'closed' = 'connecting'
+  /** When the state began; while refusing, when the answer is due. */
+  #since: number
+  #live: Live | undefined
+  #lastPacketAt: number
+  /** When the first byte of an unfinished packet came, 0 when there is none. */
+  #partialSince = 0
+  #unsentSince = 0
+  #isPaused = false
+  #isDraining = false
+
+  constructor(context: ConnectionContext, socket: Socket, address: string, since: number) {
+    this.#context = context
+    this.#socket = socket
+    this.address = address
+    this.#splitter = new FrameSplitter(context.limits.connectBytes)
+    this.#output = new Output(socket)
+    this.#since = since
+    this.#lastPacketAt = since
+    socket.on('data', (chunk: Buffer) => this.#receive(chunk))
+    socket.on('drain', () => this.flush())
+    socket.on('close', () => this.#onClose())
+    socket.resume()
+  }
+
+  /** Handles what has been read as far as it may be, then reads on or pauses. */
+  pump(): void {
+    try {
+      this.#pump()
+    } catch (err) {
+      this.#crash(err)
+    }
+  }
+
+  /** Writes the answers that are due, and goes on reading if they were what it waited for. */
+  flush(): void {
+    try {
+      if (this.#state !== 'open' || this.#live === undefined) return
+      const { uplinks } = this.#live
+      if (uplinks.writeAnswers() === 'close') return this.#close('protocol')
+      this.#output.flush()
+      if (this.#isDraining && uplinks.unanswered === 0) this.#close('shutdown')
+      else if (this.#isPaused) this.#pump()
+    } catch (err) {
+      this.#crash(err)
+    }
+  }
+
+  /** Ends the session for a reason from outside [M-17], [M-19]. */
+  close(why: DisconnectReason): void {
+    this.#close(why)
+  }
+
+  /** Stops reading, answers what is pending, then says that the server stops [M-20]. */
+  drain(): void {
+    this.#isDraining = true
+    if (this.#state === 'connecting' || this.#state === 'refusing') this.destroy()
+    else this.flush()
+  }
+
+  destroy(): void {
+    this.#socket.destroy()
+  }
+
+  /** Looks at the time limits. `isAfterPause`: the process itself stood still, so nobody is late [RE-51]. */
+  tick(now: number, isAfterPause: boolean): void {
+    try {
+      this.#tick(now, isAfterPause)
+    } catch (err) {
+      this.#crash(err)
+    }
+  }
+
+  #receive(chunk: Buffer): void {
+    if (this.#state !== 'connecting' && this.#state !== 'open') return
+    this.#splitter.push(chunk)
+    this.pump()
+  }
+
+  #pump(): void {
+    const now = this.#context.clock.monotonic()
+    while (this.#state === 'connecting' || this.#state === 'open') {
+      const first = this.#splitter.peek()
+      if (this.#state === 'connecting' && first !== -1 && first !== connectByte) return this.destroy()
+      if (this.#state === 'open' && this.#mustWait(first)) return this.#pause()
+      const frame = this.#splitter.next()
+      if (frame === undefined) break
+      if (typeof frame === 'string') return this.#onFrameProblem(frame)
+      this.#partialSince = 0
+      this.#lastPacketAt = now
+      if (this.#state === 'connecting') this.#onConnect(frame)
+      else this.#onPacket(frame, first >> 4)
+    }
+    if (this.#state !== 'connecting' && this.#state !== 'open') return
+    if (this.#splitter.waiting > 0 && this.#partialSince === 0) this.#partialSince = now
+    this.#resume(now)
+  }
+
+  /** Only a PUBLISH has to wait for room: a PING behind a full buffer is still answered [M-29]. */
+  #mustWait(firstByte: number): boolean {
+    const { sink, limits } = this.#context
+    if (this.#isDraining || this.#output.unsent > limits.unsentBytes) return true
+    if (firstByte >> 4 !== packetType.publish || this.#live === undefined) return false
+    if (sink.isFull) {
+      this.#context.waitForRoom(this)
+      return true
+    }
+    // An MQTT 5 client knows the limit: one message more is its mistake, and is looked at for that.
+    const most = this.#live.session.protocol === 5 ? limits.inFlight + 1 : limits.inFlight
+    return this.#live.uplinks.unanswered >= most
+  }
+
+  #pause(): void {
+    this.#isPaused = true
+    this.#socket.pause()
+  }
+
+  #resume(now: number): void {
+    if (!this.#isPaused) return
+    this.#isPaused = false
+    this.#restartTimers(now)
+    this.#socket.resume()
+  }
+
+  #restartTimers(now: number): void {
+    this.#lastPacketAt = now
+    if (this.#partialSince !== 0) this.#partialSince = now
+  }
+
+  #onConnect(frame: Buffer): void {
+    this.#context.leaveUnauthenticated(this)
+    const judged = judgeConnect(frame, this.#splitter.bodyAt)
+    if (judged.status === 'malformed') return this.destroy()
+    if (judged.status === 'refused') return this.#refuse(judged.protocol, judged.refusal, judged.credentials)
+    const login = this.#context.login(judged.connect, this.address)
+    if ('refusal' in login) return this.#refuse(judged.connect.protocol, login.refusal, judged.connect.credentials)
+    this.#open(judged.connect, login.device)
+  }
+
+  #refuse(protocol: number, refusal: ConnectRefusal, credentials: Credentials | undefined): void {
+    const delayMs = this.#context.noteRefusal(this.address, refusal, credentials)
+    if (delayMs === undefined) return this.destroy()
+    this.#output.add(encodeRefusal(refusal, protocol))
+    this.#state = 'refusing'
+    this.#since = this.#context.clock.monotonic() + delayMs
+    if (delayMs === 0) this.#end()
+    else this.#socket.pause()
+  }
+
+  #open(connect: Connect, device: Device): void {
+    const { clock, limits, sink, rejects, sessions } = this.#context
+    const keepAliveS = Math.min(connect.keepAliveS, limits.keepAliveMaxS)
+    const session: Live['session'] = {
+      device,
+      protocol: connect.protocol,
+      clientId: connect.clientId,
+      address: this.address,
+      tls: false,
+      keepAliveS,
+      connectedAt: clock.now(),
+      lastActivityAt: clock.now(),
+      messagesIn: 0,
+      pointsIn: 0,
+      inFlight: 0,
+      subscriptions: new Map(),
+      close: (why) => this.#close(why),
+    }
+    const settled = () => this.#context.markDirty(this)
+    const uplinks = new Uplinks({ session, output: this.#output, sink, rejects, client: connect, settled })
+    this.#live = { session, uplinks, output: this.#output, maxPacketSize: connect.maxPacketSize }
+    this.#state = 'open'
+    this.#splitter.limit = limits.payloadBytes
+    const acceptance = encodeAcceptance(connect.protocol, {
+      receiveMaximum: limits.inFlight,
+      maximumPacketSize: limits.payloadBytes + 4,
+      ...(connect.assignedClientId === undefined ? {} : { assignedClientIdentifier: connect.assignedClientId }),
+      ...(keepAliveS === connect.keepAliveS ? {} : { serverKeepAlive: keepAliveS }),
+      ...(connect.asksForExpiry ? { sessionExpiryInterval: 0 } : {}),
+    })
+    this.#output.add(acceptance)
+    this.#context.markDirty(this)
+    sessions.open(session)
+  }
+
+  #onPacket(frame: Buffer, type: number): void {
+    const live = this.#live!
+    live.session.lastActivityAt = this.#context.clock.now()
+    const ending = servePacket(live, { frame, type, bodyAt: this.#splitter.bodyAt }, this.#context)
+    if (ending === undefined) this.#context.markDirty(this)
+    else if (ending === 'client') this.#close('client')
+    else this.#fail(ending)
+  }
+
+  #onFrameProblem(problem: FrameProblem): void {
+    if (this.#state === 'connecting') return this.destroy()
+    const { payloadBytes } = this.#context.limits
+    if (problem === 'bad_length') this.#fail({ code: reason.malformedPacket, detail: 'length of more than four bytes' })
+    else this.#fail({ code: reason.packetTooLarge, detail: `a packet may have ${payloadBytes} bytes`, logCode: 'PACKET_TOO_LARGE' })
+  }
+
+  /** Logs a mistake of the client that its session can't go on after, and closes [M-42]. */
+  #fail({ code, detail, sample, logCode = 'PROTOCOL_ERROR' }: Mistake): void {
+    this.#live?.uplinks.record({ code: logCode, detail }, sample)
+    this.#close('protocol', { code, text: detail })
+  }
+
+  #close(why: DisconnectReason, { code, text } = closings[why]): void {
+    if (this.#state !== 'open' || this.#live === undefined) return
+    const { session, maxPacketSize } = this.#live
+    if (why !== 'client' && session.protocol === 5) this.#output.add(encodeDisconnect(code, text, maxPacketSize))
+    this.#end()
+    this.#context.sessions.end(session, why)
+  }
+
+  /** Sends what is left, then lets the client close: closing at once could lose our last packet. */
+  #end(): void {
+    this.#state = 'closing'
+    this.#since = this.#context.clock.monotonic()
+    this.#output.end()
+    this.#socket.resume()
+  }
+
+  #onClose(): void {
+    if (this.#state === 'connecting') this.#context.leaveUnauthenticated(this)
+    const wasOpen = this.#state === 'open'
+    this.#state = 'closed'
+    if (wasOpen && this.#live !== undefined) this.#context.sessions.end(this.#live.session, 'network')
+    this.#context.closed(this)
+  }
+
+  #crash(err: unknown): void {
+    this.#context.log.error({ err, address: this.address, deviceId: this.#live?.session.device.id }, 'connection failed')
+    this.destroy()
+  }
+
+  #tick(now: number, isAfterPause: boolean): void {
+    const { limits } = this.#context
+    if (isAfterPause && this.#state !== 'refusing') {
+      this.#since = now
+      this.#restartTimers(now)
+    }
+    switch (this.#state) {
+      case 'connecting':
+        if (now - this.#since > limits.connectMs) this.destroy()
+        return
+      case 'refusing':
+        if (now >= this.#since) this.#end()
+        return
+      case 'closing':
+        if (now - this.#since > limits.lingerMs) this.destroy()
+        return
+      case 'open':
+        return this.#tickOpen(now)
+      case 'closed':
+    }
+  }
+
+  #tickOpen(now: number): void {
+    const { limits, pausesKeepAlive } = this.#context
+    const { session } = this.#live!
+    if (this.#output.unsent <= limits.unsentBytes) this.#unsentSince = 0
+    else if (this.#unsentSince === 0) this.#unsentSince = now
+    else if (now - this.#unsentSince > limits.unsentMs) return this.#close('network')
+
+    // Standing still while we don't read for our own reasons, and starting anew after [RE-51].
+    if (this.#isPaused && pausesKeepAlive) return this.#restartTimers(now)
+    const keepAliveMs = session.keepAliveS * 1000
+    if (this.#partialSince !== 0) {
+      if (now - this.#partialSince > Math.max(limits.packetMs, keepAliveMs))
+        this.#fail({ code: reason.malformedPacket, detail: 'the packet was not complete in time' })
+      return
+    }
+    const patienceMs = keepAliveMs > 0 ? 1.5 * keepAliveMs : session.device.inactivityTimeoutMs
+    if (now - this.#lastPacketAt > patienceMs) this.#close('keepalive')
+  }
+}

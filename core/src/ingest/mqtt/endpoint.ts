@@ -1,0 +1,265 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+import { createServer } from 'node:net'
+import type { Server, Socket } from 'node:net'
+import type { Clock } from '../../clock.ts'
+import type { Log } from '../../log.ts'
+import type { Device } from '../registry.ts'
+import type { Sessions } from '../sessions.ts'
+import type { IngestSink } from '../uplink.ts'
+import { Admission, Refusals, TokenBucket } from './admission.ts'
+import type { ConnectRefusal } from './answers.ts'
+import type { Authentication, Connect, Credentials } from './connect.ts'
+import { Connection } from './connection.ts'
+import type { ConnectionContext } from './connection.ts'
+import { defaultMqttLimits } from './limits.ts'
+import type { MqttLimits } from './limits.ts'
+import type { RejectRecorder } from './uplinks.ts'
+
+/** A refused CONNECT for the list of these; nothing in it is a secret [L-4]. */
+export type RefusedConnect = { at: number; address: string; clientId: string; userNameLast4: string | undefined; reason: ConnectRefusal }
+
+export type MqttEndpointOptions = {
+  /** 0 takes a free port. */
+  port: number
+  host?: string | undefined
+  sink: IngestSink
+  sessions: Sessions
+  /** Looks credentials up in memory (device API §2.2). */
+  authenticate(credentials: Credentials): Authentication
+  /** Logs what never reaches the sink; the sink logs the rest. */
+  rejects: RejectRecorder
+  refused(entry: RefusedConnect): void
+  /** Whether new sessions are welcome: `full` while the disk guard is critical. */
+  admission(): 'open' | 'starting' | 'draining' | 'overloaded' | 'full'
+  clock: Clock
+  log: Log
+  limits?: Partial<MqttLimits>
+  /** Fault tests set this to false to prove that they would notice. */
+  pausesKeepAlive?: boolean
+}
+
+/** A longer time between two ticks means that the process was stopped, not that clients are late [RE-51]. */
+const pauseMs = 2_000
+const acceptErrorPauseMs = 60_000
+const tcpKeepAliveMs = 60_000
+const stopMs = 10_000
+/** Only of names long enough that the end says nothing about the rest. */
+const shortestShownName = 12
+
+/** Refusals that say something about the client, not about the state of the server. */
+const guesses: ReadonlySet<ConnectRefusal> = new Set<ConnectRefusal>([
+  'bad_credentials',
+  'unknown_client_id',
+  'nothing_given',
+  'disabled',
+  'client_id_invalid',
+])
+
+/**
+ * The MQTT endpoint, 3.1, 3.1.1 and 5, over TCP. It is no broker: devices send, the server answers
+ * after the commit (device API §2).
+ */
+export class MqttEndpoint {
+  readonly #options: MqttEndpointOptions
+  readonly #limits: MqttLimits
+  readonly #context: ConnectionContext
+  readonly #admission: Admission
+  readonly #refusals: Refusals
+  readonly #connections = new Set<Connection>()
+  readonly #unauthenticated = new Set<Connection>()
+  readonly #waitingForRoom = new Set<Connection>()
+  readonly #connectBuckets = new WeakMap<Device, TokenBucket>()
+  #dirty: Connection[] = []
+  #server: Server | undefined
+  #stopping: Promise<void> | undefined
+  #whenEmpty: (() => void) | undefined
+  #cancelTick: (() => void) | undefined
+  #leaveSink: (() => void) | undefined
+  #lastTickAt = 0
+  #delayedRefusals = 0
+  #acceptErrorAt = Number.NEGATIVE_INFINITY
+
+  constructor(options: MqttEndpointOptions) {
+    this.#options = options
+    this.#limits = { ...defaultMqttLimits, ...options.limits }
+    this.#admission = new Admission(options.clock, this.#limits, (socket, address, since) => this.#begin(socket, address, since))
+    this.#refusals = new Refusals(this.#limits)
+    const { sink, sessions, rejects, clock, log } = options
+    this.#context = {
+      sink,
+      sessions,
+      rejects,
+      clock,
+      log,
+      limits: this.#limits,
+      pausesKeepAlive: options.pausesKeepAlive ?? true,
+      login: (connect, address) => this.#login(connect, address),
+      noteRefusal: (address, refusal, credentials) => this.#noteRefusal(address, refusal, credentials),
+      leaveUnauthenticated: (connection) => this.#leaveUnauthenticated(connection),
+      markDirty: (connection) => this.#markDirty(connection),
+      waitForRoom: (connection) => this.#waitingForRoom.add(connection),
+      closed: (connection) => this.#forget(connection),
+    }
+  }
+
+  /** Port in use; 0 before the start. */
+  get port(): number {
+    const address = this.#server?.address()
+    return typeof address === 'object' && address !== null ? address.port : 0
+  }
+
+  /** Depths of what is bounded here, for the metrics [RE-50]. */
+  get depths(): { connections: number; unauthenticated: number; waiting: number; delayedRefusals: number } {
+    const { unauthenticated, waiting } = this.#admission
+    return { connections: this.#connections.size, unauthenticated, waiting, delayedRefusals: this.#delayedRefusals }
+  }
+
+  async start(): Promise<void> {
+    if (this.#server !== undefined) return
+    // A socket stays unread until it is admitted.
+    const server = createServer({ pauseOnConnect: true, noDelay: true, keepAlive: true, keepAliveInitialDelay: tcpKeepAliveMs })
+    this.#server = server
+    server.on('connection', (socket) => this.#accept(socket))
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', reject)
+      const { port, host } = this.#options
+      // The queue of the kernel must hold a storm of devices that all come back at once.
+      server.listen({ port, backlog: 4_096, ...(host === undefined ? {} : { host }) }, () => {
+        server.off('error', reject)
+        resolve()
+      })
+    }).catch((err: unknown) => {
+      this.#server = undefined
+      throw err
+    })
+    server.on('error', (err) => this.#onAcceptError(err))
+    this.#leaveSink = this.#options.sink.onRoom(() => this.#onRoom())
+    this.#lastTickAt = this.#options.clock.monotonic()
+    this.#scheduleTick()
+    this.#options.log.info({ port: this.port }, 'MQTT endpoint listens')
+  }
+
+  /** Takes no new connections, answers what is pending, says goodbye to each session [M-20]. */
+  stop(deadlineMs = stopMs): Promise<void> {
+    this.#stopping ??= this.#stop(deadlineMs)
+    return this.#stopping
+  }
+
+  async #stop(deadlineMs: number): Promise<void> {
+    const server = this.#server
+    if (server === undefined) return
+    const closed = new Promise<void>((resolve) => server.close(() => resolve()))
+    this.#admission.stop()
+    const empty = new Promise<void>((resolve) => (this.#whenEmpty = resolve))
+    for (const connection of this.#connections) connection.drain()
+    if (this.#connections.size === 0) this.#whenEmpty?.()
+    const cancel = this.#options.clock.after(deadlineMs, () => {
+      for (const connection of this.#connections) connection.close('shutdown')
+    })
+    await empty
+    cancel()
+    await closed
+    this.#cancelTick?.()
+    this.#leaveSink?.()
+    this.#options.log.info('MQTT endpoint stopped')
+  }
+
+  #accept(socket: Socket): void {
+    // Without a listener an error of a socket would end the process; 'close' follows and is handled.
+    socket.on('error', (err) => this.#options.log.debug({ err }, 'MQTT socket error'))
+    const address = socket.remoteAddress
+    if (address === undefined || this.#stopping !== undefined) socket.destroy()
+    else this.#admission.add(socket, address.startsWith('::ffff:') ? address.slice(7) : address)
+  }
+
+  #begin(socket: Socket, address: string, since: number): void {
+    const connection = new Connection(this.#context, socket, address, since)
+    this.#connections.add(connection)
+    this.#unauthenticated.add(connection)
+  }
+
+  #login(connect: Connect, address: string): { device: Device } | { refusal: ConnectRefusal } {
+    const { sessions, rejects, clock } = this.#options
+    const state = this.#options.admission()
+    if (state !== 'open') return { refusal: state }
+    const found = this.#options.authenticate(connect.credentials)
+    if (found.status === 'refused') {
+      if (found.device !== undefined) {
+        const source = { transport: 'mqtt' as const, topic: '', clientId: connect.clientId, address }
+        rejects.record({
+          device: found.device,
+          source,
+          reject: { code: 'AUTH_FAILED', detail: `CONNECT refused: ${found.reason}` },
+          payload: Buffer.alloc(0),
+        })
+      }
+      return { refusal: found.reason }
+    }
+    const { device } = found
+    const { deviceConnects, deviceConnectsS } = this.#limits
+    const now = clock.monotonic()
+    const bucket = this.#connectBuckets.get(device) ?? new TokenBucket(deviceConnects, deviceConnects / deviceConnectsS, now)
+    this.#connectBuckets.set(device, bucket)
+    if (!bucket.take(now)) return { refusal: 'connect_rate' }
+    return sessions.hasRoomFor(device.id) ? { device } : { refusal: 'full' }
+  }
+
+  #noteRefusal(address: string, refusal: ConnectRefusal, credentials: Credentials | undefined): number | undefined {
+    const { clock, log } = this.#options
+    const { clientId = '', userName } = credentials ?? {}
+    const userNameLast4 = userName !== undefined && userName.length >= shortestShownName ? userName.slice(-4).toWellFormed() : undefined
+    this.#options.refused({ at: clock.now(), address, clientId: clientId.slice(0, 256).toWellFormed(), userNameLast4, reason: refusal })
+    log.debug({ address, refusal }, 'MQTT connect refused')
+    if (!guesses.has(refusal) || !this.#refusals.add(address, clock.monotonic())) return 0
+    if (this.#delayedRefusals >= this.#limits.delayedRefusals) return undefined
+    this.#delayedRefusals++
+    clock.after(this.#limits.refusalDelayMs, () => this.#delayedRefusals--)
+    return this.#limits.refusalDelayMs
+  }
+
+  #leaveUnauthenticated(connection: Connection): void {
+    if (this.#unauthenticated.delete(connection)) this.#admission.release(connection.address)
+  }
+
+  #forget(connection: Connection): void {
+    this.#connections.delete(connection)
+    this.#waitingForRoom.delete(connection)
+    if (this.#connections.size === 0) this.#whenEmpty?.()
+  }
+
+  /** All settles of one commit come in one go: their answers leave together right after it. */
+  #markDirty(connection: Connection): void {
+    if (this.#dirty.length === 0) process.nextTick(() => this.#flushDirty())
+    if (this.#dirty.at(-1) !== connection) this.#dirty.push(connection)
+  }
+
+  #flushDirty(): void {
+    const dirty = this.#dirty
+    this.#dirty = []
+    for (const connection of dirty) connection.flush()
+  }
+
+  #onRoom(): void {
+    const waiting = [...this.#waitingForRoom]
+    this.#waitingForRoom.clear()
+    for (const connection of waiting) connection.pump()
+  }
+
+  #scheduleTick(): void {
+    this.#cancelTick = this.#options.clock.after(this.#limits.tickMs, () => {
+      const now = this.#options.clock.monotonic()
+      const isAfterPause = now - this.#lastTickAt > this.#limits.tickMs + pauseMs
+      this.#lastTickAt = now
+      for (const connection of this.#connections) connection.tick(now, isAfterPause)
+      this.#scheduleTick()
+    })
+  }
+
+  /** Out of file descriptors, mostly: accepting goes on by itself when some are free again. */
+  #onAcceptError(err: Error): void {
+    const now = this.#options.clock.monotonic()
+    if (now - this.#acceptErrorAt < acceptErrorPauseMs) return
+    this.#acceptErrorAt = now
+    this.#options.log.warn({ err }, 'MQTT connections cannot be accepted')
+  }
+}

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+import type { Clock } from '../../clock.ts'
+import type { RejectCode } from '../rejects.ts'
+import type { Session } from '../sessions.ts'
+import { encodeSuback, encodeUnsuback, reason } from './answers.ts'
+import type { MqttLimits } from './limits.ts'
+import type { Output } from './output.ts'
+import { isTopicAllowed, packetType, parsePacket, parsePublish } from './packets.ts'
+import type { Publish } from './packets.ts'
+import { grantFilters, releaseFilters } from './subscriptions.ts'
+import type { Uplinks } from './uplinks.ts'
+
+/** An accepted session as its packets need it. */
+export type Live = {
+  session: Session & { readonly subscriptions: Map<string, number> }
+  uplinks: Uplinks
+  output: Output
+  maxPacketSize: number
+}
+
+/** A mistake of the client that its session can't go on after. */
+export type Mistake = { code: number; detail: string; sample?: Buffer; logCode?: RejectCode }
+
+const pingresp = Buffer.from([0xd0, 0])
+
+/** Serves one complete packet of an open session; tells when the session ends by it. */
+export function servePacket(
+  live: Live,
+  { frame, type, bodyAt }: { frame: Buffer; type: number; bodyAt: number },
+  context: { clock: Clock; limits: MqttLimits },
+): 'client' | Mistake | undefined {
+  const { session, uplinks, output } = live
+  if (type === packetType.publish) {
+    const publish = parsePublish(frame, bodyAt, session.protocol)
+    if (publish === undefined) return { code: reason.malformedPacket, detail: 'malformed PUBLISH', sample: frame }
+    return servePublish(live, publish, context)
+  }
+  if (type === packetType.auth) return { code: reason.protocolError, detail: 'enhanced authentication is not supported' }
+  if (type === packetType.connect) return { code: reason.protocolError, detail: 'a second CONNECT' }
+  const packet = parsePacket(frame, session.protocol)
+  if (packet === undefined) return { code: reason.malformedPacket, detail: `malformed packet of type ${type}`, sample: frame }
+  // Packet id 0 stands for none (MQTT 2.2.1), so a packet with a missing one looks the same.
+  const messageId = packet.messageId ?? 0
+  switch (packet.cmd) {
+    case 'pingreq':
+      output.add(pingresp)
+      return undefined
+    case 'pubrel':
+      uplinks.release(messageId)
+      return undefined
+    case 'subscribe':
+      if (messageId === 0 || packet.subscriptions.length === 0)
+        return { code: reason.protocolError, detail: 'SUBSCRIBE without packet id or filter' }
+      if (packet.properties?.subscriptionIdentifier !== undefined) {
+        return { code: reason.subscriptionIdsNotSupported, detail: 'subscription identifiers are not supported' }
+      }
+      output.add(encodeSuback(messageId, grantFilters(session.subscriptions, packet.subscriptions, session.protocol), session.protocol))
+      return undefined
+    case 'unsubscribe':
+      if (messageId === 0 || packet.unsubscriptions.length === 0)
+        return { code: reason.protocolError, detail: 'UNSUBSCRIBE without packet id or filter' }
+      output.add(encodeUnsuback(messageId, releaseFilters(session.subscriptions, packet.unsubscriptions), session.protocol))
+      return undefined
+    case 'puback':
+    case 'pubrec':
+    case 'pubcomp':
+      return undefined // Nothing is open in this direction.
+    case 'disconnect':
+      return 'client'
+    default:
+      return { code: reason.protocolError, detail: `unexpected ${packet.cmd.toUpperCase()}` }
+  }
+}
+
+function servePublish(
+  { session, uplinks }: Live,
+  publish: Publish,
+  { clock, limits }: { clock: Clock; limits: MqttLimits },
+): Mistake | undefined {
+  if (publish.topicAlias !== undefined)
+    return { code: reason.topicAliasInvalid, detail: 'topic aliases are not supported', sample: publish.payload }
+  if (publish.known === undefined && !isTopicAllowed(publish.topic)) {
+    return { code: reason.topicInvalid, detail: 'topic name: 1–512 bytes, at most 16 levels, no wildcard', sample: publish.payload }
+  }
+  session.messagesIn++
+  if (uplinks.isRepeated(publish)) {
+    uplinks.repeat(publish)
+    return undefined
+  }
+  const isOverQuota = publish.qos > 0 && session.protocol === 5 && uplinks.quotaUsed >= limits.inFlight
+  if (isOverQuota || (publish.qos === 2 && uplinks.openQos2 >= limits.inFlight)) {
+    return { code: reason.receiveMaximumExceeded, detail: `more than ${limits.inFlight} unacknowledged messages` }
+  }
+  if (publish.known !== undefined) uplinks.accept(publish, publish.known.kind, clock.now())
+  else if (publish.topic.startsWith('v1/gateway/'))
+    uplinks.refuse(publish, { code: 'TOPIC_FORBIDDEN', detail: 'the device is not a gateway' })
+  else uplinks.refuse(publish, { code: 'TOPIC_UNKNOWN', detail: 'no device topic has this name' })
+  return undefined
+}
