@@ -6,7 +6,7 @@ import { IdParams, NoContent, pageQuery, problems } from '../http/schemas.ts'
 import type { App } from '../http/server.ts'
 import type { ListedKey } from './api-keys.ts'
 import type { People, User } from './people.ts'
-import { ApiKeyList, CreatedApiKey, CreatedUser, EmptyBody, ListedUser, NewApiKey, NewUser, ResetLink, UserChange, UserPage } from './schemas.ts'
+import { ApiKeyList, CreatedApiKey, CreatedUser, ListedUser, NewApiKey, NewUser, ResetLink, UserChange, UserPage } from './schemas.ts'
 import type { ListedApiKey } from './schemas.ts'
 import { originOf } from './security-events.ts'
 import { createResetLink, createUser, deleteUser, listUsers, updateUser } from './users.ts'
@@ -60,7 +60,7 @@ export function registerUserAdminRoutes(app: App, people: People): void {
     '/api/v1/users/:id/reset-link',
     {
       config: { permission: 'user.write' },
-      schema: { tags: ['users'], summary: 'A link by which the user sets a new password', params: IdParams, body: Type.Optional(EmptyBody), response: { 200: ResetLink, ...problems(400, 401, 403, 404) } },
+      schema: { tags: ['users'], summary: 'A link by which the user sets a new password', params: IdParams, response: { 200: ResetLink, ...problems(400, 401, 403, 404) } },
     },
     async (request) => {
       requireReauthentication(actorOf(request), clock)
