@@ -46,7 +46,10 @@ describe('the access token [SC-20]', () => {
   })
 
   it.each<[string, () => string]>([
-    ['alg none without a signature', () => `${encode({ alg: 'none', typ: 'at+jwt', kid: server.context.secrets.keyId })}.${admin.accessToken.split('.')[1]}.`],
+    [
+      'alg none without a signature',
+      () => `${encode({ alg: 'none', typ: 'at+jwt', kid: server.context.secrets.keyId })}.${admin.accessToken.split('.')[1]}.`,
+    ],
     ['alg none with our signature', () => forge({ alg: 'none' }, {})],
     ['alg HS512', () => forge({ alg: 'HS512' }, {}, undefined, 'sha512')],
     ['alg RS256', () => forge({ alg: 'RS256' }, {})],
@@ -73,7 +76,10 @@ describe('the access token [SC-20]', () => {
     ['the version as text', () => forge({}, { sv: '1' })],
     ['another tenant', () => forge({}, { tid: '01900000-0000-7000-8000-000000000000' })],
     ['another user', () => forge({}, { sub: '01900000-0000-7000-8000-000000000000' })],
-    ['a changed last character of the signature', () => admin.accessToken.slice(0, -2) + (admin.accessToken.at(-2) === 'A' ? 'B' : 'A') + admin.accessToken.at(-1)],
+    [
+      'a changed last character of the signature',
+      () => admin.accessToken.slice(0, -2) + (admin.accessToken.at(-2) === 'A' ? 'B' : 'A') + admin.accessToken.at(-1),
+    ],
     ['one part too few', () => admin.accessToken.split('.').slice(0, 2).join('.')],
   ])('is refused with %s', async (_name, make) => {
     expect(await call(`Bearer ${make()}`)).toEqual(refused)
@@ -89,7 +95,9 @@ describe('the access token [SC-20]', () => {
     const [, body = ''] = admin.accessToken.split('.')
     const { sub, sid, tid } = decode(body)
     const claims = { userId: String(sub), sessionId: String(sid), sessionVersion: 1, tenantId: String(tid) }
-    expect(await call(`Bearer ${await signAccessToken(new Secrets(randomBytes(32)), server.context.installId, claims, Date.now(), 900)}`)).toEqual(refused)
+    expect(
+      await call(`Bearer ${await signAccessToken(new Secrets(randomBytes(32)), server.context.installId, claims, Date.now(), 900)}`),
+    ).toEqual(refused)
     expect(await call(`Bearer ${await signAccessToken(server.context.secrets, 'other', claims, Date.now(), 900)}`)).toEqual(refused)
   })
 })
@@ -103,13 +111,19 @@ describe('the credential of a request', () => {
   it('is never taken from the query or a cookie', async () => {
     const query = await server.app.inject(`/api/v1/me?token=${admin.accessToken}&access_token=${admin.accessToken}`)
     expect(query.statusCode).toBe(401)
-    const cookie = await server.app.inject({ url: '/api/v1/me', cookies: { iot_pms_refresh: admin.refreshToken, token: admin.accessToken } })
+    const cookie = await server.app.inject({
+      url: '/api/v1/me',
+      cookies: { iot_pms_refresh: admin.refreshToken, token: admin.accessToken },
+    })
     expect(cookie.statusCode).toBe(401)
   })
 
-  it.each([[undefined], [''], ['Bearer'], ['Bearer a b'], ['Basic YTpi'], ['Bearer pmsk_abc'], ['ApiKey eyJ.eyJ.x']])('is refused as 401 TOKEN_INVALID: %s', async (text) => {
-    expect(await call(text)).toEqual(refused)
-  })
+  it.each([[undefined], [''], ['Bearer'], ['Bearer a b'], ['Basic YTpi'], ['Bearer pmsk_abc'], ['ApiKey eyJ.eyJ.x']])(
+    'is refused as 401 TOKEN_INVALID: %s',
+    async (text) => {
+      expect(await call(text)).toEqual(refused)
+    },
+  )
 })
 
 describe('roles [SC-86]', () => {
@@ -125,7 +139,11 @@ describe('roles [SC-86]', () => {
     ] as const
     const statuses = []
     for (const login of [viewer, operator, admin]) {
-      statuses.push(await Promise.all(calls.map(([method, url]) => server.app.inject({ method, url, headers: login.headers }).then((answer) => answer.statusCode))))
+      statuses.push(
+        await Promise.all(
+          calls.map(([method, url]) => server.app.inject({ method, url, headers: login.headers }).then((answer) => answer.statusCode)),
+        ),
+      )
     }
     expect(statuses).toEqual([
       [200, 403, 403, 403, 403],

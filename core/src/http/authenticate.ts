@@ -20,7 +20,9 @@ export function createAuthenticate(people: People): Authenticate {
   return async (request) => {
     const credential = readCredential(request)
     if (!credential) return undefined
-    return credential.scheme === 'bearer' ? findUser(people, credential.text) : findKeyOwner(people, credential.text, plainAddress(request.ip))
+    return credential.scheme === 'bearer'
+      ? findUser(people, credential.text)
+      : findKeyOwner(people, credential.text, plainAddress(request.ip))
   }
 }
 

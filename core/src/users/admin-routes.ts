@@ -18,7 +18,12 @@ export function registerUserAdminRoutes(app: App, people: People): void {
     '/api/v1/users',
     {
       config: { permission: 'user.read' },
-      schema: { tags: ['users'], summary: 'Users, oldest first', querystring: Type.Object(pageQuery, { additionalProperties: false }), response: { 200: UserPage, ...problems(400, 401, 403) } },
+      schema: {
+        tags: ['users'],
+        summary: 'Users, oldest first',
+        querystring: Type.Object(pageQuery, { additionalProperties: false }),
+        response: { 200: UserPage, ...problems(400, 401, 403) },
+      },
     },
     async (request) => {
       const { items, nextCursor } = await listUsers(people, actorOf(request), request.query)
@@ -29,19 +34,32 @@ export function registerUserAdminRoutes(app: App, people: People): void {
     '/api/v1/users',
     {
       config: { permission: 'user.write' },
-      schema: { tags: ['users'], summary: 'Create a user; without a password, with a link that sets one', body: NewUser, response: { 201: CreatedUser, ...problems(400, 401, 403, 409, 422, 503) } },
+      schema: {
+        tags: ['users'],
+        summary: 'Create a user; without a password, with a link that sets one',
+        body: NewUser,
+        response: { 201: CreatedUser, ...problems(400, 401, 403, 409, 422, 503) },
+      },
     },
     async (request, reply) => {
       requireReauthentication(actorOf(request), clock)
       const { user, link } = await createUser(people, actorOf(request), request.body, originOf(request))
-      return reply.code(201).send({ user: describeUser(user), ...(link ? { resetLink: link.link, resetLinkExpiresAt: link.expiresAt.toISOString() } : {}) })
+      return reply
+        .code(201)
+        .send({ user: describeUser(user), ...(link ? { resetLink: link.link, resetLinkExpiresAt: link.expiresAt.toISOString() } : {}) })
     },
   )
   app.patch(
     '/api/v1/users/:id',
     {
       config: { permission: 'user.write' },
-      schema: { tags: ['users'], summary: 'Change name, role, or whether the user may sign in', params: IdParams, body: UserChange, response: { 200: ListedUser, ...problems(400, 401, 403, 404, 409) } },
+      schema: {
+        tags: ['users'],
+        summary: 'Change name, role, or whether the user may sign in',
+        params: IdParams,
+        body: UserChange,
+        response: { 200: ListedUser, ...problems(400, 401, 403, 404, 409) },
+      },
     },
     async (request) => {
       if (request.body.role !== undefined) requireReauthentication(actorOf(request), clock)
@@ -50,7 +68,15 @@ export function registerUserAdminRoutes(app: App, people: People): void {
   )
   app.delete(
     '/api/v1/users/:id',
-    { config: { permission: 'user.write' }, schema: { tags: ['users'], summary: 'Delete a user with logins and API keys', params: IdParams, response: { 204: NoContent, ...problems(400, 401, 403, 404, 409) } } },
+    {
+      config: { permission: 'user.write' },
+      schema: {
+        tags: ['users'],
+        summary: 'Delete a user with logins and API keys',
+        params: IdParams,
+        response: { 204: NoContent, ...problems(400, 401, 403, 404, 409) },
+      },
+    },
     async (request, reply) => {
       await deleteUser(people, actorOf(request), request.params.id, originOf(request))
       return reply.code(204).send(null)
@@ -60,7 +86,12 @@ export function registerUserAdminRoutes(app: App, people: People): void {
     '/api/v1/users/:id/reset-link',
     {
       config: { permission: 'user.write' },
-      schema: { tags: ['users'], summary: 'A link by which the user sets a new password', params: IdParams, response: { 200: ResetLink, ...problems(400, 401, 403, 404) } },
+      schema: {
+        tags: ['users'],
+        summary: 'A link by which the user sets a new password',
+        params: IdParams,
+        response: { 200: ResetLink, ...problems(400, 401, 403, 404) },
+      },
     },
     async (request) => {
       requireReauthentication(actorOf(request), clock)
@@ -74,14 +105,26 @@ export function registerUserAdminRoutes(app: App, people: People): void {
 function registerApiKeyRoutes(app: App, people: People): void {
   app.get(
     '/api/v1/api-keys',
-    { config: { permission: 'api-key.write' }, schema: { tags: ['api-keys'], summary: 'Own API keys; all for those who see users', response: { 200: ApiKeyList, ...problems(401, 403) } } },
+    {
+      config: { permission: 'api-key.write' },
+      schema: {
+        tags: ['api-keys'],
+        summary: 'Own API keys; all for those who see users',
+        response: { 200: ApiKeyList, ...problems(401, 403) },
+      },
+    },
     async (request) => ({ items: (await people.keys.list(actorOf(request))).map(describeKey) }),
   )
   app.post(
     '/api/v1/api-keys',
     {
       config: { permission: 'api-key.write' },
-      schema: { tags: ['api-keys'], summary: 'Create an API key; it is shown in this answer only', body: NewApiKey, response: { 201: CreatedApiKey, ...problems(400, 401, 403, 422) } },
+      schema: {
+        tags: ['api-keys'],
+        summary: 'Create an API key; it is shown in this answer only',
+        body: NewApiKey,
+        response: { 201: CreatedApiKey, ...problems(400, 401, 403, 422) },
+      },
     },
     async (request, reply) => {
       requireReauthentication(actorOf(request), people.context.clock)
@@ -91,7 +134,15 @@ function registerApiKeyRoutes(app: App, people: People): void {
   )
   app.delete(
     '/api/v1/api-keys/:id',
-    { config: { permission: 'api-key.write' }, schema: { tags: ['api-keys'], summary: 'Delete an API key', params: IdParams, response: { 204: NoContent, ...problems(400, 401, 403, 404) } } },
+    {
+      config: { permission: 'api-key.write' },
+      schema: {
+        tags: ['api-keys'],
+        summary: 'Delete an API key',
+        params: IdParams,
+        response: { 204: NoContent, ...problems(400, 401, 403, 404) },
+      },
+    },
     async (request, reply) => {
       await people.keys.delete(actorOf(request), request.params.id, originOf(request))
       return reply.code(204).send(null)

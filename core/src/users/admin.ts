@@ -17,7 +17,12 @@ import { createSetupLink } from './setup.ts'
 export async function createConsoleSetupLink(context: Context): Promise<Link> {
   const { db, rootTenant } = context
   if (await db.withTenant(rootTenant, (tx) => hasUsers(tx, context))) {
-    throw new StartError('SETUP_DONE', exitCodes.usage, 'The set-up is finished: users exist.', 'For a lost password: iot-pms admin reset-password EMAIL')
+    throw new StartError(
+      'SETUP_DONE',
+      exitCodes.usage,
+      'The set-up is finished: users exist.',
+      'For a lost password: iot-pms admin reset-password EMAIL',
+    )
   }
   return createSetupLink(context)
 }
@@ -31,8 +36,20 @@ export async function createConsoleResetLink(context: Context, email: string): P
   const { db, rootTenant, clock } = context
   return db.withTenant(rootTenant, async (tx) => {
     const user = await findUserByEmail(tx, context, email)
-    if (!user) throw new StartError('USER_UNKNOWN', exitCodes.usage, `No user has the e-mail ${email}.`, 'Check the spelling; the dashboard lists all users under 用户 Users.')
-    await addSecurityEvent(tx, rootTenant.tenantId, systemOrigin, clock.now(), { actor: 'console', action: 'password.reset-link', target: `user:${user.id}`, outcome: 'ok' })
+    if (!user) {
+      throw new StartError(
+        'USER_UNKNOWN',
+        exitCodes.usage,
+        `No user has the e-mail ${email}.`,
+        'Check the spelling; the dashboard lists all users under 用户 Users.',
+      )
+    }
+    await addSecurityEvent(tx, rootTenant.tenantId, systemOrigin, clock.now(), {
+      actor: 'console',
+      action: 'password.reset-link',
+      target: `user:${user.id}`,
+      outcome: 'ok',
+    })
     return createLink(tx, context, 'reset', { userId: user.id })
   })
 }

@@ -101,7 +101,12 @@ export class ApiKeys {
         .select({ key: apiKeys, owner: { id: users.id, name: users.name } })
         .from(apiKeys)
         .innerJoin(users, and(eq(users.tenantId, apiKeys.tenantId), eq(users.id, apiKeys.userId)))
-        .where(and(eq(apiKeys.tenantId, actor.scope.tenantId), actor.permissions.has('user.read') ? undefined : eq(apiKeys.userId, actor.userId)))
+        .where(
+          and(
+            eq(apiKeys.tenantId, actor.scope.tenantId),
+            actor.permissions.has('user.read') ? undefined : eq(apiKeys.userId, actor.userId),
+          ),
+        )
         .orderBy(desc(apiKeys.createdAt), desc(apiKeys.id))
         // Far more than people can look through; keys are few.
         .limit(500),
@@ -113,7 +118,11 @@ export class ApiKeys {
    * @returns the row and the key itself, which is shown this once
    * @throws {ProblemError} `PERMISSION_DENIED` for a scope the owner does not hold, `UNPROCESSABLE` for an address that is none
    */
-  async create(actor: Actor, request: { name: string; scopes: Permission[]; expiresInDays: number; addresses?: string[] }, origin: Origin): Promise<{ row: ListedKey; key: string }> {
+  async create(
+    actor: Actor,
+    request: { name: string; scopes: Permission[]; expiresInDays: number; addresses?: string[] },
+    origin: Origin,
+  ): Promise<{ row: ListedKey; key: string }> {
     const { db, clock } = this.#context
     const missing = request.scopes.find((scope) => !actor.permissions.has(scope))
     if (missing) throw new ProblemError('PERMISSION_DENIED', { params: { permission: missing } })
@@ -141,7 +150,13 @@ export class ApiKeys {
     }
     await db.withTenant(actor.scope, async (tx) => {
       await tx.insert(apiKeys).values(row)
-      await addSecurityEvent(tx, row.tenantId, origin, now, { actor: actorName(actor), action: 'api-key.create', target: `api-key:${row.id}`, outcome: 'ok', detail: { name: row.name, scopes: row.scopes } })
+      await addSecurityEvent(tx, row.tenantId, origin, now, {
+        actor: actorName(actor),
+        action: 'api-key.create',
+        target: `api-key:${row.id}`,
+        outcome: 'ok',
+        detail: { name: row.name, scopes: row.scopes },
+      })
     })
     return { row: { ...row, owner: { id: actor.userId, name: actor.name } }, key }
   }
@@ -157,7 +172,13 @@ export class ApiKeys {
         .where(and(eq(apiKeys.tenantId, tenantId), eq(apiKeys.id, id), owned))
         .returning()
       if (!row) throw new ProblemError('NOT_FOUND')
-      await addSecurityEvent(tx, tenantId, origin, clock.now(), { actor: actorName(actor), action: 'api-key.delete', target: `api-key:${id}`, outcome: 'ok', detail: { name: row.name, userId: row.userId } })
+      await addSecurityEvent(tx, tenantId, origin, clock.now(), {
+        actor: actorName(actor),
+        action: 'api-key.delete',
+        target: `api-key:${id}`,
+        outcome: 'ok',
+        detail: { name: row.name, userId: row.userId },
+      })
       return row.keySha256
     })
     this.#live.forget(hash.toString('hex'))

@@ -39,7 +39,10 @@ describe('the login of ThingsBoard clients (device API §16.2)', () => {
     expect(second.refreshToken).not.toBe(first.refreshToken)
     expect(decodeJwt(second.token).exp! - decodeJwt(second.token).iat!).toBe(9000)
     server.advance(11_000)
-    expect((await post('/api/auth/token', { refreshToken: first.refreshToken })).json()).toMatchObject({ status: 401, errorCode: 'TOKEN_INVALID' })
+    expect((await post('/api/auth/token', { refreshToken: first.refreshToken })).json()).toMatchObject({
+      status: 401,
+      errorCode: 'TOKEN_INVALID',
+    })
     expect((await post('/api/auth/token', { refreshToken: second.refreshToken })).statusCode).toBe(401)
   })
 

@@ -36,7 +36,10 @@ export function registerCompatLogin(app: App, people: People): void {
         tags: ['compat'],
         summary: 'Sign in; the token lives 9,000 s',
         // Unknown members are accepted and ignored [TB-4].
-        body: Type.Object({ username: Type.String({ minLength: 1, maxLength: 254 }), password: Type.String({ minLength: 1, maxLength: 1000 }) }),
+        body: Type.Object({
+          username: Type.String({ minLength: 1, maxLength: 254 }),
+          password: Type.String({ minLength: 1, maxLength: 1000 }),
+        }),
         response: { 200: Tokens },
       },
     },
@@ -50,7 +53,12 @@ export function registerCompatLogin(app: App, people: People): void {
     '/api/auth/token',
     {
       config: { public: true, compat: true },
-      schema: { tags: ['compat'], summary: 'Exchange a refresh token for the next pair', body: Type.Object({ refreshToken: Type.String({ minLength: 1, maxLength: 1000 }) }), response: { 200: Tokens } },
+      schema: {
+        tags: ['compat'],
+        summary: 'Exchange a refresh token for the next pair',
+        body: Type.Object({ refreshToken: Type.String({ minLength: 1, maxLength: 1000 }) }),
+        response: { 200: Tokens },
+      },
     },
     async (request) => {
       const issued = await sessions.refresh(request.body.refreshToken, originOf(request), true)
@@ -60,7 +68,10 @@ export function registerCompatLogin(app: App, people: People): void {
   )
   app.get(
     '/api/auth/user',
-    { config: { permission: 'session', compat: true }, schema: { tags: ['compat'], summary: 'The signed-in user', response: { 200: CompatUser } } },
+    {
+      config: { permission: 'session', compat: true },
+      schema: { tags: ['compat'], summary: 'The signed-in user', response: { 200: CompatUser } },
+    },
     async (request) => {
       const user = await getOwnUser(people, actorOf(request).userId)
       return {

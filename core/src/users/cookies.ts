@@ -55,11 +55,21 @@ export function requireSameOrigin(request: FastifyRequest, config: Config): void
 const knownDeviceName = 'iot_pms_known'
 
 /** Marks this browser as one that has signed in as this user [SC-32]. */
-export function setKnownDeviceCookie(request: FastifyRequest, reply: FastifyReply, config: Config, secrets: Secrets, userId: string, now: number): void {
+export function setKnownDeviceCookie(
+  request: FastifyRequest,
+  reply: FastifyReply,
+  config: Config,
+  secrets: Secrets,
+  userId: string,
+  now: number,
+): void {
   const deviceId = readKnownDevice(request.cookies[knownDeviceName], secrets, userId, now) ?? randomBytes(12).toString('base64url')
   const expires = String(now + knownDeviceMs)
   const mac = secrets.hmac('known-device', userId, deviceId, expires).toString('base64url')
-  reply.setCookie(knownDeviceName, `${userId}.${deviceId}.${expires}.${mac}`, { ...attributes(request, config), maxAge: knownDeviceMs / 1000 })
+  reply.setCookie(knownDeviceName, `${userId}.${deviceId}.${expires}.${mac}`, {
+    ...attributes(request, config),
+    maxAge: knownDeviceMs / 1000,
+  })
 }
 
 export function knownDeviceCookie(request: FastifyRequest): string | undefined {

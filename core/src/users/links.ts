@@ -19,29 +19,47 @@ export type Link = { link: string; expiresAt: Date }
 type LinkRow = typeof oneTimeLinks.$inferSelect
 
 /** Makes a link that works once within 60 minutes. For a user it replaces the earlier one. */
-export async function createLink(tx: Tx, context: Context, kind: LinkKind, target: { userId?: string; email?: string } = {}): Promise<Link> {
+export async function createLink(
+  tx: Tx,
+  context: Context,
+  kind: LinkKind,
+  target: { userId?: string; email?: string } = {},
+): Promise<Link> {
   const { tenantId } = context.rootTenant
   const now = context.clock.now()
   await tx.delete(oneTimeLinks).where(and(eq(oneTimeLinks.tenantId, tenantId), lt(oneTimeLinks.expiresAt, new Date(now))))
   if (target.userId) await deleteLinksOf(tx, context, target.userId)
   const token = createOpaqueToken()
   const expiresAt = new Date(now + lifeMs)
-  await tx
-    .insert(oneTimeLinks)
-    .values({ tenantId, id: randomUUIDv7(), kind, userId: target.userId ?? null, email: target.email ?? null, tokenSha256: sha256(token), createdAt: new Date(now), expiresAt })
+  await tx.insert(oneTimeLinks).values({
+    tenantId,
+    id: randomUUIDv7(),
+    kind,
+    userId: target.userId ?? null,
+    email: target.email ?? null,
+    tokenSha256: sha256(token),
+    createdAt: new Date(now),
+    expiresAt,
+  })
   // In the fragment it reaches no log and no referrer.
   return { link: `${pagesBase(context.config)}${kind}#t=${token}`, expiresAt }
 }
 
 /** @throws {ProblemError} `TOKEN_INVALID` when there is no such link, or it was used or is over */
 export async function getLink(tx: Tx, context: Context, kind: LinkKind, token: string, language: Language): Promise<LinkRow> {
-  const [row] = await tx.select().from(oneTimeLinks).where(isUsable(context, kind, token))
+  const [row] = await tx
+    .select()
+    .from(oneTimeLinks)
+    .where(isUsable(context, kind, token))
   return row ?? refuse(language)
 }
 
 /** Uses the link up; the one who comes second finds nothing. */
 export async function takeLink(tx: Tx, context: Context, kind: LinkKind, token: string, language: Language): Promise<LinkRow> {
-  const [row] = await tx.delete(oneTimeLinks).where(isUsable(context, kind, token)).returning()
+  const [row] = await tx
+    .delete(oneTimeLinks)
+    .where(isUsable(context, kind, token))
+    .returning()
   return row ?? refuse(language)
 }
 

@@ -96,7 +96,9 @@ describe('login limits [SC-32]', () => {
 
   it('tell once an hour when 1,000 logins fail in the installation, and lock nothing', () => {
     const many = (count: number, at: string) => {
-      for (let i = 0; i < count; i++) expect(attempt({ account: `${at}${i}@example.com`, address: `10.${at}.${i % 250}.${i % 200}` })).toBe(0)
+      for (let i = 0; i < count; i++) {
+        expect(attempt({ account: `${at}${i}@example.com`, address: `10.${at}.${i % 250}.${i % 200}` })).toBe(0)
+      }
     }
     many(999, '1')
     expect(floods).toBe(0)
@@ -118,6 +120,7 @@ describe('login limits [SC-32]', () => {
       if ('waitMs' in one) throw new Error('counted')
       one.cancel()
     }
+    expect(attempt()).toBe(0)
   })
 
   it('stay bounded in memory however many accounts are tried', () => {
@@ -145,7 +148,10 @@ describe('limits at the login', () => {
 
   it('answer 429 LOGIN_DELAYED with Retry-After, for existing and unknown accounts alike, also to the right password', async () => {
     const answers = []
-    for (const [email, address] of [[adminEmail, '203.0.113.7'], ['nobody@example.com', '203.0.114.7']] as const) {
+    for (const [email, address] of [
+      [adminEmail, '203.0.113.7'],
+      ['nobody@example.com', '203.0.114.7'],
+    ] as const) {
       for (let i = 0; i < 5; i++) expect((await attempt(email, 'wrong password', { address })).statusCode).toBe(401)
       const answer = await attempt(email, password, { address })
       answers.push({ status: answer.statusCode, retryAfter: answer.headers['retry-after'], body: { ...answer.json(), traceId: '' } })
@@ -157,7 +163,9 @@ describe('limits at the login', () => {
   })
 
   it('are shared with the compatible login', async () => {
-    for (let i = 0; i < 5; i++) expect((await attempt('shared@example.com', 'wrong password', { url: '/api/auth/login' })).statusCode).toBe(401)
+    for (let i = 0; i < 5; i++) {
+      expect((await attempt('shared@example.com', 'wrong password', { url: '/api/auth/login' })).statusCode).toBe(401)
+    }
     expect((await attempt('shared@example.com', 'wrong password')).statusCode).toBe(429)
   })
 
@@ -169,7 +177,11 @@ describe('limits at the login', () => {
     expect((await attempt(email, password, { address: '10.10.0.1' })).statusCode).toBe(429)
     const cookies = { iot_pms_known: user.cookies['iot_pms_known']! }
     expect((await attempt(email, password, { address: '10.10.0.1', cookies })).statusCode).toBe(200)
-    for (const forged of [`${user.id}.x.${Date.now() + 1e9}.AAAA`, cookies.iot_pms_known.replace(user.id, admin.body['user'] ? String((admin.body['user'] as { id: string }).id) : ''), admin.cookies['iot_pms_known']!]) {
+    for (const forged of [
+      `${user.id}.x.${Date.now() + 1e9}.AAAA`,
+      cookies.iot_pms_known.replace(user.id, (admin.body['user'] as { id: string }).id),
+      admin.cookies['iot_pms_known']!,
+    ]) {
       expect((await attempt(email, password, { address: '10.10.0.1', cookies: { iot_pms_known: forged } })).statusCode).toBe(429)
     }
     server.advance(180 * 86_400_000 + 1)
@@ -178,7 +190,9 @@ describe('limits at the login', () => {
   })
 
   it('note a flood of failures as a security event', async () => {
-    for (let i = 0; i < 1000; i++) server.people.limits.begin({ account: `f${i}@example.com`, address: `10.20.${i % 250}.1`, deviceId: undefined })
+    for (let i = 0; i < 1000; i++) {
+      server.people.limits.begin({ account: `f${i}@example.com`, address: `10.20.${i % 250}.1`, deviceId: undefined })
+    }
     await expect.poll(() => listEvents(server, 'login.flood')).toMatchObject([{ actor: 'system', outcome: 'denied' }])
   })
 })

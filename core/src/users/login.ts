@@ -86,9 +86,16 @@ export async function checkOwnPassword(people: People, actor: Actor, password: s
   const isRight = await passwords.verify(password, user.passwordHash).catch((error: unknown) => cancelled(one, error))
   if (!isRight) {
     await db.withTenant(rootTenant, (tx) =>
-      addSecurityEvent(tx, rootTenant.tenantId, origin, clock.now(), { actor: actorName(actor), action: 'password.check', target: `user:${user.id}`, outcome: 'failed' }),
+      addSecurityEvent(tx, rootTenant.tenantId, origin, clock.now(), {
+        actor: actorName(actor),
+        action: 'password.check',
+        target: `user:${user.id}`,
+        outcome: 'failed',
+      }),
     )
-    throw new ProblemError('PASSWORD_WRONG', { errors: [{ pointer, detail: origin.language === 'zh' ? '密码不对。' : 'The password is wrong.' }] })
+    throw new ProblemError('PASSWORD_WRONG', {
+      errors: [{ pointer, detail: origin.language === 'zh' ? '密码不对。' : 'The password is wrong.' }],
+    })
   }
   one.succeed()
   return user
@@ -117,7 +124,12 @@ export async function endLogin(people: People, userId: string, sessionId: string
   const { db, rootTenant, clock } = people.context
   const ended = await db.withTenant(rootTenant, async (tx) => {
     const ids = await people.sessions.end(tx, userId, { only: sessionId })
-    await addSecurityEvent(tx, rootTenant.tenantId, origin, clock.now(), { actor: `user:${userId}`, action: 'logout', target: `session:${sessionId}`, outcome: 'ok' })
+    await addSecurityEvent(tx, rootTenant.tenantId, origin, clock.now(), {
+      actor: `user:${userId}`,
+      action: 'logout',
+      target: `session:${sessionId}`,
+      outcome: 'ok',
+    })
     return ids
   })
   people.sessions.announceEnd(ended)

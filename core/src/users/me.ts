@@ -69,7 +69,12 @@ export async function updateOwnUser(people: People, actor: Actor, change: OwnCha
  *
  * @throws {ProblemError} `PASSWORD_WRONG`, `PASSWORD_WEAK`, `LOGIN_DELAYED`
  */
-export async function changeOwnPassword(people: People, actor: Actor, request: { current: string; password: string }, origin: Origin): Promise<void> {
+export async function changeOwnPassword(
+  people: People,
+  actor: Actor,
+  request: { current: string; password: string },
+  origin: Origin,
+): Promise<void> {
   const { context, sessions } = people
   const { db, rootTenant, clock } = context
   const user = await checkOwnPassword(people, actor, request.current, '/current', origin)
@@ -81,7 +86,12 @@ export async function changeOwnPassword(people: People, actor: Actor, request: {
       .set({ passwordHash, updatedAt: new Date(clock.now()) })
       .where(isUser(context, user.id))
     await deleteLinksOf(tx, context, user.id)
-    await addSecurityEvent(tx, rootTenant.tenantId, origin, clock.now(), { actor: actorName(actor), action: 'password.change', target: `user:${user.id}`, outcome: 'ok' })
+    await addSecurityEvent(tx, rootTenant.tenantId, origin, clock.now(), {
+      actor: actorName(actor),
+      action: 'password.change',
+      target: `user:${user.id}`,
+      outcome: 'ok',
+    })
     if (!actor.sessionId) return sessions.end(tx, user.id)
     await sessions.confirm(tx, actor.sessionId)
     return sessions.end(tx, user.id, { except: actor.sessionId })
@@ -100,7 +110,13 @@ export async function endOwnSessions(people: People, actor: Actor, sessionId: st
   const ended = await db.withTenant(rootTenant, async (tx) => {
     const ids = await people.sessions.end(tx, actor.userId, sessionId ? { only: sessionId } : {})
     if (ids.length === 0) throw new ProblemError('NOT_FOUND')
-    await addSecurityEvent(tx, rootTenant.tenantId, origin, clock.now(), { actor: actorName(actor), action: 'session.revoke', target: `user:${actor.userId}`, outcome: 'ok', detail: { sessions: ids } })
+    await addSecurityEvent(tx, rootTenant.tenantId, origin, clock.now(), {
+      actor: actorName(actor),
+      action: 'session.revoke',
+      target: `user:${actor.userId}`,
+      outcome: 'ok',
+      detail: { sessions: ids },
+    })
     return ids
   })
   people.sessions.announceEnd(ended)

@@ -40,7 +40,10 @@ describe('the rules for passwords [SC-30]', () => {
   })
 
   it('answer PASSWORD_WEAK with a sentence per reason in both languages', () => {
-    for (const [language, sentence] of [['zh', '密码至少 10 个字符。'], ['en', 'A password has at least 10 characters.']] as const) {
+    for (const [language, sentence] of [
+      ['zh', '密码至少 10 个字符。'],
+      ['en', 'A password has at least 10 characters.'],
+    ] as const) {
       const error = catchProblem(() => checkPassword('aaaa', email, language))
       const problem = toProblem(error, language, '1')
       expect(problem).toMatchObject({ status: 422, code: 'PASSWORD_WEAK' })

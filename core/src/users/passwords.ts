@@ -52,7 +52,9 @@ export class Passwords {
     }
     try {
       return await new Promise<Buffer>((resolve, reject) =>
-        argon2('argon2id', { message: password.normalize('NFC'), nonce, parallelism, tagLength, memory, passes }, (error, tag) => (error ? reject(error) : resolve(tag))),
+        argon2('argon2id', { message: password.normalize('NFC'), nonce, parallelism, tagLength, memory, passes }, (error, tag) =>
+          error ? reject(error) : resolve(tag),
+        ),
       )
     } finally {
       // The place goes to the next in line, or back.
@@ -116,7 +118,9 @@ export function findPasswordFaults(password: string, email: string): PasswordFau
 /** @throws {ProblemError} `PASSWORD_WEAK` with one entry per reason at `pointer` */
 export function checkPassword(password: string, email: string, language: Language, pointer = '/password'): void {
   const faults = findPasswordFaults(password, email)
-  if (faults.length > 0) throw new ProblemError('PASSWORD_WEAK', { errors: faults.map((fault) => ({ pointer, detail: passwordFaults[fault][language] })) })
+  if (faults.length > 0) {
+    throw new ProblemError('PASSWORD_WEAK', { errors: faults.map((fault) => ({ pointer, detail: passwordFaults[fault][language] })) })
+  }
 }
 
 let common: Set<string> | undefined

@@ -50,7 +50,13 @@ function noteFlood(context: Context): void {
   const { tenantId } = context.rootTenant
   context.db
     .withTenant(context.rootTenant, (tx) =>
-      addSecurityEvent(tx, tenantId, systemOrigin, context.clock.now(), { actor: 'system', action: 'login.flood', target: 'installation', outcome: 'denied', detail: { failuresPerHour: 1000 } }),
+      addSecurityEvent(tx, tenantId, systemOrigin, context.clock.now(), {
+        actor: 'system',
+        action: 'login.flood',
+        target: 'installation',
+        outcome: 'denied',
+        detail: { failuresPerHour: 1000 },
+      }),
     )
     .catch((error: unknown) => context.log.error({ err: error }, 'noting a security event failed'))
 }

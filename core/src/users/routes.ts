@@ -5,11 +5,32 @@ import { rolePermissions } from '../http/permissions.ts'
 import { IdParams, NoContent, problems } from '../http/schemas.ts'
 import type { App } from '../http/server.ts'
 import { ProblemError } from '../errors.ts'
-import { clearRefreshCookie, isInsecure, knownDeviceCookie, readRefreshCookie, requireSameOrigin, setKnownDeviceCookie, setRefreshCookie } from './cookies.ts'
+import {
+  clearRefreshCookie,
+  isInsecure,
+  knownDeviceCookie,
+  readRefreshCookie,
+  requireSameOrigin,
+  setKnownDeviceCookie,
+  setRefreshCookie,
+} from './cookies.ts'
 import { login, logout, reauthenticate } from './login.ts'
 import { changeOwnPassword, endOwnSessions, getOwnUser, getSite, updateOwnUser } from './me.ts'
 import type { People, User } from './people.ts'
-import { EmptyBody, LoginBody, MeAnswer, MeChange, NoSession, OwnSessions, PasswordBody, PasswordChange, ResetBody, Session, SetupBody, SetupNeeded } from './schemas.ts'
+import {
+  EmptyBody,
+  LoginBody,
+  MeAnswer,
+  MeChange,
+  NoSession,
+  OwnSessions,
+  PasswordBody,
+  PasswordChange,
+  ResetBody,
+  Session,
+  SetupBody,
+  SetupNeeded,
+} from './schemas.ts'
 import type { Me, Site } from './schemas.ts'
 import { originOf } from './security-events.ts'
 import type { IssuedSession } from './sessions.ts'
@@ -32,7 +53,11 @@ function registerSetupRoutes(app: App, people: People, setup: Setup): void {
     '/api/v1/setup',
     {
       config: { public: true, beforeSetup: true },
-      schema: { tags: ['session'], summary: 'Whether the first administrator is still to be made', response: { 200: SetupNeeded, ...problems(404) } },
+      schema: {
+        tags: ['session'],
+        summary: 'Whether the first administrator is still to be made',
+        response: { 200: SetupNeeded, ...problems(404) },
+      },
     },
     async () => {
       if (setup.isSetUp()) throw new ProblemError('NOT_FOUND')
@@ -43,7 +68,12 @@ function registerSetupRoutes(app: App, people: People, setup: Setup): void {
     '/api/v1/setup',
     {
       config: { public: true, beforeSetup: true },
-      schema: { tags: ['session'], summary: 'Make the first administrator with the set-up link', body: SetupBody, response: { 201: Session, ...problems(400, 401, 404, 422, 503) } },
+      schema: {
+        tags: ['session'],
+        summary: 'Make the first administrator with the set-up link',
+        body: SetupBody,
+        response: { 201: Session, ...problems(400, 401, 404, 422, 503) },
+      },
     },
     async (request, reply) => {
       const issued = await completeSetup(people, request.body, originOf(request))
@@ -58,10 +88,19 @@ function registerSessionRoutes(app: App, people: People, setup: Setup): void {
     '/api/v1/auth/login',
     {
       config: { public: true },
-      schema: { tags: ['session'], summary: 'Sign in with e-mail and password', body: LoginBody, response: { 200: Session, ...problems(400, 401, 429, 503) } },
+      schema: {
+        tags: ['session'],
+        summary: 'Sign in with e-mail and password',
+        body: LoginBody,
+        response: { 200: Session, ...problems(400, 401, 429, 503) },
+      },
     },
     async (request, reply) => {
-      const issued = await login(people, { ...request.body, method: 'password', knownDevice: knownDeviceCookie(request) }, originOf(request))
+      const issued = await login(
+        people,
+        { ...request.body, method: 'password', knownDevice: knownDeviceCookie(request) },
+        originOf(request),
+      )
       return handOut(people, request, reply, issued)
     },
   )
@@ -69,7 +108,12 @@ function registerSessionRoutes(app: App, people: People, setup: Setup): void {
     '/api/v1/auth/refresh',
     {
       config: { public: true, beforeSetup: true },
-      schema: { tags: ['session'], summary: 'Renew the session of the refresh cookie; user null without one', body: EmptyBody, response: { 200: Type.Union([Session, NoSession]), ...problems(400, 401, 403, 503) } },
+      schema: {
+        tags: ['session'],
+        summary: 'Renew the session of the refresh cookie; user null without one',
+        body: EmptyBody,
+        response: { 200: Type.Union([Session, NoSession]), ...problems(400, 401, 403, 503) },
+      },
     },
     async (request, reply) => {
       requireSameOrigin(request, config)
@@ -86,7 +130,12 @@ function registerSessionRoutes(app: App, people: People, setup: Setup): void {
     '/api/v1/auth/logout',
     {
       config: { public: true },
-      schema: { tags: ['session'], summary: 'End the session of the refresh cookie', body: EmptyBody, response: { 204: NoContent, ...problems(400, 403, 503) } },
+      schema: {
+        tags: ['session'],
+        summary: 'End the session of the refresh cookie',
+        body: EmptyBody,
+        response: { 204: NoContent, ...problems(400, 403, 503) },
+      },
     },
     async (request, reply) => {
       requireSameOrigin(request, config)
@@ -99,7 +148,12 @@ function registerSessionRoutes(app: App, people: People, setup: Setup): void {
     '/api/v1/auth/reauth',
     {
       config: { permission: 'session' },
-      schema: { tags: ['session'], summary: 'Confirm the session with the password for ten minutes', body: PasswordBody, response: { 204: NoContent, ...problems(400, 401, 403, 422, 429, 503) } },
+      schema: {
+        tags: ['session'],
+        summary: 'Confirm the session with the password for ten minutes',
+        body: PasswordBody,
+        response: { 204: NoContent, ...problems(400, 401, 403, 422, 429, 503) },
+      },
     },
     async (request, reply) => {
       await reauthenticate(people, actorOf(request), request.body.password, originOf(request))
@@ -110,7 +164,12 @@ function registerSessionRoutes(app: App, people: People, setup: Setup): void {
     '/api/v1/auth/reset',
     {
       config: { public: true },
-      schema: { tags: ['session'], summary: 'Set a password with a reset link', body: ResetBody, response: { 204: NoContent, ...problems(400, 401, 404, 422, 503) } },
+      schema: {
+        tags: ['session'],
+        summary: 'Set a password with a reset link',
+        body: ResetBody,
+        response: { 204: NoContent, ...problems(400, 401, 404, 422, 503) },
+      },
     },
     async (request, reply) => {
       await resetPassword(people, request.body, originOf(request))
@@ -122,14 +181,22 @@ function registerSessionRoutes(app: App, people: People, setup: Setup): void {
 function registerMeRoutes(app: App, people: People): void {
   app.get(
     '/api/v1/me',
-    { config: { permission: 'session' }, schema: { tags: ['me'], summary: 'The own account', response: { 200: MeAnswer, ...problems(401, 403) } } },
+    {
+      config: { permission: 'session' },
+      schema: { tags: ['me'], summary: 'The own account', response: { 200: MeAnswer, ...problems(401, 403) } },
+    },
     async (request) => describeMe(await getOwnUser(people, actorOf(request).userId)),
   )
   app.patch(
     '/api/v1/me',
     {
       config: { permission: 'session' },
-      schema: { tags: ['me'], summary: 'Change name, language, preferences', body: MeChange, response: { 200: MeAnswer, ...problems(400, 401, 403, 422) } },
+      schema: {
+        tags: ['me'],
+        summary: 'Change name, language, preferences',
+        body: MeChange,
+        response: { 200: MeAnswer, ...problems(400, 401, 403, 422) },
+      },
     },
     async (request) => describeMe(await updateOwnUser(people, actorOf(request), request.body, originOf(request))),
   )
@@ -137,7 +204,12 @@ function registerMeRoutes(app: App, people: People): void {
     '/api/v1/me/password',
     {
       config: { permission: 'session' },
-      schema: { tags: ['me'], summary: 'Change the own password; all other sessions end', body: PasswordChange, response: { 204: NoContent, ...problems(400, 401, 403, 422, 429, 503) } },
+      schema: {
+        tags: ['me'],
+        summary: 'Change the own password; all other sessions end',
+        body: PasswordChange,
+        response: { 204: NoContent, ...problems(400, 401, 403, 422, 429, 503) },
+      },
     },
     async (request, reply) => {
       await changeOwnPassword(people, actorOf(request), request.body, originOf(request))
@@ -146,7 +218,10 @@ function registerMeRoutes(app: App, people: People): void {
   )
   app.get(
     '/api/v1/me/sessions',
-    { config: { permission: 'session' }, schema: { tags: ['me'], summary: 'The own logins', response: { 200: OwnSessions, ...problems(401, 403) } } },
+    {
+      config: { permission: 'session' },
+      schema: { tags: ['me'], summary: 'The own logins', response: { 200: OwnSessions, ...problems(401, 403) } },
+    },
     async (request) => {
       const actor = actorOf(request)
       const rows = await people.context.db.withTenant(people.context.rootTenant, (tx) => people.sessions.list(tx, actor.userId))
@@ -165,7 +240,10 @@ function registerMeRoutes(app: App, people: People): void {
   )
   app.delete(
     '/api/v1/me/sessions',
-    { config: { permission: 'session' }, schema: { tags: ['me'], summary: 'Sign out everywhere, here too', response: { 204: NoContent, ...problems(401, 403, 404) } } },
+    {
+      config: { permission: 'session' },
+      schema: { tags: ['me'], summary: 'Sign out everywhere, here too', response: { 204: NoContent, ...problems(401, 403, 404) } },
+    },
     async (request, reply) => {
       await endOwnSessions(people, actorOf(request), undefined, originOf(request))
       return reply.code(204).send(null)
@@ -173,7 +251,15 @@ function registerMeRoutes(app: App, people: People): void {
   )
   app.delete(
     '/api/v1/me/sessions/:id',
-    { config: { permission: 'session' }, schema: { tags: ['me'], summary: 'End one own login', params: IdParams, response: { 204: NoContent, ...problems(400, 401, 403, 404) } } },
+    {
+      config: { permission: 'session' },
+      schema: {
+        tags: ['me'],
+        summary: 'End one own login',
+        params: IdParams,
+        response: { 204: NoContent, ...problems(400, 401, 403, 404) },
+      },
+    },
     async (request, reply) => {
       await endOwnSessions(people, actorOf(request), request.params.id, originOf(request))
       return reply.code(204).send(null)
@@ -187,7 +273,12 @@ async function handOut(people: People, request: FastifyRequest, reply: FastifyRe
   const user = await getOwnUser(people, issued.userId)
   setRefreshCookie(request, reply, config, issued.refreshToken)
   setKnownDeviceCookie(request, reply, config, secrets, user.id, clock.now())
-  return { ...describeMe(user), accessToken: issued.accessToken, expiresAt: new Date(issued.expiresAt).toISOString(), site: await describeSite(people, request) }
+  return {
+    ...describeMe(user),
+    accessToken: issued.accessToken,
+    expiresAt: new Date(issued.expiresAt).toISOString(),
+    site: await describeSite(people, request),
+  }
 }
 
 function describeMe(user: User): { user: Me; permissions: string[]; prefs: Record<string, unknown> } {
@@ -197,5 +288,11 @@ function describeMe(user: User): { user: Me; permissions: string[]; prefs: Recor
 
 async function describeSite(people: People, request: FastifyRequest): Promise<Site> {
   const { config } = people.context
-  return { ...(await getSite(people)), version: people.version, hasDemo: await people.hasDemo(), testHooks: [...config.testHooks], insecure: isInsecure(request, config) }
+  return {
+    ...(await getSite(people)),
+    version: people.version,
+    hasDemo: await people.hasDemo(),
+    testHooks: [...config.testHooks],
+    insecure: isInsecure(request, config),
+  }
 }

@@ -44,7 +44,15 @@ export const NoSession = Type.Object({ user: Type.Null(), setupNeeded: Type.Opti
 
 export const SetupNeeded = Type.Object({ needed: Type.Literal(true) })
 export const SetupBody = Type.Object(
-  { token: OneTimeToken, name: Name, email: Email, password: Password, language: Language, timeZone: Type.String({ minLength: 1, maxLength: 64 }), siteName: Name },
+  {
+    token: OneTimeToken,
+    name: Name,
+    email: Email,
+    password: Password,
+    language: Language,
+    timeZone: Type.String({ minLength: 1, maxLength: 64 }),
+    siteName: Name,
+  },
   closed,
 )
 export const LoginBody = Type.Object({ email: Type.String({ minLength: 1, maxLength: 254 }), password: Password }, closed)
@@ -53,11 +61,22 @@ export const PasswordBody = Type.Object({ password: Password }, closed)
 export const ResetBody = Type.Object({ token: OneTimeToken, password: Password }, closed)
 
 export const MeAnswer = Type.Object({ user: Me, permissions: Type.Array(Type.String()), prefs: Prefs })
-export const MeChange = Type.Object({ name: Type.Optional(Name), language: Type.Optional(Nullable(Language)), prefs: Type.Optional(Prefs) }, closed)
+export const MeChange = Type.Object(
+  { name: Type.Optional(Name), language: Type.Optional(Nullable(Language)), prefs: Type.Optional(Prefs) },
+  closed,
+)
 export const PasswordChange = Type.Object({ current: Password, password: Password }, closed)
 export const OwnSessions = Type.Object({
   items: Type.Array(
-    Type.Object({ id: Id, createdAt: Instant, lastUsedAt: Instant, address: Type.String(), userAgent: Type.String(), method: Type.String(), isCurrent: Type.Boolean() }),
+    Type.Object({
+      id: Id,
+      createdAt: Instant,
+      lastUsedAt: Instant,
+      address: Type.String(),
+      userAgent: Type.String(),
+      method: Type.String(),
+      isCurrent: Type.Boolean(),
+    }),
   ),
 })
 
@@ -75,8 +94,15 @@ export const ListedUser = Type.Object({
 export type ListedUser = Static<typeof ListedUser>
 export const UserPage = Page(ListedUser)
 export const NewUser = Type.Object({ name: Name, email: Email, role: Role, password: Type.Optional(Password) }, closed)
-export const CreatedUser = Type.Object({ user: ListedUser, resetLink: Type.Optional(Type.String()), resetLinkExpiresAt: Type.Optional(Instant) })
-export const UserChange = Type.Object({ name: Type.Optional(Name), role: Type.Optional(Role), disabled: Type.Optional(Type.Boolean()) }, closed)
+export const CreatedUser = Type.Object({
+  user: ListedUser,
+  resetLink: Type.Optional(Type.String()),
+  resetLinkExpiresAt: Type.Optional(Instant),
+})
+export const UserChange = Type.Object(
+  { name: Type.Optional(Name), role: Type.Optional(Role), disabled: Type.Optional(Type.Boolean()) },
+  closed,
+)
 export const ResetLink = Type.Object({ link: Type.String(), expiresAt: Instant })
 
 const keyMembers = {

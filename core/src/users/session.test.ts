@@ -1,7 +1,18 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { createConsoleResetLink } from './admin.ts'
-import { addUser, adminEmail, completeTestSetup, listEvents, ownPage, password, refresh, signIn, startPeopleServer, toLogin } from './testing.ts'
+import {
+  addUser,
+  adminEmail,
+  completeTestSetup,
+  listEvents,
+  ownPage,
+  password,
+  refresh,
+  signIn,
+  startPeopleServer,
+  toLogin,
+} from './testing.ts'
 import type { Login, PeopleServer } from './testing.ts'
 
 let server: PeopleServer
@@ -19,12 +30,17 @@ beforeEach(async () => {
   user = { ...(await addUser(server, await signIn(server, adminEmail), 'operator', email)), email }
 })
 
-const me = (login: { headers: Record<string, string> }) => server.app.inject({ url: '/api/v1/me', headers: login.headers }).then((answer) => answer.statusCode)
+const me = (login: { headers: Record<string, string> }) =>
+  server.app.inject({ url: '/api/v1/me', headers: login.headers }).then((answer) => answer.statusCode)
 
 describe('login', () => {
   it('answers user, permissions, token with its end, preferences and site', async () => {
     const { body } = await signIn(server, user.email.toUpperCase())
-    expect(body).toMatchObject({ user: { id: user.id, role: 'operator', language: null }, prefs: {}, site: { name: '一号工厂', version: '1.2.3' } })
+    expect(body).toMatchObject({
+      user: { id: user.id, role: 'operator', language: null },
+      prefs: {},
+      site: { name: '一号工厂', version: '1.2.3' },
+    })
     expect(body['permissions']).toEqual(expect.arrayContaining(['device.write', 'telemetry.read']))
     expect(body['permissions']).not.toContain('user.read')
     const left = Date.parse(String(body['expiresAt'])) - server.context.clock.now()
@@ -36,9 +52,19 @@ describe('login', () => {
     const admin = await signIn(server, adminEmail)
     const gone = await addUser(server, admin, 'viewer', `gone${count}@example.com`)
     await server.app.inject({ method: 'PATCH', url: `/api/v1/users/${gone.id}`, headers: admin.headers, payload: { disabled: true } })
-    await server.app.inject({ method: 'POST', url: '/api/v1/users', headers: admin.headers, payload: { name: 'Invited', email: `invited${count}@example.com`, role: 'viewer' } })
+    await server.app.inject({
+      method: 'POST',
+      url: '/api/v1/users',
+      headers: admin.headers,
+      payload: { name: 'Invited', email: `invited${count}@example.com`, role: 'viewer' },
+    })
     const answers = []
-    for (const [email, secret] of [[user.email, 'wrong password'], ['nobody@example.com', password], [`gone${count}@example.com`, password], [`invited${count}@example.com`, password]]) {
+    for (const [email, secret] of [
+      [user.email, 'wrong password'],
+      ['nobody@example.com', password],
+      [`gone${count}@example.com`, password],
+      [`invited${count}@example.com`, password],
+    ]) {
       const answer = await server.app.inject({ method: 'POST', url: '/api/v1/auth/login', payload: { email, password: secret } })
       answers.push({ status: answer.statusCode, body: { ...answer.json(), traceId: '' }, cookies: answer.cookies.length })
     }
@@ -81,9 +107,18 @@ describe('login', () => {
   })
 
   it('refuses unknown members and a body that is not JSON', async () => {
-    const more = await server.app.inject({ method: 'POST', url: '/api/v1/auth/login', payload: { email: user.email, password, role: 'admin' } })
+    const more = await server.app.inject({
+      method: 'POST',
+      url: '/api/v1/auth/login',
+      payload: { email: user.email, password, role: 'admin' },
+    })
     expect([more.statusCode, more.json().code]).toEqual([400, 'VALIDATION_FAILED'])
-    const form = await server.app.inject({ method: 'POST', url: '/api/v1/auth/login', headers: { 'content-type': 'application/x-www-form-urlencoded' }, payload: 'email=a&password=b' })
+    const form = await server.app.inject({
+      method: 'POST',
+      url: '/api/v1/auth/login',
+      headers: { 'content-type': 'application/x-www-form-urlencoded' },
+      payload: 'email=a&password=b',
+    })
     expect(form.statusCode).toBe(415)
   })
 })
@@ -114,18 +149,21 @@ describe('refresh [SC-22, D-30]', () => {
     ['after 10 s', 11_000, {}],
     ['from another agent', 0, { 'user-agent': 'curl' }],
     ['from another address', 0, { 'x-forwarded-for': '203.0.113.9' }],
-  ])('revokes the whole family when a used token comes again %s, with an event [S-11]', async (_when, ms, headers: Record<string, string>) => {
-    const next = toLogin(await refresh(server, user.refreshToken))
-    const ended: string[] = []
-    server.context.events.on('session.ended', (event) => ended.push(event.sessionId))
-    server.advance(ms)
-    const reused = await refresh(server, user.refreshToken, headers)
-    expect([reused.statusCode, reused.json().code]).toEqual([401, 'TOKEN_INVALID'])
-    expect(await me(next)).toBe(401)
-    expect((await refresh(server, next.refreshToken)).json()).toMatchObject({ user: null })
-    expect((await listEvents(server, 'session.reuse'))[0]).toMatchObject({ target: `user:${user.id}`, outcome: 'denied' })
-    expect(ended).toHaveLength(1)
-  })
+  ])(
+    'revokes the whole family when a used token comes again %s, with an event [S-11]',
+    async (_when, ms, headers: Record<string, string>) => {
+      const next = toLogin(await refresh(server, user.refreshToken))
+      const ended: string[] = []
+      server.context.events.on('session.ended', (event) => ended.push(event.sessionId))
+      server.advance(ms)
+      const reused = await refresh(server, user.refreshToken, headers)
+      expect([reused.statusCode, reused.json().code]).toEqual([401, 'TOKEN_INVALID'])
+      expect(await me(next)).toBe(401)
+      expect((await refresh(server, next.refreshToken)).json()).toMatchObject({ user: null })
+      expect((await listEvents(server, 'session.reuse'))[0]).toMatchObject({ target: `user:${user.id}`, outcome: 'denied' })
+      expect(ended).toHaveLength(1)
+    },
+  )
 
   it('leaves the other sessions of the user alone when one family dies', async () => {
     const other = await signIn(server, user.email)
@@ -164,10 +202,25 @@ describe('refresh [SC-22, D-30]', () => {
 describe('cookies and CSRF [SC-23, SC-24]', () => {
   it('sets an HttpOnly, strict cookie; on https with the __Host- name and Secure', async () => {
     const plain = await server.app.inject({ method: 'POST', url: '/api/v1/auth/login', payload: { email: user.email, password } })
-    expect(plain.cookies.find((one) => one.name === 'iot_pms_refresh')).toMatchObject({ httpOnly: true, sameSite: 'Strict', path: '/', maxAge: 604_800 })
+    expect(plain.cookies.find((one) => one.name === 'iot_pms_refresh')).toMatchObject({
+      httpOnly: true,
+      sameSite: 'Strict',
+      path: '/',
+      maxAge: 604_800,
+    })
     expect(plain.cookies.find((one) => one.name === 'iot_pms_refresh')).not.toHaveProperty('secure')
-    const secure = await server.app.inject({ method: 'POST', url: '/api/v1/auth/login', headers: { 'x-forwarded-proto': 'https' }, payload: { email: user.email, password } })
-    expect(secure.cookies.find((one) => one.name === '__Host-iot_pms_refresh')).toMatchObject({ secure: true, httpOnly: true, sameSite: 'Strict', path: '/' })
+    const secure = await server.app.inject({
+      method: 'POST',
+      url: '/api/v1/auth/login',
+      headers: { 'x-forwarded-proto': 'https' },
+      payload: { email: user.email, password },
+    })
+    expect(secure.cookies.find((one) => one.name === '__Host-iot_pms_refresh')).toMatchObject({
+      secure: true,
+      httpOnly: true,
+      sameSite: 'Strict',
+      path: '/',
+    })
     expect(secure.cookies.find((one) => one.name === 'iot_pms_known')).toMatchObject({ httpOnly: true, maxAge: 15_552_000 })
   })
 
@@ -193,12 +246,24 @@ describe('cookies and CSRF [SC-23, SC-24]', () => {
   })
 
   it('accept our own Origin where the browser sends no Sec-Fetch-Site (plain http)', async () => {
-    const answer = await server.app.inject({ method: 'POST', url: '/api/v1/auth/refresh', headers: { host: '192.168.1.5:8080', origin: 'http://192.168.1.5:8080', 'user-agent': 'Firefox' }, cookies: { iot_pms_refresh: user.refreshToken }, payload: {} })
+    const answer = await server.app.inject({
+      method: 'POST',
+      url: '/api/v1/auth/refresh',
+      headers: { host: '192.168.1.5:8080', origin: 'http://192.168.1.5:8080', 'user-agent': 'Firefox' },
+      cookies: { iot_pms_refresh: user.refreshToken },
+      payload: {},
+    })
     expect(answer.json()).toMatchObject({ user: { id: user.id }, site: { insecure: true } })
   })
 
   it('refuse a body that a form could send', async () => {
-    const answer = await server.app.inject({ method: 'POST', url: '/api/v1/auth/logout', headers: { ...ownPage, 'content-type': 'text/plain' }, cookies: { iot_pms_refresh: user.refreshToken }, payload: '{}' })
+    const answer = await server.app.inject({
+      method: 'POST',
+      url: '/api/v1/auth/logout',
+      headers: { ...ownPage, 'content-type': 'text/plain' },
+      cookies: { iot_pms_refresh: user.refreshToken },
+      payload: '{}',
+    })
     expect(answer.statusCode).toBeGreaterThanOrEqual(400)
     expect(await me(user)).toBe(200)
   })
@@ -207,7 +272,13 @@ describe('cookies and CSRF [SC-23, SC-24]', () => {
 describe('the end of a session [SC-21]', () => {
   it('comes at once with logout, which clears the cookie', async () => {
     expect(await me(user)).toBe(200)
-    const answer = await server.app.inject({ method: 'POST', url: '/api/v1/auth/logout', headers: ownPage, cookies: { iot_pms_refresh: user.refreshToken }, payload: {} })
+    const answer = await server.app.inject({
+      method: 'POST',
+      url: '/api/v1/auth/logout',
+      headers: ownPage,
+      cookies: { iot_pms_refresh: user.refreshToken },
+      payload: {},
+    })
     expect(answer.statusCode).toBe(204)
     expect(answer.cookies).toMatchObject([{ name: 'iot_pms_refresh', value: '' }])
     expect(await me(user)).toBe(401)
@@ -221,9 +292,13 @@ describe('the end of a session [SC-21]', () => {
     const target = items.find((one: { isCurrent: boolean }) => !one.isCurrent)
     expect(target).toMatchObject({ address: '127.0.0.1', userAgent: 'Firefox', method: 'password' })
     const stranger = await signIn(server, adminEmail)
-    expect((await server.app.inject({ method: 'DELETE', url: `/api/v1/me/sessions/${target.id}`, headers: stranger.headers })).statusCode).toBe(404)
+    expect(
+      (await server.app.inject({ method: 'DELETE', url: `/api/v1/me/sessions/${target.id}`, headers: stranger.headers })).statusCode,
+    ).toBe(404)
     expect(await me(other)).toBe(200)
-    expect((await server.app.inject({ method: 'DELETE', url: `/api/v1/me/sessions/${target.id}`, headers: user.headers })).statusCode).toBe(204)
+    expect((await server.app.inject({ method: 'DELETE', url: `/api/v1/me/sessions/${target.id}`, headers: user.headers })).statusCode).toBe(
+      204,
+    )
     expect([await me(other), await me(user)]).toEqual([401, 200])
   })
 
@@ -235,7 +310,12 @@ describe('the end of a session [SC-21]', () => {
 
   it('comes for all other sessions with a changed password', async () => {
     const other = await signIn(server, user.email)
-    const answer = await server.app.inject({ method: 'POST', url: '/api/v1/me/password', headers: user.headers, payload: { current: password, password: 'another good phrase' } })
+    const answer = await server.app.inject({
+      method: 'POST',
+      url: '/api/v1/me/password',
+      headers: user.headers,
+      payload: { current: password, password: 'another good phrase' },
+    })
     expect(answer.statusCode).toBe(204)
     expect([await me(user), await me(other)]).toEqual([200, 401])
     await expect(signIn(server, user.email)).rejects.toThrow('401')
@@ -264,13 +344,18 @@ describe('the end of a session [SC-21]', () => {
 describe('the own password', () => {
   it('is refused when the current one is wrong or the new one weak, and nothing ends', async () => {
     const change = (payload: object) => server.app.inject({ method: 'POST', url: '/api/v1/me/password', headers: user.headers, payload })
-    expect((await change({ current: 'wrong password', password: 'another good phrase' })).json()).toMatchObject({ status: 422, code: 'PASSWORD_WRONG', errors: [{ pointer: '/current' }] })
+    expect((await change({ current: 'wrong password', password: 'another good phrase' })).json()).toMatchObject({
+      status: 422,
+      code: 'PASSWORD_WRONG',
+      errors: [{ pointer: '/current' }],
+    })
     expect((await change({ current: password, password: 'password123' })).json()).toMatchObject({ status: 422, code: 'PASSWORD_WEAK' })
     expect(await me(user)).toBe(200)
   })
 
   it('cannot be guessed through a stolen session: tries are delayed as at the login', async () => {
-    const reauth = () => server.app.inject({ method: 'POST', url: '/api/v1/auth/reauth', headers: user.headers, payload: { password: 'wrong password' } })
+    const reauth = () =>
+      server.app.inject({ method: 'POST', url: '/api/v1/auth/reauth', headers: user.headers, payload: { password: 'wrong password' } })
     for (let i = 0; i < 5; i++) expect((await reauth()).statusCode).toBe(422)
     expect((await reauth()).json()).toMatchObject({ status: 429, code: 'LOGIN_DELAYED' })
     await signIn(server, user.email)
@@ -278,21 +363,36 @@ describe('the own password', () => {
 
   it('voids reset links that were made before it changed', async () => {
     const { link } = await createConsoleResetLink(server.context, user.email)
-    await server.app.inject({ method: 'POST', url: '/api/v1/me/password', headers: user.headers, payload: { current: password, password: 'another good phrase' } })
-    const answer = await server.app.inject({ method: 'POST', url: '/api/v1/auth/reset', payload: { token: link.split('#t=')[1], password: 'a third good phrase' } })
+    await server.app.inject({
+      method: 'POST',
+      url: '/api/v1/me/password',
+      headers: user.headers,
+      payload: { current: password, password: 'another good phrase' },
+    })
+    const answer = await server.app.inject({
+      method: 'POST',
+      url: '/api/v1/auth/reset',
+      payload: { token: link.split('#t=')[1], password: 'a third good phrase' },
+    })
     expect(answer.statusCode).toBe(401)
   })
 })
 
 describe('the own account', () => {
   it('changes name, language and preferences member by member', async () => {
-    const patch = (payload: object) => server.app.inject({ method: 'PATCH', url: '/api/v1/me', headers: user.headers, payload }).then((answer) => answer.json())
-    expect(await patch({ prefs: { theme: 'dark', density: 'compact', columns: ['name'] } })).toMatchObject({ prefs: { theme: 'dark', density: 'compact', columns: ['name'] } })
+    const patch = (payload: object) =>
+      server.app.inject({ method: 'PATCH', url: '/api/v1/me', headers: user.headers, payload }).then((answer) => answer.json())
+    expect(await patch({ prefs: { theme: 'dark', density: 'compact', columns: ['name'] } })).toMatchObject({
+      prefs: { theme: 'dark', density: 'compact', columns: ['name'] },
+    })
     expect(await patch({ name: '陈琳', language: 'en', prefs: { density: null, theme: 'light' } })).toMatchObject({
       user: { id: user.id, name: '陈琳', language: 'en', role: 'operator' },
       prefs: { theme: 'light', columns: ['name'] },
     })
-    expect((await server.app.inject({ url: '/api/v1/me', headers: user.headers })).json().prefs).toEqual({ theme: 'light', columns: ['name'] })
+    expect((await server.app.inject({ url: '/api/v1/me', headers: user.headers })).json().prefs).toEqual({
+      theme: 'light',
+      columns: ['name'],
+    })
   })
 
   it.each([

@@ -103,8 +103,15 @@ export class Sessions {
 
   async #deleteSurplus(tx: Tx, userId: string, now: number): Promise<void> {
     const mine = this.#ofUser(userId)
-    await tx.delete(userSessions).where(and(mine, or(lt(userSessions.expiresAt, new Date(now)), lt(userSessions.lastUsedAt, new Date(now - refreshIdleMs)))))
-    const surplus = await tx.select({ id: userSessions.id }).from(userSessions).where(mine).orderBy(desc(userSessions.createdAt), desc(userSessions.id)).offset(maxSessions - 1)
+    await tx
+      .delete(userSessions)
+      .where(and(mine, or(lt(userSessions.expiresAt, new Date(now)), lt(userSessions.lastUsedAt, new Date(now - refreshIdleMs)))))
+    const surplus = await tx
+      .select({ id: userSessions.id })
+      .from(userSessions)
+      .where(mine)
+      .orderBy(desc(userSessions.createdAt), desc(userSessions.id))
+      .offset(maxSessions - 1)
     if (surplus.length === 0) return
     const ids = surplus.map((one) => one.id)
     await tx.delete(userSessions).where(and(mine, inArray(userSessions.id, ids)))
@@ -135,7 +142,10 @@ export class Sessions {
     const [session] = await tx.select().from(userSessions).where(isSession).for('update')
     const [token] = await tx.select().from(refreshTokens).where(isToken)
     if (!session || !token || session.expiresAt.getTime() <= now || (session.method === 'compat') !== isCompat) return 'none'
-    const [user] = await tx.select().from(users).where(and(eq(users.tenantId, tenantId), eq(users.id, session.userId)))
+    const [user] = await tx
+      .select()
+      .from(users)
+      .where(and(eq(users.tenantId, tenantId), eq(users.id, session.userId)))
     if (!user || user.disabledAt) return 'none'
 
     const method: LoginMethod = isCompat ? 'compat' : 'password'
@@ -145,13 +155,25 @@ export class Sessions {
       const isRepeat = now - usedAt <= repeatMs && token.usedAddress === origin.address && token.usedAgent === origin.userAgent
       if (isRepeat) return this.#issue(user, session.id, method, successor, usedAt)
       await tx.delete(userSessions).where(isSession)
-      await addSecurityEvent(tx, tenantId, origin, now, { actor: 'anonymous', action: 'session.reuse', target: `user:${user.id}`, outcome: 'denied', detail: { sessionId: session.id, email: user.email } })
+      await addSecurityEvent(tx, tenantId, origin, now, {
+        actor: 'anonymous',
+        action: 'session.reuse',
+        target: `user:${user.id}`,
+        outcome: 'denied',
+        detail: { sessionId: session.id, email: user.email },
+      })
       return { endedId: session.id }
     }
     if (now - token.createdAt.getTime() > refreshIdleMs) return 'none'
-    await tx.update(refreshTokens).set({ usedAt: new Date(now), usedAddress: origin.address, usedAgent: origin.userAgent }).where(isToken)
+    await tx
+      .update(refreshTokens)
+      .set({ usedAt: new Date(now), usedAddress: origin.address, usedAgent: origin.userAgent })
+      .where(isToken)
     await tx.insert(refreshTokens).values({ tenantId, tokenSha256: sha256(successor), sessionId: session.id, createdAt: new Date(now) })
-    await tx.update(userSessions).set({ lastUsedAt: new Date(now), address: origin.address, userAgent: origin.userAgent }).where(isSession)
+    await tx
+      .update(userSessions)
+      .set({ lastUsedAt: new Date(now), address: origin.address, userAgent: origin.userAgent })
+      .where(isSession)
     return this.#issue(user, session.id, method, successor, now)
   }
 
@@ -178,7 +200,9 @@ export class Sessions {
     return tx
       .select()
       .from(userSessions)
-      .where(and(this.#ofUser(userId), gt(userSessions.expiresAt, new Date(now)), gt(userSessions.lastUsedAt, new Date(now - refreshIdleMs))))
+      .where(
+        and(this.#ofUser(userId), gt(userSessions.expiresAt, new Date(now)), gt(userSessions.lastUsedAt, new Date(now - refreshIdleMs))),
+      )
       .orderBy(desc(userSessions.lastUsedAt))
   }
 
@@ -209,7 +233,10 @@ export class Sessions {
   /** A session was confirmed with the password just now [SC-26]. */
   async confirm(tx: Tx, sessionId: string): Promise<void> {
     const { tenantId } = this.#context.rootTenant
-    await tx.update(userSessions).set({ authenticatedAt: new Date(this.#context.clock.now()) }).where(and(eq(userSessions.tenantId, tenantId), eq(userSessions.id, sessionId)))
+    await tx
+      .update(userSessions)
+      .set({ authenticatedAt: new Date(this.#context.clock.now()) })
+      .where(and(eq(userSessions.tenantId, tenantId), eq(userSessions.id, sessionId)))
   }
 
   forget(sessionId: string): void {

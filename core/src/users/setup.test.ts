@@ -16,7 +16,16 @@ async function useServer(change: Partial<Config> = {}): Promise<PeopleServer> {
 }
 
 function postSetup(server: PeopleServer, change: Record<string, unknown> = {}, headers: Record<string, string> = {}) {
-  const payload = { token: setupToken(server.context), name: 'Linda', email: adminEmail, password, language: 'zh', timeZone: 'Asia/Shanghai', siteName: '一号工厂', ...change }
+  const payload = {
+    token: setupToken(server.context),
+    name: 'Linda',
+    email: adminEmail,
+    password,
+    language: 'zh',
+    timeZone: 'Asia/Shanghai',
+    siteName: '一号工厂',
+    ...change,
+  }
   return server.app.inject({ method: 'POST', url: '/api/v1/setup', headers: { ...ownPage, ...headers }, payload })
 }
 
@@ -31,7 +40,12 @@ describe('the first start [SC-10]', () => {
 
   it('answers 503 SETUP_REQUIRED until the administrator exists, except set-up and refresh', async () => {
     const server = await useServer()
-    for (const [method, url] of [['POST', '/api/v1/auth/login'], ['GET', '/api/v1/me'], ['GET', '/api/v1/users'], ['POST', '/api/auth/login']] as const) {
+    for (const [method, url] of [
+      ['POST', '/api/v1/auth/login'],
+      ['GET', '/api/v1/me'],
+      ['GET', '/api/v1/users'],
+      ['POST', '/api/auth/login'],
+    ] as const) {
       const answer = await server.app.inject({ method, url, ...(method === 'POST' ? { payload: {} } : {}) })
       expect([answer.statusCode, answer.json().code ?? answer.json().errorCode], url).toEqual([503, 'SETUP_REQUIRED'])
     }
@@ -48,7 +62,15 @@ describe('the first start [SC-10]', () => {
     expect(body).toMatchObject({
       user: { name: 'Linda', email: 'linda.chen@example.com', role: 'admin', language: 'zh' },
       prefs: {},
-      site: { name: '一号工厂', timeZone: 'Asia/Shanghai', language: 'zh', version: '1.2.3', hasDemo: false, testHooks: [], insecure: false },
+      site: {
+        name: '一号工厂',
+        timeZone: 'Asia/Shanghai',
+        language: 'zh',
+        version: '1.2.3',
+        hasDemo: false,
+        testHooks: [],
+        insecure: false,
+      },
     })
     expect(body.permissions).toContain('settings.write')
     expect(answer.cookies.map((one) => one.name)).toContain('iot_pms_refresh')
@@ -66,13 +88,23 @@ describe('the first start [SC-10]', () => {
     const token = setupToken(server.context)
     await completeTestSetup(server)
     expect((await server.app.inject('/api/v1/setup')).statusCode).toBe(404)
-    expect((await server.app.inject({ method: 'POST', url: '/api/v1/setup', payload: { token, name: 'Eve', email: 'eve@example.com', password, language: 'en', timeZone: 'UTC', siteName: 'x' } })).statusCode).toBe(404)
+    expect(
+      (
+        await server.app.inject({
+          method: 'POST',
+          url: '/api/v1/setup',
+          payload: { token, name: 'Eve', email: 'eve@example.com', password, language: 'en', timeZone: 'UTC', siteName: 'x' },
+        })
+      ).statusCode,
+    ).toBe(404)
   })
 
   it('lets exactly one of several simultaneous callers become the administrator', async () => {
     const server = await useServer()
-    const answers = await Promise.all([1, 2, 3].map((n) => postSetup(server, { token: setupToken(server.context), email: `admin${n}@example.com` })))
-    expect(answers.map((one) => one.statusCode).sort()).toEqual([201, 404, 404])
+    const answers = await Promise.all(
+      [1, 2, 3].map((n) => postSetup(server, { token: setupToken(server.context), email: `admin${n}@example.com` })),
+    )
+    expect(answers.map((one) => one.statusCode).toSorted((a, b) => a - b)).toEqual([201, 404, 404])
   })
 
   it('refuses a wrong link and one older than 60 minutes with 401 TOKEN_INVALID', async () => {
@@ -86,10 +118,14 @@ describe('the first start [SC-10]', () => {
     expect([late.statusCode, late.json().code]).toEqual([401, 'TOKEN_INVALID'])
   })
 
-  it('says in the caller\'s language why a password is refused, and keeps the link good', async () => {
+  it("says in the caller's language why a password is refused, and keeps the link good", async () => {
     const server = await useServer()
     const zh = await postSetup(server, { password: 'aaaa' })
-    expect(zh.json()).toMatchObject({ status: 422, code: 'PASSWORD_WEAK', errors: [{ pointer: '/password', detail: '密码至少 10 个字符。' }, { pointer: '/password' }] })
+    expect(zh.json()).toMatchObject({
+      status: 422,
+      code: 'PASSWORD_WEAK',
+      errors: [{ pointer: '/password', detail: '密码至少 10 个字符。' }, { pointer: '/password' }],
+    })
     const en = await postSetup(server, { password: 'aaaa' }, { 'accept-language': 'en' })
     expect(en.json().errors[0].detail).toBe('A password has at least 10 characters.')
     expect((await postSetup(server)).statusCode).toBe(201)
@@ -99,7 +135,11 @@ describe('the first start [SC-10]', () => {
     const server = await useServer()
     expect((await postSetup(server, { timeZone: 'Mars/Olympus' })).json()).toMatchObject({ status: 422, code: 'TIME_ZONE_UNKNOWN' })
     expect((await postSetup(server, { timeZone: '+08:00' })).json()).toMatchObject({ status: 422, code: 'TIME_ZONE_UNKNOWN' })
-    expect((await postSetup(server, { role: 'admin' })).json()).toMatchObject({ status: 400, code: 'VALIDATION_FAILED', errors: [{ pointer: '/role' }] })
+    expect((await postSetup(server, { role: 'admin' })).json()).toMatchObject({
+      status: 400,
+      code: 'VALIDATION_FAILED',
+      errors: [{ pointer: '/role' }],
+    })
   })
 
   it('binds the link to the e-mail of the settings when only that is given', async () => {
@@ -116,12 +156,21 @@ describe('the first start [SC-10]', () => {
   })
 
   it('refuses to start with a weak password in the settings, naming every reason and exit code 78 [SC-12]', async () => {
-    await expect(startPeopleServer({ admin: { email: 'boss@example.com', password: 'boss' } })).rejects.toMatchObject({ code: 'PASSWORD_WEAK', exitCode: 78 })
+    await expect(startPeopleServer({ admin: { email: 'boss@example.com', password: 'boss' } })).rejects.toMatchObject({
+      code: 'PASSWORD_WEAK',
+      exitCode: 78,
+    })
   })
 
   it('ignores the settings once users exist: they never reset a password [SC-11]', async () => {
     const server = await useServer({ admin: { email: 'boss@example.com', password } })
-    const changed = { ...server.people, context: { ...server.context, config: { ...server.context.config, admin: { email: 'boss@example.com', password: 'another good phrase' } } } }
+    const changed = {
+      ...server.people,
+      context: {
+        ...server.context,
+        config: { ...server.context.config, admin: { email: 'boss@example.com', password: 'another good phrase' } },
+      },
+    }
     expect((await ensureSetup(changed)).isSetUp()).toBe(true)
     await expect(signIn(server, 'boss@example.com', 'another good phrase')).rejects.toThrow('401')
     await signIn(server, 'boss@example.com')
@@ -138,7 +187,7 @@ describe('the first start [SC-10]', () => {
   })
 })
 
-describe('the administrator\'s console', () => {
+describe("the administrator's console", () => {
   it('makes a new set-up link while no user exists and refuses afterwards', async () => {
     const server = await useServer()
     const { link } = await createConsoleSetupLink(server.context)
@@ -168,7 +217,11 @@ describe('the administrator\'s console', () => {
     await completeTestSetup(server)
     const { link } = await createConsoleResetLink(server.context, adminEmail)
     server.advance(61 * 60_000)
-    const late = await server.app.inject({ method: 'POST', url: '/api/v1/auth/reset', payload: { token: link.split('#t=')[1], password: 'another good phrase' } })
+    const late = await server.app.inject({
+      method: 'POST',
+      url: '/api/v1/auth/reset',
+      payload: { token: link.split('#t=')[1], password: 'another good phrase' },
+    })
     expect(late.json()).toMatchObject({ status: 401, code: 'TOKEN_INVALID' })
     await expect(createConsoleResetLink(server.context, 'nobody@example.com')).rejects.toMatchObject({ code: 'USER_UNKNOWN' })
   })

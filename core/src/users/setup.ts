@@ -23,7 +23,7 @@ const recheckMs = 1000
 
 export type Setup = {
   /** False until the first administrator exists. */
-  isSetUp(): boolean
+  isSetUp: () => boolean
   /** To be printed once, framed, at the start; absent when there is nothing to set up. */
   link?: string
 }
@@ -54,7 +54,9 @@ export async function ensureSetup(people: People): Promise<Setup> {
 /** Makes a set-up link, for the e-mail of the settings where one is given, and writes it to the data directory. */
 export async function createSetupLink(context: Context): Promise<Link> {
   const { config, db, rootTenant } = context
-  const link = await db.withTenant(rootTenant, (tx) => createLink(tx, context, 'setup', config.admin.email ? { email: foldEmail(config.admin.email) } : {}))
+  const link = await db.withTenant(rootTenant, (tx) =>
+    createLink(tx, context, 'setup', config.admin.email ? { email: foldEmail(config.admin.email) } : {}),
+  )
   // A file that exists keeps its mode when it is written over.
   removeLinkFile(context)
   writeFileSync(linkFile(context), `${link.link}\n`, { mode: 0o600, flag: 'wx' })
@@ -72,7 +74,12 @@ function removeLinkFile(context: Context): void {
 async function createConfiguredAdmin(people: People, email: string, password: string): Promise<void> {
   const { context } = people
   const faults = findPasswordFaults(password, email)
-  if (faults.length > 0) throw configError(faults.map((fault) => `PASSWORD_WEAK: IOT_PMS_ADMIN_PASSWORD: ${passwordFaults[fault].en}`), 'PASSWORD_WEAK')
+  if (faults.length > 0) {
+    throw configError(
+      faults.map((fault) => `PASSWORD_WEAK: IOT_PMS_ADMIN_PASSWORD: ${passwordFaults[fault].en}`),
+      'PASSWORD_WEAK',
+    )
+  }
   const passwordHash = await people.passwords.hash(password)
   await context.db.withTenant(context.rootTenant, async (tx) => {
     await lockPeople(tx, context)
@@ -99,7 +106,15 @@ function watchSetup({ context, setup }: People): () => boolean {
   }
 }
 
-export type SetupRequest = { token: string; name: string; email: string; password: string; language: Language; timeZone: string; siteName: string }
+export type SetupRequest = {
+  token: string
+  name: string
+  email: string
+  password: string
+  language: Language
+  timeZone: string
+  siteName: string
+}
 
 /**
  * Makes the first administrator and names the site.
@@ -146,8 +161,16 @@ async function insertAdmin(tx: Tx, context: Context, admin: NewAdmin, origin: Or
   const { tenantId } = context.rootTenant
   const id = randomUUIDv7()
   const email = foldEmail(admin.email)
-  await tx.insert(users).values({ tenantId, id, name: admin.name, email, role: 'admin', passwordHash: admin.passwordHash, language: admin.language })
-  await addSecurityEvent(tx, tenantId, origin, context.clock.now(), { actor, action: 'setup', target: `user:${id}`, outcome: 'ok', detail: { email } })
+  await tx
+    .insert(users)
+    .values({ tenantId, id, name: admin.name, email, role: 'admin', passwordHash: admin.passwordHash, language: admin.language })
+  await addSecurityEvent(tx, tenantId, origin, context.clock.now(), {
+    actor,
+    action: 'setup',
+    target: `user:${id}`,
+    outcome: 'ok',
+    detail: { email },
+  })
   return id
 }
 

@@ -32,7 +32,11 @@ export type PeopleServer = {
 export async function startPeopleServer(change: Partial<Config> = {}): Promise<PeopleServer> {
   const base = await createTestContext(change)
   let offset = 0
-  const clock: Clock = { now: () => Date.now() + offset, monotonic: () => performance.now() + offset, after: systemClock.after }
+  const clock: Clock = {
+    now: () => Date.now() + offset,
+    monotonic: () => performance.now() + offset,
+    after: (ms, callback) => systemClock.after(ms, callback),
+  }
   const context = { ...base, clock }
   const people = createPeople(context, { version: '1.2.3', hasDemo: () => false })
   const setup = await ensureSetup(people)
@@ -75,7 +79,13 @@ export function setupToken(context: TestContext): string {
   return /#t=([\w-]{43})\s*$/.exec(readFileSync(join(context.config.dataDir, 'setup-link.txt'), 'utf8'))![1]!
 }
 
-export type Login = { accessToken: string; refreshToken: string; cookies: Record<string, string>; body: Record<string, unknown>; headers: { authorization: string } }
+export type Login = {
+  accessToken: string
+  refreshToken: string
+  cookies: Record<string, string>
+  body: Record<string, unknown>
+  headers: { authorization: string }
+}
 
 /** Goes through the set-up as Linda, the administrator. */
 export async function completeTestSetup(server: PeopleServer): Promise<Login> {
@@ -83,13 +93,28 @@ export async function completeTestSetup(server: PeopleServer): Promise<Login> {
     method: 'POST',
     url: '/api/v1/setup',
     headers: ownPage,
-    payload: { token: setupToken(server.context), name: 'Linda', email: adminEmail, password, language: 'zh', timeZone: 'Asia/Shanghai', siteName: '一号工厂' },
+    payload: {
+      token: setupToken(server.context),
+      name: 'Linda',
+      email: adminEmail,
+      password,
+      language: 'zh',
+      timeZone: 'Asia/Shanghai',
+      siteName: '一号工厂',
+    },
   })
   return toLogin(answer)
 }
 
 export async function signIn(server: PeopleServer, email: string, secret = password, headers: Record<string, string> = {}): Promise<Login> {
-  return toLogin(await server.app.inject({ method: 'POST', url: '/api/v1/auth/login', headers: { ...ownPage, ...headers }, payload: { email, password: secret } }))
+  return toLogin(
+    await server.app.inject({
+      method: 'POST',
+      url: '/api/v1/auth/login',
+      headers: { ...ownPage, ...headers },
+      payload: { email, password: secret },
+    }),
+  )
 }
 
 type Answer = { statusCode: number; body: string; json(): unknown; cookies: { name: string; value: string }[] }
@@ -103,17 +128,35 @@ export function toLogin(answer: Answer): Login {
 }
 
 /** Creates a user with the test password and signs in. */
-export async function addUser(server: PeopleServer, admin: Login, role: 'viewer' | 'operator' | 'admin', email: string): Promise<Login & { id: string }> {
-  const answer = await server.app.inject({ method: 'POST', url: '/api/v1/users', headers: admin.headers, payload: { name: email.split('@')[0], email, role, password } })
+export async function addUser(
+  server: PeopleServer,
+  admin: Login,
+  role: 'viewer' | 'operator' | 'admin',
+  email: string,
+): Promise<Login & { id: string }> {
+  const answer = await server.app.inject({
+    method: 'POST',
+    url: '/api/v1/users',
+    headers: admin.headers,
+    payload: { name: email.split('@')[0], email, role, password },
+  })
   if (answer.statusCode !== 201) throw new Error(`creating a user answered ${answer.statusCode} ${answer.body}`)
-  return { ...(await signIn(server, email)), id: (answer.json() as { user: { id: string } }).user.id }
+  return { ...(await signIn(server, email)), id: answer.json<{ user: { id: string } }>().user.id }
 }
 
 export function refresh(server: PeopleServer, token: string, headers: Record<string, string> = {}) {
-  return server.app.inject({ method: 'POST', url: '/api/v1/auth/refresh', headers: { ...ownPage, ...headers }, cookies: { iot_pms_refresh: token }, payload: {} })
+  return server.app.inject({
+    method: 'POST',
+    url: '/api/v1/auth/refresh',
+    headers: { ...ownPage, ...headers },
+    cookies: { iot_pms_refresh: token },
+    payload: {},
+  })
 }
 
 /** The security events of an action, newest first. */
 export async function listEvents(server: PeopleServer, action: string) {
-  return server.context.db.withTenant(server.context.rootTenant, (tx) => tx.select().from(securityEvents).where(eq(securityEvents.action, action)).orderBy(desc(securityEvents.id)))
+  return server.context.db.withTenant(server.context.rootTenant, (tx) =>
+    tx.select().from(securityEvents).where(eq(securityEvents.action, action)).orderBy(desc(securityEvents.id)),
+  )
 }

@@ -18,7 +18,13 @@ export type AccessClaims = { userId: string; sessionId: string; sessionVersion: 
  * JWT HS256 of [SC-20]. Equal arguments give an equal token, so that a repeated refresh
  * gets the very pair it missed without storing it.
  */
-export async function signAccessToken(secrets: Secrets, installId: string, claims: AccessClaims, issuedAt: number, lifeS: number): Promise<string> {
+export async function signAccessToken(
+  secrets: Secrets,
+  installId: string,
+  claims: AccessClaims,
+  issuedAt: number,
+  lifeS: number,
+): Promise<string> {
   const iat = Math.floor(issuedAt / 1000)
   return new SignJWT({ sid: claims.sessionId, sv: claims.sessionVersion, tid: claims.tenantId })
     .setProtectedHeader({ alg: 'HS256', typ: tokenType, kid: secrets.keyId })
@@ -37,13 +43,30 @@ export async function verifyAccessToken(secrets: Secrets, installId: string, tok
       token,
       (header) => {
         // The key is chosen by our own kid; nothing in the header can bring or name another one.
-        if (Object.keys(header).sort().join() !== headerMembers || header.kid !== secrets.keyId || header.typ !== tokenType) throw new Error('foreign header')
+        if (Object.keys(header).sort().join() !== headerMembers || header.kid !== secrets.keyId || header.typ !== tokenType) {
+          throw new Error('foreign header')
+        }
         return secrets.derive('jwt')
       },
-      { algorithms: ['HS256'], issuer, audience: installId, clockTolerance: leewayS, currentDate: new Date(now), requiredClaims: ['sub', 'sid', 'sv', 'tid', 'iat', 'exp'] },
+      {
+        algorithms: ['HS256'],
+        issuer,
+        audience: installId,
+        clockTolerance: leewayS,
+        currentDate: new Date(now),
+        requiredClaims: ['sub', 'sid', 'sv', 'tid', 'iat', 'exp'],
+      },
     )
     const { sub, sid, sv, tid, aud } = payload
-    if (typeof sub !== 'string' || typeof sid !== 'string' || typeof sv !== 'number' || typeof tid !== 'string' || typeof aud !== 'string') throw new Error('foreign claims')
+    if (
+      typeof sub !== 'string' ||
+      typeof sid !== 'string' ||
+      typeof sv !== 'number' ||
+      typeof tid !== 'string' ||
+      typeof aud !== 'string'
+    ) {
+      throw new Error('foreign claims')
+    }
     return { userId: sub, sessionId: sid, sessionVersion: sv, tenantId: tid }
   } catch (error) {
     throw new ProblemError('TOKEN_INVALID', { cause: error })

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { users } from '../db/tables.ts'
 import { addUser, adminEmail, completeTestSetup, listEvents, password, refresh, signIn, startPeopleServer, toLogin } from './testing.ts'
 import type { Login, PeopleServer } from './testing.ts'
 
@@ -14,8 +15,12 @@ afterAll(() => server.close())
 
 let count = 0
 const newEmail = () => `u${++count}@example.com`
-const call = (method: 'GET' | 'POST' | 'PATCH' | 'DELETE', url: string, payload?: object, login: { headers: Record<string, string> } = admin) =>
-  server.app.inject({ method, url: `/api/v1${url}`, headers: login.headers, ...(payload ? { payload } : {}) })
+const call = (
+  method: 'GET' | 'POST' | 'PATCH' | 'DELETE',
+  url: string,
+  payload?: object,
+  login: { headers: Record<string, string> } = admin,
+) => server.app.inject({ method, url: `/api/v1${url}`, headers: login.headers, ...(payload ? { payload } : {}) })
 const me = (login: { headers: Record<string, string> }) => call('GET', '/me', undefined, login).then((answer) => answer.statusCode)
 
 describe('users', () => {
@@ -23,11 +28,18 @@ describe('users', () => {
     const email = newEmail()
     const created = await call('POST', '/users', { name: 'Wang Wei', email: ` ${email.toUpperCase()}`.trim(), role: 'viewer' })
     expect(created.statusCode).toBe(201)
-    expect(created.json()).toMatchObject({ user: { email, role: 'viewer', disabled: false, hasPassword: false, lastLoginAt: null }, resetLink: expect.stringMatching(/\/reset#t=[\w-]{43}$/) })
+    expect(created.json()).toMatchObject({
+      user: { email, role: 'viewer', disabled: false, hasPassword: false, lastLoginAt: null },
+      resetLink: expect.stringMatching(/\/reset#t=[\w-]{43}$/),
+    })
     const token = created.json().resetLink.split('#t=')[1]
     expect((await call('POST', '/auth/reset', { token, password: `my ${email.split('@')[0]} x1y2z3` })).statusCode).toBe(204)
     await signIn(server, email, `my ${email.split('@')[0]} x1y2z3`)
-    expect((await listEvents(server, 'user.create'))[0]).toMatchObject({ actor: `user:${admin.id}`, outcome: 'ok', detail: { role: 'viewer' } })
+    expect((await listEvents(server, 'user.create'))[0]).toMatchObject({
+      actor: `user:${admin.id}`,
+      outcome: 'ok',
+      detail: { role: 'viewer' },
+    })
   })
 
   it('are created with a password that keeps the rules', async () => {
@@ -48,7 +60,12 @@ describe('users', () => {
     ['a member that is not offered', { name: 'x', email: 'a@example.com', role: 'viewer', sessionVersion: 1 }],
     ['__proto__', JSON.parse('{"name":"x","email":"a@example.com","role":"viewer","__proto__":{"role":"admin"}}')],
   ])('are refused with %s', async (_name, payload) => {
-    const answer = await server.app.inject({ method: 'POST', url: '/api/v1/users', headers: { ...admin.headers, 'content-type': 'application/json' }, payload: JSON.stringify(payload) })
+    const answer = await server.app.inject({
+      method: 'POST',
+      url: '/api/v1/users',
+      headers: { ...admin.headers, 'content-type': 'application/json' },
+      payload: JSON.stringify(payload),
+    })
     expect([answer.statusCode, answer.json().code]).toEqual([400, 'VALIDATION_FAILED'])
   })
 
@@ -58,7 +75,9 @@ describe('users', () => {
     const paged: string[] = []
     let cursor: string | null = ''
     while (cursor !== null) {
-      const page: { items: { id: string }[]; nextCursor: string | null } = (await call('GET', `/users?limit=2${cursor ? `&cursor=${cursor}` : ''}`)).json()
+      const page: { items: { id: string }[]; nextCursor: string | null } = (
+        await call('GET', `/users?limit=2${cursor ? `&cursor=${cursor}` : ''}`)
+      ).json()
       paged.push(...page.items.map((one) => one.id))
       cursor = page.nextCursor
     }
@@ -66,9 +85,12 @@ describe('users', () => {
     expect(JSON.stringify((await call('GET', '/users')).json())).not.toContain('argon2')
   })
 
-  it.each(['limit=0', 'limit=501', 'limit=x', 'limit=1&limit=2', 'limit[]=1', 'sort=name', 'cursor=!!', 'cursor=WyJ4Il0'])('refuse the query ?%s', async (query) => {
-    expect((await call('GET', `/users?${query}`)).statusCode).toBe(400)
-  })
+  it.each(['limit=0', 'limit=501', 'limit=x', 'limit=1&limit=2', 'limit[]=1', 'sort=name', 'cursor=!!', 'cursor=WyJ4Il0'])(
+    'refuse the query ?%s',
+    async (query) => {
+      expect((await call('GET', `/users?${query}`)).statusCode).toBe(400)
+    },
+  )
 
   it('lose access at once when disabled, and get it back by signing in again [SC-21]', async () => {
     const email = newEmail()
@@ -90,7 +112,10 @@ describe('users', () => {
     const renewed = toLogin(await refresh(server, user.refreshToken))
     expect(renewed.body).toMatchObject({ user: { role: 'viewer' } })
     expect((await server.app.inject({ method: 'POST', url: '/api/v1/test/devices', headers: renewed.headers })).statusCode).toBe(403)
-    expect((await listEvents(server, 'user.update'))[0]).toMatchObject({ target: `user:${user.id}`, detail: { role: ['operator', 'viewer'] } })
+    expect((await listEvents(server, 'user.update'))[0]).toMatchObject({
+      target: `user:${user.id}`,
+      detail: { role: ['operator', 'viewer'] },
+    })
   })
 
   it('can be renamed without losing their session', async () => {
@@ -112,7 +137,8 @@ describe('users', () => {
     const user = await addUser(server, admin, 'viewer', newEmail())
     const first = (await call('POST', `/users/${user.id}/reset-link`, {})).json()
     const second = (await call('POST', `/users/${user.id}/reset-link`)).json()
-    const reset = (link: string) => call('POST', '/auth/reset', { token: link.split('#t=')[1], password: 'another good phrase' }).then((answer) => answer.statusCode)
+    const reset = (link: string) =>
+      call('POST', '/auth/reset', { token: link.split('#t=')[1], password: 'another good phrase' }).then((answer) => answer.statusCode)
     expect([await reset(first.link), await reset(second.link)]).toEqual([401, 204])
     expect(await me(user)).toBe(401)
   })
@@ -128,7 +154,10 @@ describe('users', () => {
     ]
     for (const one of guarded) expect((await one()).json()).toMatchObject({ status: 403, code: 'REAUTH_REQUIRED' })
     expect((await call('PATCH', `/users/${user.id}`, { name: 'y' })).statusCode).toBe(200)
-    expect((await call('POST', '/auth/reauth', { password: 'wrong password' })).json()).toMatchObject({ status: 422, code: 'PASSWORD_WRONG' })
+    expect((await call('POST', '/auth/reauth', { password: 'wrong password' })).json()).toMatchObject({
+      status: 422,
+      code: 'PASSWORD_WRONG',
+    })
     expect((await call('POST', '/auth/reauth', { password })).statusCode).toBe(204)
     for (const one of guarded) expect((await one()).statusCode).toBeLessThan(300)
   })
@@ -136,7 +165,11 @@ describe('users', () => {
 
 describe('the last administrator', () => {
   it('cannot be demoted, disabled or deleted, and nothing changes', async () => {
-    for (const answer of [await call('PATCH', `/users/${admin.id}`, { role: 'viewer' }), await call('PATCH', `/users/${admin.id}`, { disabled: true }), await call('DELETE', `/users/${admin.id}`)]) {
+    for (const answer of [
+      await call('PATCH', `/users/${admin.id}`, { role: 'viewer' }),
+      await call('PATCH', `/users/${admin.id}`, { disabled: true }),
+      await call('DELETE', `/users/${admin.id}`),
+    ]) {
       expect(answer.json()).toMatchObject({ status: 409, code: 'LAST_ADMIN' })
     }
     expect(await me(admin)).toBe(200)
@@ -151,12 +184,12 @@ describe('the last administrator', () => {
 
   it('stays when two administrators remove each other at the same moment', async () => {
     const second = await addUser(server, admin, 'admin', newEmail())
-    const answers = await Promise.all([call('PATCH', `/users/${second.id}`, { disabled: true }, admin), call('PATCH', `/users/${admin.id}`, { disabled: true }, second)])
-    expect(answers.map((one) => one.statusCode).sort()).toEqual([200, 409])
-    const { items } = await server.context.db.withTenant(server.context.rootTenant, async (tx) => {
-      const { users } = await import('../db/tables.ts')
-      return { items: (await tx.select().from(users)).filter((one) => one.role === 'admin' && !one.disabledAt && one.passwordHash) }
-    })
-    expect(items).toHaveLength(1)
+    const answers = await Promise.all([
+      call('PATCH', `/users/${second.id}`, { disabled: true }, admin),
+      call('PATCH', `/users/${admin.id}`, { disabled: true }, second),
+    ])
+    expect(answers.map((one) => one.statusCode).toSorted((a, b) => a - b)).toEqual([200, 409])
+    const all = await server.context.db.withTenant(server.context.rootTenant, (tx) => tx.select().from(users))
+    expect(all.filter((one) => one.role === 'admin' && !one.disabledAt && one.passwordHash)).toHaveLength(1)
   })
 })

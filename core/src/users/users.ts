@@ -16,7 +16,11 @@ import { addSecurityEvent, actorName } from './security-events.ts'
 import type { Origin } from './security-events.ts'
 
 /** Users in the order they were made. */
-export async function listUsers(people: People, actor: Actor, page: { limit?: number; cursor?: string }): Promise<{ items: User[]; nextCursor: string | null }> {
+export async function listUsers(
+  people: People,
+  actor: Actor,
+  page: { limit?: number; cursor?: string },
+): Promise<{ items: User[]; nextCursor: string | null }> {
   const limit = page.limit ?? 50
   const [after] = page.cursor ? parseCursor(page.cursor, 1) : []
   if (page.cursor && !isUuid(after)) throw new ProblemError('CURSOR_INVALID')
@@ -39,7 +43,12 @@ export type NewUser = { name: string; email: string; role: UserRole; password?: 
  *
  * @throws {ProblemError} `EMAIL_TAKEN`, `PASSWORD_WEAK`
  */
-export async function createUser(people: People, actor: Actor, request: NewUser, origin: Origin): Promise<{ user: User; link: Link | undefined }> {
+export async function createUser(
+  people: People,
+  actor: Actor,
+  request: NewUser,
+  origin: Origin,
+): Promise<{ user: User; link: Link | undefined }> {
   const { context } = people
   const { tenantId } = actor.scope
   const email = foldEmail(request.email)
@@ -48,8 +57,17 @@ export async function createUser(people: People, actor: Actor, request: NewUser,
   try {
     return await context.db.withTenant(actor.scope, async (tx) => {
       const id = randomUUIDv7()
-      const [user] = await tx.insert(users).values({ tenantId, id, name: request.name, email, role: request.role, passwordHash }).returning()
-      await addSecurityEvent(tx, tenantId, origin, context.clock.now(), { actor: actorName(actor), action: 'user.create', target: `user:${id}`, outcome: 'ok', detail: { email, role: request.role } })
+      const [user] = await tx
+        .insert(users)
+        .values({ tenantId, id, name: request.name, email, role: request.role, passwordHash })
+        .returning()
+      await addSecurityEvent(tx, tenantId, origin, context.clock.now(), {
+        actor: actorName(actor),
+        action: 'user.create',
+        target: `user:${id}`,
+        outcome: 'ok',
+        detail: { email, role: request.role },
+      })
       return { user: user!, link: passwordHash === null ? await createLink(tx, context, 'reset', { userId: id }) : undefined }
     })
   } catch (error) {
@@ -94,7 +112,13 @@ export async function updateUser(people: People, actor: Actor, id: string, chang
       ...(isDisabled !== (before.disabledAt !== null) ? { disabled: isDisabled } : {}),
       ...(after!.name !== before.name ? { name: true } : {}),
     }
-    await addSecurityEvent(tx, tenantId, origin, now, { actor: actorName(actor), action: 'user.update', target: `user:${id}`, outcome: 'ok', detail: changes })
+    await addSecurityEvent(tx, tenantId, origin, now, {
+      actor: actorName(actor),
+      action: 'user.update',
+      target: `user:${id}`,
+      outcome: 'ok',
+      detail: changes,
+    })
     if (isDisabling) {
       await deleteLinksOf(tx, context, id)
       return { user: after!, stale: await sessions.end(tx, id) }
@@ -116,7 +140,13 @@ export async function deleteUser(people: People, actor: Actor, id: string, origi
     if (countsAsAdmin(user)) await requireOtherAdmin(tx, people, id)
     const ids = await sessions.end(tx, id)
     await tx.delete(users).where(isUser(context, id))
-    await addSecurityEvent(tx, actor.scope.tenantId, origin, context.clock.now(), { actor: actorName(actor), action: 'user.delete', target: `user:${id}`, outcome: 'ok', detail: { email: user.email, name: user.name } })
+    await addSecurityEvent(tx, actor.scope.tenantId, origin, context.clock.now(), {
+      actor: actorName(actor),
+      action: 'user.delete',
+      target: `user:${id}`,
+      outcome: 'ok',
+      detail: { email: user.email, name: user.name },
+    })
     return ids
   })
   keys.forgetAll()
@@ -129,7 +159,12 @@ export async function createResetLink(people: People, actor: Actor, id: string, 
   return context.db.withTenant(actor.scope, async (tx) => {
     const user = await getUser(tx, people, id)
     if (user.disabledAt) throw new ProblemError('NOT_FOUND')
-    await addSecurityEvent(tx, actor.scope.tenantId, origin, context.clock.now(), { actor: actorName(actor), action: 'password.reset-link', target: `user:${id}`, outcome: 'ok' })
+    await addSecurityEvent(tx, actor.scope.tenantId, origin, context.clock.now(), {
+      actor: actorName(actor),
+      action: 'password.reset-link',
+      target: `user:${id}`,
+      outcome: 'ok',
+    })
     return createLink(tx, context, 'reset', { userId: id })
   })
 }
@@ -154,7 +189,12 @@ export async function resetPassword(people: People, request: { token: string; pa
       .update(users)
       .set({ passwordHash, sessionVersion: sql`${users.sessionVersion} + 1`, updatedAt: new Date(clock.now()) })
       .where(isUser(context, user.id))
-    await addSecurityEvent(tx, rootTenant.tenantId, origin, clock.now(), { actor: `user:${user.id}`, action: 'password.reset', target: `user:${user.id}`, outcome: 'ok' })
+    await addSecurityEvent(tx, rootTenant.tenantId, origin, clock.now(), {
+      actor: `user:${user.id}`,
+      action: 'password.reset',
+      target: `user:${user.id}`,
+      outcome: 'ok',
+    })
     return sessions.end(tx, user.id)
   })
   sessions.announceEnd(ended)
@@ -177,7 +217,9 @@ async function requireOtherAdmin(tx: Tx, people: People, id: string): Promise<vo
   const others = await tx
     .select({ id: users.id })
     .from(users)
-    .where(and(eq(users.tenantId, tenantId), eq(users.role, 'admin'), isNull(users.disabledAt), isNotNull(users.passwordHash), ne(users.id, id)))
+    .where(
+      and(eq(users.tenantId, tenantId), eq(users.role, 'admin'), isNull(users.disabledAt), isNotNull(users.passwordHash), ne(users.id, id)),
+    )
     .limit(1)
   if (others.length === 0) throw new ProblemError('LAST_ADMIN')
 }
