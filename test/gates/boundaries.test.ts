@@ -9,6 +9,8 @@ describe('the boundaries', () => {
     expect(found('core/src/users/a.ts', "const a = process.env['A']")).toEqual([expect.stringContaining('environment')])
     expect(found('core/src/config.ts', "const a = process.env['A']")).toEqual([])
     expect(found('core/src/users/a.test.ts', "const a = process.env['A']")).toEqual([])
+    expect(found('core/src/users/testing.ts', "const a = process.env['A']")).toEqual([])
+    expect(found('core/src/users/attesting.ts', "const a = process.env['A']")).toHaveLength(1)
     expect(found('core/src/users/a.ts', '// process.env is read in config.ts')).toEqual([])
   })
 

@@ -14,8 +14,8 @@ type Ban = {
   strings?: boolean
 }
 
-/** Files of core/src that exist for tests and are not part of the running server. */
-const testing = /\.test\.ts$|^core\/src\/testing[\w-]*\.ts$/
+/** Files that exist for tests and are not part of the running server. */
+const testing = /\.test\.ts$|/testing(?:-[\w-]+)?\.ts$/
 
 /**
  * [RE-60] Files of core/src/ingest that connect it to the real world. All others get clock, randomness,

@@ -7,7 +7,7 @@ import fullList from 'spdx-license-list/full.js'
 import { checkBoundaries } from './boundaries.ts'
 import { checkClaims } from './claims.ts'
 import { checkConventions } from './conventions.ts'
-import { checkDependencies, checkLinks } from './documents.ts'
+import { checkDependencies, checkLinks, checkPaths } from './documents.ts'
 import { formatFinding, readTrackedFiles, root } from './files.ts'
 import type { Finding, TrackedFile } from './files.ts'
 import { checkAgplText, checkLicences, checkPackageLicences, parseReuse } from './licences.ts'
@@ -38,7 +38,7 @@ const gates: readonly Gate[] = [
   { name: 'conventions', search: checkConventions },
   { name: 'boundaries', search: checkBoundaries },
   { name: 'claims', search: checkClaims },
-  { name: 'links', search: checkLinks },
+  { name: 'links', search: (files) => [...checkLinks(files), ...checkPaths(files)] },
   { name: 'dependencies', search: checkDependencies },
 ]
 

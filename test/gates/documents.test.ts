@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { describe, expect, it } from 'vitest'
-import { checkDependencies, checkLinks } from './documents.ts'
+import { checkDependencies, checkLinks, checkPaths } from './documents.ts'
 
 describe('links', () => {
   const found = (text: string, path = 'docs/a.md') =>
@@ -15,6 +15,25 @@ describe('links', () => {
     expect(found('[c](c.md)')).toHaveLength(1)
     expect(found('![picture](images/none.png)')).toHaveLength(1)
     expect(found('<img src="none.png">')).toHaveLength(1)
+  })
+})
+
+describe('paths', () => {
+  const found = (path: string, text: string) =>
+    checkPaths([
+      { path, text },
+      { path: 'core/src/a.ts', text: '' },
+      { path: 'docs/b.md', text: '' },
+    ])
+
+  it('in documents are those of the repository', () => {
+    expect(found('docs/a.md', 'see `core/src/a.ts`, `core/src/` and `core`; core/none is prose')).toEqual([])
+    expect(found('docs/a.md', 'see `core/src/b.ts`')).toHaveLength(1)
+  })
+
+  it('in code lead to documents', () => {
+    expect(found('core/src/c.ts', '// see docs/b.md')).toEqual([])
+    expect(found('core/src/c.ts', '// see docs/c.md')).toHaveLength(1)
   })
 })
 

@@ -20,6 +20,27 @@ export function checkLinks(files: readonly TrackedFile[]): Finding[] {
     )
 }
 
+/** Paths of the repository that documents and comments name are there. */
+export function checkPaths(files: readonly TrackedFile[]): Finding[] {
+  const known = new Set(files.flatMap((file) => [file.path, ...parents(file.path)]))
+  return files.flatMap((file) => {
+    const pattern = namedPaths(file.path)
+    if (!pattern) return []
+    return (file.text ?? '').split('\n').flatMap((text, index) =>
+      Array.from(text.matchAll(pattern), (match) => match[1]!.replace(/\/$/, ''))
+        .filter((path) => !known.has(path))
+        .map((path) => ({ path: file.path, line: index + 1, message: `names ${path}, which is not there` })),
+    )
+  })
+}
+
+/** In documents what stands in backticks, in code the documents it points to. */
+function namedPaths(path: string): RegExp | undefined {
+  if (path === 'CHANGELOG.md' || path.startsWith('test/gates/')) return undefined
+  if (path.endsWith('.md')) return /`((?:core|test|docs)\/[\w./-]*[\w/])`/g
+  return /\.(?:ts|vue|sql)$/.test(path) ? /\b(docs\/[\w./-]+\.md)\b/g : undefined
+}
+
 /** [SC-110] docs/dependencies.md has a row for each run-time package of core and the dashboard, and no other. */
 export function checkDependencies(files: readonly TrackedFile[]): Finding[] {
   const path = 'docs/dependencies.md'
