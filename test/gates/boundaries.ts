@@ -15,7 +15,7 @@ type Ban = {
 }
 
 /** Files that exist for tests and are not part of the running server. */
-const testing = /\.test\.ts$|/testing(?:-[\w-]+)?\.ts$/
+const testing = /\.test\.ts$|\/testing(?:-[\w-]+)?\.ts$/
 
 /**
  * [RE-60] Files of core/src/ingest that connect it to the real world. All others get clock, randomness,
