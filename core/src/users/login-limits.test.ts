@@ -62,6 +62,7 @@ describe('login limits [SC-32]', () => {
     expect(networkOf('2001:db8:1:2ff::1')).toBe(networkOf('2001:DB8:1:200:ffff::'))
     expect(networkOf('2001:db8:1:2ff::1')).not.toBe(networkOf('2001:db8:1:300::1'))
     expect(networkOf('::1')).toBe('0000:0000:0000:00')
+    expect(networkOf('192.0.2.1:4711')).toBeTypeOf('string')
     expect(networkOf('fe80::1%eth0')).toBe(networkOf('fe80::2'))
   })
 

@@ -148,5 +148,7 @@ function expandIpv6(text: string): string[] {
   const before = head.split(':').filter(Boolean)
   const after = (tail ?? '').split(':').filter(Boolean)
   const middle = tail === undefined ? [] : Array.from({ length: Math.max(0, 8 - before.length - after.length) }, () => '0')
-  return [...before, ...middle, ...after].map((group) => group.padStart(4, '0').toLowerCase())
+  const groups = [...before, ...middle, ...after].map((group) => group.padStart(4, '0').toLowerCase())
+  // What a proxy passes on need not be an address at all.
+  return [...groups, ...Array.from({ length: 8 }, () => '0000')].slice(0, 8)
 }

@@ -103,9 +103,9 @@ export class Sessions {
 
   async #deleteSurplus(tx: Tx, userId: string, now: number): Promise<void> {
     const mine = this.#ofUser(userId)
-    await tx
-      .delete(userSessions)
-      .where(and(mine, or(lt(userSessions.expiresAt, new Date(now)), lt(userSessions.lastUsedAt, new Date(now - refreshIdleMs)))))
+    // Everybody's: a user who never comes back would leave rows behind.
+    const isOver = or(lt(userSessions.expiresAt, new Date(now)), lt(userSessions.lastUsedAt, new Date(now - refreshIdleMs)))
+    await tx.delete(userSessions).where(and(eq(userSessions.tenantId, this.#context.rootTenant.tenantId), isOver))
     const surplus = await tx
       .select({ id: userSessions.id })
       .from(userSessions)

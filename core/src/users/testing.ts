@@ -49,6 +49,7 @@ export async function startPeopleServer(change: Partial<Config> = {}): Promise<P
     isHttps: false,
     requireHttps: false,
     testHooks: new Set(),
+    basePath: '/',
     compatProblem: (error) => ({ status: error.status, body: { status: error.status, message: error.message, errorCode: error.code } }),
   })
   registerUserRoutes(app, people, setup)

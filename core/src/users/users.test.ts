@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { users } from '../db/tables.ts'
+import type { Actor } from '../http/actor.ts'
+import { rolePermissions } from '../http/permissions.ts'
+import { systemOrigin } from './security-events.ts'
 import { addUser, adminEmail, completeTestSetup, listEvents, password, refresh, signIn, startPeopleServer, toLogin } from './testing.ts'
 import type { Login, PeopleServer } from './testing.ts'
+import { updateUser } from './users.ts'
 
 let server: PeopleServer
 let admin: Login & { id: string }
@@ -184,11 +188,23 @@ describe('the last administrator', () => {
 
   it('stays when two administrators remove each other at the same moment', async () => {
     const second = await addUser(server, admin, 'admin', newEmail())
-    const answers = await Promise.all([
-      call('PATCH', `/users/${second.id}`, { disabled: true }, admin),
-      call('PATCH', `/users/${admin.id}`, { disabled: true }, second),
+    // Past the authentication, which would often let only the first of two calls through.
+    const actor = (userId: string): Actor => ({
+      kind: 'user',
+      userId,
+      name: userId,
+      sessionId: undefined,
+      authenticatedAt: 0,
+      permissions: rolePermissions.admin,
+      scope: server.context.rootTenant,
+    })
+    const results = await Promise.allSettled([
+      updateUser(server.people, actor(admin.id), second.id, { disabled: true }, systemOrigin),
+      updateUser(server.people, actor(second.id), admin.id, { disabled: true }, systemOrigin),
     ])
-    expect(answers.map((one) => one.statusCode).toSorted((a, b) => a - b)).toEqual([200, 409])
+    expect(results.flatMap((one) => (one.status === 'rejected' ? [(one.reason as Error).message] : []))).toEqual([
+      'At least one administrator who can sign in must remain.',
+    ])
     const all = await server.context.db.withTenant(server.context.rootTenant, (tx) => tx.select().from(users))
     expect(all.filter((one) => one.role === 'admin' && !one.disabledAt && one.passwordHash)).toHaveLength(1)
   })
