@@ -11,6 +11,7 @@ export const errorCodes = {
   VALIDATION_FAILED: { status: 400, zh: '请求内容不合法。', en: 'The request is not valid.' },
   CURSOR_INVALID: { status: 400, zh: '分页游标无效，请从第一页重新开始。', en: 'The cursor is not valid; start again from the first page.' },
   TOKEN_INVALID: { status: 401, zh: '登录状态无效或已过期，请重新登录。', en: 'The session is missing, not valid or over; sign in again.' },
+  TOKEN_EXPIRED: { status: 401, zh: '刷新令牌无效、已使用或已过期，请重新登录。', en: 'The refresh token is not valid, was used, or is over; sign in again.' },
   LOGIN_FAILED: { status: 401, zh: '邮箱或密码不对。', en: 'The e-mail or the password is wrong.' },
   DEVICE_UNAUTHORIZED: { status: 401, zh: '设备令牌未知，或设备已停用。', en: 'The device token is unknown, or the device is disabled.' },
   PERMISSION_DENIED: { status: 403, zh: '没有权限：需要 {permission}。', en: 'No permission: {permission} is needed.' },
@@ -50,7 +51,7 @@ export const errorCodes = {
 export type ErrorCode = keyof typeof errorCodes
 
 /** One refused member: `pointer` is an RFC 6901 JSON pointer into the body, or `?name` of the query. */
-export type FieldError = { pointer: string; detail: string }
+export type FieldError = { pointer: string; detail: string; code?: string }
 
 /** An error a caller can act on; {@link toProblem} turns it into an answer. */
 export class ProblemError extends Error {

@@ -41,7 +41,7 @@ describe('the login of ThingsBoard clients (device API §16.2)', () => {
     server.advance(11_000)
     expect((await post('/api/auth/token', { refreshToken: first.refreshToken })).json()).toMatchObject({
       status: 401,
-      errorCode: 'TOKEN_INVALID',
+      errorCode: 'TOKEN_EXPIRED',
     })
     expect((await post('/api/auth/token', { refreshToken: second.refreshToken })).statusCode).toBe(401)
   })

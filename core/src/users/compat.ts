@@ -62,7 +62,7 @@ export function registerCompatLogin(app: App, people: People): void {
     },
     async (request) => {
       const issued = await sessions.refresh(request.body.refreshToken, originOf(request), true)
-      if (typeof issued !== 'object') throw new ProblemError('TOKEN_INVALID')
+      if (typeof issued !== 'object') throw new ProblemError('TOKEN_EXPIRED')
       return { token: issued.accessToken, refreshToken: issued.refreshToken, scope: null }
     },
   )
