@@ -239,11 +239,9 @@ export class JsonReader {
 
 /** A name as it may be shown and stored in a log: short, without controls or lone surrogates. */
 export function showName(name: string): string {
+  const short = name.slice(0, 255)
   // oxlint-disable-next-line no-control-regex -- controls are what is being replaced
-  return name
-    .slice(0, 255)
-    .replace(/[\u0000-\u001f\u007f]/g, '\ufffd')
-    .toWellFormed()
+  return short.replace(/[\u0000-\u001f\u007f]/g, '\ufffd').toWellFormed()
 }
 
 /** [A-Za-z_$][A-Za-z0-9_$.-]* of [V-1] */

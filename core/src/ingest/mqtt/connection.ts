@@ -333,8 +333,8 @@ export class Connection {
     if (this.#isPaused && pausesKeepAlive) return this.#restartTimers(now)
     const keepAliveMs = session.keepAliveS * 1000
     if (this.#partialSince !== 0) {
-      if (now - this.#partialSince > Math.max(limits.packetMs, keepAliveMs))
-        this.#fail({ code: reason.malformedPacket, detail: 'the packet was not complete in time' })
+      const isLate = now - this.#partialSince > Math.max(limits.packetMs, keepAliveMs)
+      if (isLate) this.#fail({ code: reason.malformedPacket, detail: 'the packet was not complete in time' })
       return
     }
     const patienceMs = keepAliveMs > 0 ? 1.5 * keepAliveMs : session.device.inactivityTimeoutMs

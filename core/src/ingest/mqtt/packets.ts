@@ -33,7 +33,6 @@ const connectParser = 0
 export function parsePacket(frame: Buffer, protocol: number): Packet | undefined {
   const packet = parseLoosely(frame, protocol)
   if (packet === undefined || hasBadText(packet, frame)) return undefined
-  if (packet.cmd === 'pingreq' && packet.length !== 0) return undefined
   if (protocol < 5 && packet.cmd === 'disconnect' && packet.length !== 0) return undefined
   return packet
 }

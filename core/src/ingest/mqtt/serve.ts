@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import type { Clock } from '../../clock.ts'
-import type { RejectCode } from '../rejects.ts'
+import type { Reject, RejectCode } from '../rejects.ts'
 import type { Session } from '../sessions.ts'
 import { encodeSuback, encodeUnsuback, reason } from './answers.ts'
 import type { MqttLimits } from './limits.ts'
@@ -21,6 +21,10 @@ export type Live = {
 /** A mistake of the client that its session can't go on after. */
 export type Mistake = { code: number; detail: string; sample?: Buffer; logCode?: RejectCode }
 
+const incomplete: Mistake = { code: reason.protocolError, detail: 'no packet id or no filter' }
+const notGateway: Reject = { code: 'TOPIC_FORBIDDEN', detail: 'the device is not a gateway' }
+const unknownTopic: Reject = { code: 'TOPIC_UNKNOWN', detail: 'no device topic has this name' }
+const pingreq = 0xc0
 const pingresp = Buffer.from([0xd0, 0])
 
 /** Serves one complete packet of an open session; tells when the session ends by it. */
@@ -35,6 +39,10 @@ export function servePacket(
     if (publish === undefined) return { code: reason.malformedPacket, detail: 'malformed PUBLISH', sample: frame }
     return servePublish(live, publish, context)
   }
+  if (frame.length === 2 && frame[0] === pingreq) {
+    output.add(pingresp)
+    return undefined
+  }
   if (type === packetType.auth) return { code: reason.protocolError, detail: 'enhanced authentication is not supported' }
   if (type === packetType.connect) return { code: reason.protocolError, detail: 'a second CONNECT' }
   const packet = parsePacket(frame, session.protocol)
@@ -42,23 +50,18 @@ export function servePacket(
   // Packet id 0 stands for none (MQTT 2.2.1), so a packet with a missing one looks the same.
   const messageId = packet.messageId ?? 0
   switch (packet.cmd) {
-    case 'pingreq':
-      output.add(pingresp)
-      return undefined
     case 'pubrel':
       uplinks.release(messageId)
       return undefined
     case 'subscribe':
-      if (messageId === 0 || packet.subscriptions.length === 0)
-        return { code: reason.protocolError, detail: 'SUBSCRIBE without packet id or filter' }
+      if (messageId === 0 || packet.subscriptions.length === 0) return incomplete
       if (packet.properties?.subscriptionIdentifier !== undefined) {
         return { code: reason.subscriptionIdsNotSupported, detail: 'subscription identifiers are not supported' }
       }
       output.add(encodeSuback(messageId, grantFilters(session.subscriptions, packet.subscriptions, session.protocol), session.protocol))
       return undefined
     case 'unsubscribe':
-      if (messageId === 0 || packet.unsubscriptions.length === 0)
-        return { code: reason.protocolError, detail: 'UNSUBSCRIBE without packet id or filter' }
+      if (messageId === 0 || packet.unsubscriptions.length === 0) return incomplete
       output.add(encodeUnsuback(messageId, releaseFilters(session.subscriptions, packet.unsubscriptions), session.protocol))
       return undefined
     case 'puback':
@@ -77,8 +80,7 @@ function servePublish(
   publish: Publish,
   { clock, limits }: { clock: Clock; limits: MqttLimits },
 ): Mistake | undefined {
-  if (publish.topicAlias !== undefined)
-    return { code: reason.topicAliasInvalid, detail: 'topic aliases are not supported', sample: publish.payload }
+  if (publish.topicAlias !== undefined) return { code: reason.topicAliasInvalid, detail: 'topic aliases are not supported' }
   if (publish.known === undefined && !isTopicAllowed(publish.topic)) {
     return { code: reason.topicInvalid, detail: 'topic name: 1–512 bytes, at most 16 levels, no wildcard', sample: publish.payload }
   }
@@ -92,8 +94,6 @@ function servePublish(
     return { code: reason.receiveMaximumExceeded, detail: `more than ${limits.inFlight} unacknowledged messages` }
   }
   if (publish.known !== undefined) uplinks.accept(publish, publish.known.kind, clock.now())
-  else if (publish.topic.startsWith('v1/gateway/'))
-    uplinks.refuse(publish, { code: 'TOPIC_FORBIDDEN', detail: 'the device is not a gateway' })
-  else uplinks.refuse(publish, { code: 'TOPIC_UNKNOWN', detail: 'no device topic has this name' })
+  else uplinks.refuse(publish, publish.topic.startsWith('v1/gateway/') ? notGateway : unknownTopic)
   return undefined
 }

@@ -95,7 +95,7 @@ export type Bench = Awaited<ReturnType<typeof startEndpoint>>
 /** A running endpoint on a free port; devices are known by the token `token-<name>`. */
 export async function startEndpoint(
   options: { limits?: Partial<MqttLimits>; maxSessions?: number; clock?: Clock } & Partial<
-    Pick<MqttEndpointOptions, 'pausesKeepAlive' | 'authenticate'>
+    Pick<MqttEndpointOptions, 'pausesKeepAlive' | 'port'>
   > = {},
 ) {
   const clock = options.clock ?? systemClock
@@ -179,9 +179,17 @@ export async function startEndpoint(
       clients.push({ end: () => client.end(true) })
       return client
     },
+    /** Drops the clients that have closed, for tests with very many. */
+    forget(): void {
+      clients.splice(0, clients.length, ...clients.filter((client) => !(client instanceof RawClient && client.isClosed)))
+    },
     async stop(): Promise<void> {
       for (const client of clients) client.end()
       await endpoint.stop(100)
+      // No mistake of a client is an error of the server [M-42].
+      if (errors.length > 0) throw new Error(`error lines: ${errors.join('')}`)
+      const problems = clients.flatMap((client) => (client instanceof RawClient ? client.problems : []))
+      if (problems.length > 0) throw new Error(`the server sent what is no MQTT: ${problems.join(', ')}`)
     },
   }
 }
