@@ -40,6 +40,7 @@ export const configKeys = {
   IOT_PMS_MAX_SESSIONS: { type: 'integer', default: '20000', min: 1, max: 1_000_000, help: 'MQTT sessions at a time.' },
   IOT_PMS_CONNECT_RATE: { type: 'integer', default: '500', min: 1, max: 100_000, help: 'New MQTT connections per second; twice as many in a burst.' },
   IOT_PMS_METRICS_TOKEN: { type: 'secret', default: '', help: 'Bearer token that may read /metrics. Empty: an API key with scope metrics.read is needed.' },
+  IOT_PMS_BUILD_DASHBOARD: { type: 'flag', default: '1', help: 'Build the dashboard at the start from a checkout when it is missing or older than its sources. 0: never.' },
   IOT_PMS_PRODUCTION: { type: 'flag', default: '', help: 'Set by images and units: refuses test hooks.' },
   IOT_PMS_TEST_HOOKS: { type: 'list', default: '', help: 'Comma list of faults the fault tests switch on. Never in production.' },
 } as const satisfies Record<string, Key>
@@ -71,6 +72,7 @@ export type Config = {
   logLevel: string
   writer: { commitWindowMs: number; connections: number }
   metricsToken: string | undefined
+  buildsDashboard: boolean
   testHooks: ReadonlySet<TestHook>
 }
 
@@ -120,6 +122,7 @@ export function readConfig(environment: Environment = process.env): Config {
     logLevel: values.get('IOT_PMS_LOG_LEVEL') || 'info',
     writer: { commitWindowMs: integer('IOT_PMS_COMMIT_WINDOW_MS'), connections: integer('IOT_PMS_WRITER_CONNECTIONS') },
     metricsToken: text('IOT_PMS_METRICS_TOKEN'),
+    buildsDashboard: flag('IOT_PMS_BUILD_DASHBOARD'),
     testHooks: new Set(list('IOT_PMS_TEST_HOOKS') as TestHook[]),
   }
   checkMeaning(config, flag('IOT_PMS_PRODUCTION'), problems)

@@ -22,6 +22,11 @@ export class Secrets {
     this.#keys = new Map([...oldKeys, key].map((one) => [keyIdOf(one), one]))
   }
 
+  /** Whether a key with this id can open values. */
+  has(keyId: string): boolean {
+    return this.#keys.has(keyId)
+  }
+
   /** 32-byte sub-key by HKDF-SHA-256. */
   derive(purpose: Purpose, keyId = this.keyId): Buffer {
     const label = `iot-pms/${purpose}/1`

@@ -13,7 +13,7 @@ import { choosePlace } from './place.ts'
 import type { Place } from './place.ts'
 
 const adminLogin = 'iot_pms_admin'
-export const appLogin = 'iot_pms'
+const appLogin = 'iot_pms'
 const databaseName = 'iot_pms'
 
 type Secrets = { adminPassword: string; appPassword: string; port: number }
@@ -41,12 +41,12 @@ export class EmbeddedPostgres {
 
   /** Login with all rights, for migrations and backups. */
   get adminUrl(): string {
-    return this.#url(adminLogin, this.#known.adminPassword)
+    return formatUrl(adminLogin, this.#known.adminPassword, this.#known.port)
   }
 
   /** Login of the application: no rights of its own, it takes on a role per transaction. */
   get appUrl(): string {
-    return this.#url(appLogin, this.#known.appPassword)
+    return formatUrl(appLogin, this.#known.appPassword, this.#known.port)
   }
 
   /**
@@ -83,10 +83,6 @@ export class EmbeddedPostgres {
 
   get #cluster(): string {
     return this.#place!.clusterDir
-  }
-
-  #url(login: string, password: string): string {
-    return `postgres://${login}:${password}@127.0.0.1:${this.#known.port}/${databaseName}`
   }
 
   #readSecrets(): Secrets {
@@ -200,7 +196,7 @@ export class EmbeddedPostgres {
 
   async #answers(deadline: number): Promise<boolean> {
     while (performance.now() < deadline) {
-      const sql = postgres(this.#url(adminLogin, this.#known.adminPassword).replace(/\/iot_pms$/, '/postgres'), { max: 1, connect_timeout: 5, onnotice: () => {} })
+      const sql = postgres(this.adminUrl.replace(/\/iot_pms$/, '/postgres'), { max: 1, connect_timeout: 5, onnotice: () => {} })
       try {
         await sql`select 1`
         return true
@@ -238,6 +234,27 @@ export class EmbeddedPostgres {
       await sql.end()
     }
   }
+}
+
+/** The logins of the embedded PostgreSQL that a running server of this data folder has started. */
+export async function findRunningDatabase(dataDir: string): Promise<{ adminUrl: string; appUrl: string } | undefined> {
+  const file = join(dataDir, 'database.json')
+  if (!existsSync(file)) return undefined
+  const secrets = JSON.parse(readFileSync(file, 'utf8')) as Secrets
+  const urls = { adminUrl: formatUrl(adminLogin, secrets.adminPassword, secrets.port), appUrl: formatUrl(appLogin, secrets.appPassword, secrets.port) }
+  const sql = postgres(urls.adminUrl, { max: 1, connect_timeout: 2, onnotice: () => {} })
+  try {
+    await sql`select 1`
+    return urls
+  } catch {
+    return undefined
+  } finally {
+    await sql.end({ timeout: 1 })
+  }
+}
+
+function formatUrl(login: string, password: string, port: number): string {
+  return `postgres://${login}:${password}@127.0.0.1:${port}/${databaseName}`
 }
 
 function startFailed(reason: string): StartError {

@@ -73,7 +73,7 @@ export class Devices {
   }
 
   /** @throws {ProblemError} `NOT_FOUND`, `VERSION_CONFLICT` when `version` is not the stored one, `NAME_TAKEN` */
-  async update(actor: Actor, id: string, patch: DevicePatch & { additionalInfo?: Record<string, unknown> }, version?: number): Promise<{ device: Device; version: number }> {
+  async update(actor: Actor, id: string, patch: DevicePatch & { additionalInfo?: Record<string, unknown>; isGateway?: boolean }, version?: number): Promise<{ device: Device; version: number }> {
     const { scope } = actor
     checkTimeZone(patch.timeZone ?? undefined)
     const before = await this.#context.db.withTenant(scope, async (tx) => {

@@ -4,6 +4,7 @@ import { Type } from 'typebox'
 import type { Context } from '../context.ts'
 import { ProblemError } from '../errors.ts'
 import { actorOf } from '../http/actor.ts'
+import { parseIfMatch } from '../http/if-match.ts'
 import { IdParams, NoContent, Page, formatCursor, isUuid, pageQuery, parseCursor, problems } from '../http/schemas.ts'
 import type { App } from '../http/server.ts'
 import type { RejectLog } from '../ingest/reject-log.ts'
@@ -170,11 +171,4 @@ function viewSession(sessions: Sessions, deviceId: string) {
 
 function withoutGrace(credentials: Credentials): Credentials {
   return credentials.type === 'access_token' ? { type: 'access_token', token: credentials.token } : credentials
-}
-
-function parseIfMatch(header: string | undefined): number | undefined {
-  if (header === undefined || header === '*') return undefined
-  const version = Number(/^"(\d+)"$/.exec(header)?.[1])
-  if (!Number.isSafeInteger(version)) throw new ProblemError('VERSION_CONFLICT')
-  return version
 }

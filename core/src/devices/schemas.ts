@@ -97,8 +97,8 @@ export const DeviceFacets = Type.Object({ state: Facet, product: Facet, tag: Fac
 export type DeviceFacets = Static<typeof DeviceFacets>
 
 /** 1–128 of the unreserved characters of RFC 3986 [M-10]. */
-const Token = Type.String({ pattern: '^[A-Za-z0-9_.~-]{1,128}$' })
-const MqttText = Type.String({ maxLength: 256 })
+export const Token = Type.String({ pattern: '^[A-Za-z0-9_.~-]{1,128}$' })
+export const MqttText = Type.String({ maxLength: 256 })
 
 export const Credentials = Type.Union([
   Type.Object({ type: Type.Literal('access_token'), token: Token, graceUntil: Type.Optional(Instant) }, { additionalProperties: false }),

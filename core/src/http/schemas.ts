@@ -12,13 +12,16 @@ export const Problem = Type.Object({
   code: Type.String(),
   detail: Type.String(),
   traceId: Type.String(),
-  errors: Type.Optional(Type.Array(Type.Object({ pointer: Type.String(), detail: Type.String() }))),
+  errors: Type.Optional(Type.Array(Type.Object({ pointer: Type.String(), detail: Type.String(), code: Type.Optional(Type.String()) }))),
 })
 export type Problem = Static<typeof Problem>
 
+/** The shared schema by its name, so that openapi.json holds it once. */
+const ProblemRef = Type.Unsafe<Problem>({ $ref: 'Problem#' })
+
 /** Response schemas of the refusals a route can give: `...problems(401, 403)`. */
-export function problems<S extends number>(...statuses: S[]): Record<S, typeof Problem> {
-  return Object.fromEntries(statuses.map((status) => [status, Problem])) as Record<S, typeof Problem>
+export function problems<S extends number>(...statuses: S[]): Record<S, typeof ProblemRef> {
+  return Object.fromEntries(statuses.map((status) => [status, ProblemRef])) as Record<S, typeof ProblemRef>
 }
 
 export const NoContent = Type.Null({ description: 'Nothing.' })

@@ -6,13 +6,14 @@ import swagger from '@fastify/swagger'
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import { Ajv } from 'ajv'
 import formatsPlugin from 'ajv-formats'
-import Fastify from 'fastify'
+import Fastify, { LogController } from 'fastify'
 import type { FastifyBaseLogger, FastifyError, FastifyInstance, FastifyReply, FastifyRequest, RawReplyDefaultExpression, RawRequestDefaultExpression, RawServerDefault } from 'fastify'
 import { ProblemError, toProblem } from '../errors.ts'
 import type { FieldError } from '../errors.ts'
 import { redact } from '../log.ts'
 import type { Log } from '../log.ts'
 import { languageOf } from './actor.ts'
+import { Problem as problemSchema } from './schemas.ts'
 import type { Authenticate } from './actor.ts'
 
 export type App = FastifyInstance<RawServerDefault, RawRequestDefaultExpression, RawReplyDefaultExpression, FastifyBaseLogger, TypeBoxTypeProvider>
@@ -27,6 +28,8 @@ export type ServerOptions = {
   isHttps: boolean
   requireHttps: boolean
   testHooks: ReadonlySet<string>
+  /** Path the product is served under, with both slashes. */
+  basePath?: string
   /** Turns a problem into the ThingsBoard-style body on compat routes. */
   compatProblem: (error: ProblemError) => { status: number; body: unknown }
 }
@@ -38,7 +41,7 @@ const bodyLimit = 1_048_576
 export async function createServer(options: ServerOptions): Promise<App> {
   const app: App = Fastify({
     loggerInstance: options.log as FastifyBaseLogger,
-    disableRequestLogging: true,
+    logController: new LogController({ disableRequestLogging: true }),
     bodyLimit,
     // Long enough for a proxy that keeps connections for 60 s.
     keepAliveTimeout: 72_000,
@@ -49,6 +52,7 @@ export async function createServer(options: ServerOptions): Promise<App> {
     trustProxy: options.trustedProxies.length > 0 ? [...options.trustedProxies] : false,
     genReqId: () => randomBytes(8).toString('hex'),
     requestIdHeader: false,
+    rewriteUrl: (request) => withoutBase(request.url ?? '/', options.basePath ?? '/'),
     return503OnClosing: true,
     forceCloseConnections: 'idle',
   }).withTypeProvider<TypeBoxTypeProvider>()
@@ -56,8 +60,10 @@ export async function createServer(options: ServerOptions): Promise<App> {
   useValidators(app)
   useErrors(app, options)
   useGuards(app, options)
+  app.addSchema({ $id: 'Problem', ...problemSchema })
   await app.register(cookie)
   await app.register(swagger, {
+    refResolver: { buildLocalReference: (json) => String(json.$id) },
     openapi: {
       openapi: '3.1.0',
       info: { title: 'IoT PMS API', version: options.version, license: { name: 'AGPL-3.0-only', identifier: 'AGPL-3.0-only' } },
@@ -119,9 +125,16 @@ function asProblemError(error: FastifyError | ProblemError): ProblemError {
     case 'FST_ERR_CTP_INVALID_CONTENT_LENGTH':
       return new ProblemError('VALIDATION_FAILED', { cause: error, errors: [{ pointer: '', detail: 'The body is not valid JSON.' }] })
     default:
+      if (isUnstorableText(error)) return new ProblemError('VALIDATION_FAILED', { cause: error, errors: [{ pointer: '', detail: 'A text holds the character U+0000.' }] })
       // Fastify's own 4xx answers (malformed URL, …) are the caller's fault; everything else is ours.
       return error.statusCode && error.statusCode < 500 ? new ProblemError('VALIDATION_FAILED', { cause: error }) : new ProblemError('INTERNAL', { cause: error })
   }
+}
+
+/** PostgreSQL has no U+0000, in text (22021) or in JSON (22P05); only a caller's text can hold one. */
+function isUnstorableText(error: { code?: string; cause?: unknown }): boolean {
+  const code = (error.cause as { code?: string } | undefined)?.code ?? error.code
+  return code === '22021' || code === '22P05'
 }
 
 /** Deny by default: a route names its permission or is on the public list, else the server does not start. */
@@ -150,6 +163,13 @@ function useGuards(app: App, options: ServerOptions): void {
   app.addHook('onResponse', async (request, reply) => {
     request.log.debug({ method: request.method, url: maskUrl(request.url), status: reply.statusCode, ms: Math.round(reply.elapsedTime), traceId: request.id }, 'request')
   })
+}
+
+/** [D-95] Everything lies below the base path but for the probes, which never come through a proxy. */
+function withoutBase(url: string, basePath: string): string {
+  if (basePath === '/' || /^\/(livez|readyz|startupz|metrics)$/.test(url)) return url
+  if (url.startsWith(basePath)) return url.slice(basePath.length - 1)
+  return url === basePath.slice(0, -1) ? '/' : '/api/outside-the-base-path'
 }
 
 function isApiPath(url: string): boolean {

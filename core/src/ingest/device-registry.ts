@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { sql } from 'drizzle-orm'
+import type { SQL } from 'drizzle-orm'
 import type { Context } from '../context.ts'
-import type { Scope } from '../db/client.ts'
+import type { Scope, Tx } from '../db/client.ts'
 import { listTenants } from '../db/installation.ts'
 import { isEqual, sha256 } from '../secrets.ts'
 import { defaultPayloadRules } from './registry.ts'
@@ -85,19 +86,15 @@ export class DeviceRegistry {
     await this.#load(scope, deviceId)
   }
 
-  /** The devices of a product, whose rules changed. */
+  /** The devices of a product, whose rules changed; in one query, since they may be many. */
   async refreshProduct(scope: Scope, productId: string): Promise<void> {
-    const ids = [...this.#devices.values()].filter((device) => device.productId === productId).map((device) => device.id)
-    for (const id of ids) await this.#load(scope, id)
+    const rows = await this.#context.db.withTenant(scope, (tx) => selectDevices(tx, sql`and d.product_id = ${productId}`))
+    for (const row of rows) if (this.#devices.has(row.id)) this.#take(scope, row)
   }
 
   async #load(scope: Scope, deviceId: string | undefined): Promise<void> {
-    const only = deviceId ? sql`and d.id = ${deviceId}` : sql``
     const { rows, credentials } = await this.#context.db.withTenant(scope, async (tx) => ({
-      rows: await tx.execute<DeviceRow>(sql`
-        select d.id, d.number, d.name, d.disabled_at is not null as disabled, d.product_id as "productId", p.settings -> 'payload' as payload,
-          coalesce(d.inactivity_timeout_ms, p.inactivity_timeout_ms) as "inactivityTimeoutMs"
-        from devices d join products p on p.tenant_id = d.tenant_id and p.id = d.product_id where d.deleted_at is null ${only}`),
+      rows: await selectDevices(tx, deviceId ? sql`and d.id = ${deviceId}` : sql``),
       credentials: await tx.execute<CredentialRow>(sql`
         select d.device_id as "deviceId", d.kind, encode(d.lookup_sha256, 'hex') as lookup, encode(d.password_hmac, 'hex') as hmac, d.expires_at as "expiresAt"
         from device_credentials d where d.is_active ${deviceId ? sql`and d.device_id = ${deviceId}` : sql``}`),
@@ -151,6 +148,13 @@ export class DeviceRegistry {
     }
     return device.isDisabled ? { status: 'refused', reason: 'disabled', device } : { status: 'ok', device }
   }
+}
+
+function selectDevices(tx: Tx, only: SQL) {
+  return tx.execute<DeviceRow>(sql`
+    select d.id, d.number, d.name, d.disabled_at is not null as disabled, d.product_id as "productId", p.settings -> 'payload' as payload,
+      coalesce(d.inactivity_timeout_ms, p.inactivity_timeout_ms) as "inactivityTimeoutMs"
+    from devices d join products p on p.tenant_id = d.tenant_id and p.id = d.product_id where d.deleted_at is null ${only}`)
 }
 
 /** How an MQTT-basic password is kept for comparison [M-9]. */

@@ -1,0 +1,579 @@
+-- SPDX-License-Identifier: AGPL-3.0-only
+-- Written by "pnpm generate" from a migrated database; the migrations are the source.
+
+CREATE TABLE api_keys (
+  tenant_id uuid NOT NULL,
+  id uuid NOT NULL,
+  user_id uuid NOT NULL,
+  name text NOT NULL,
+  key_sha256 bytea NOT NULL,
+  last4 text NOT NULL,
+  scopes text[] NOT NULL,
+  addresses text[] NOT NULL DEFAULT '{}'::text[],
+  created_at timestamp with time zone NOT NULL DEFAULT now(),
+  expires_at timestamp with time zone NOT NULL,
+  last_used_at timestamp with time zone,
+  CONSTRAINT api_keys_pkey PRIMARY KEY (tenant_id, id),
+  CONSTRAINT api_keys_tenant_id_user_id_fkey FOREIGN KEY (tenant_id, user_id) REFERENCES users(tenant_id, id) ON DELETE CASCADE
+);
+ALTER TABLE api_keys OWNER TO pms_owner;
+ALTER TABLE api_keys ENABLE ROW LEVEL SECURITY;
+ALTER TABLE api_keys FORCE ROW LEVEL SECURITY;
+CREATE INDEX api_keys_user ON public.api_keys USING btree (tenant_id, user_id);
+CREATE UNIQUE INDEX api_keys_key ON public.api_keys USING btree (key_sha256);
+CREATE POLICY maintenance ON api_keys TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON api_keys TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
+GRANT DELETE, INSERT, SELECT, UPDATE ON api_keys TO pms_app;
+
+CREATE TABLE customers (
+  tenant_id uuid NOT NULL,
+  id uuid NOT NULL,
+  parent_id uuid,
+  path uuid[] NOT NULL,
+  name text NOT NULL,
+  created_at timestamp with time zone NOT NULL DEFAULT now(),
+  CONSTRAINT customers_pkey PRIMARY KEY (tenant_id, id),
+  CONSTRAINT customers_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenants(id),
+  CONSTRAINT customers_tenant_id_parent_id_fkey FOREIGN KEY (tenant_id, parent_id) REFERENCES customers(tenant_id, id)
+);
+ALTER TABLE customers OWNER TO pms_owner;
+ALTER TABLE customers ENABLE ROW LEVEL SECURITY;
+ALTER TABLE customers FORCE ROW LEVEL SECURITY;
+CREATE POLICY maintenance ON customers TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON customers TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
+GRANT DELETE, INSERT, SELECT, UPDATE ON customers TO pms_app;
+
+CREATE TABLE device_attributes (
+  tenant_id uuid NOT NULL,
+  device_id uuid NOT NULL,
+  scope text NOT NULL,
+  key text NOT NULL,
+  kind smallint NOT NULL,
+  num double precision,
+  big bigint,
+  txt text,
+  updated_at timestamp with time zone NOT NULL DEFAULT now(),
+  CONSTRAINT device_attributes_pkey PRIMARY KEY (tenant_id, device_id, scope, key),
+  CONSTRAINT device_attributes_scope_check CHECK ((scope = ANY (ARRAY['client'::text, 'shared'::text, 'server'::text]))),
+  CONSTRAINT device_attributes_tenant_id_device_id_fkey FOREIGN KEY (tenant_id, device_id) REFERENCES devices(tenant_id, id) ON DELETE CASCADE
+);
+ALTER TABLE device_attributes OWNER TO pms_owner;
+ALTER TABLE device_attributes ENABLE ROW LEVEL SECURITY;
+ALTER TABLE device_attributes FORCE ROW LEVEL SECURITY;
+CREATE POLICY maintenance ON device_attributes TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON device_attributes TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
+GRANT DELETE, INSERT, SELECT, UPDATE ON device_attributes TO pms_app;
+
+CREATE TABLE device_credentials (
+  tenant_id uuid NOT NULL,
+  device_id uuid NOT NULL,
+  id uuid NOT NULL,
+  kind text NOT NULL,
+  lookup_sha256 bytea NOT NULL,
+  password_hmac bytea,
+  sealed text NOT NULL,
+  is_active boolean NOT NULL DEFAULT true,
+  expires_at timestamp with time zone,
+  created_at timestamp with time zone NOT NULL DEFAULT now(),
+  CONSTRAINT device_credentials_pkey PRIMARY KEY (tenant_id, device_id, id),
+  CONSTRAINT device_credentials_kind_check CHECK ((kind = ANY (ARRAY['access_token'::text, 'mqtt_basic'::text]))),
+  CONSTRAINT device_credentials_tenant_id_device_id_fkey FOREIGN KEY (tenant_id, device_id) REFERENCES devices(tenant_id, id) ON DELETE CASCADE
+);
+ALTER TABLE device_credentials OWNER TO pms_owner;
+ALTER TABLE device_credentials ENABLE ROW LEVEL SECURITY;
+ALTER TABLE device_credentials FORCE ROW LEVEL SECURITY;
+CREATE UNIQUE INDEX device_credentials_lookup ON public.device_credentials USING btree (lookup_sha256) WHERE is_active;
+CREATE POLICY maintenance ON device_credentials TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON device_credentials TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
+GRANT DELETE, INSERT, SELECT, UPDATE ON device_credentials TO pms_app;
+
+CREATE TABLE device_log (
+  tenant_id uuid NOT NULL,
+  device_id uuid NOT NULL,
+  id uuid NOT NULL,
+  at timestamp with time zone NOT NULL DEFAULT now(),
+  event text NOT NULL,
+  detail jsonb NOT NULL DEFAULT '{}'::jsonb,
+  CONSTRAINT device_log_pkey PRIMARY KEY (tenant_id, device_id, id),
+  CONSTRAINT device_log_tenant_id_device_id_fkey FOREIGN KEY (tenant_id, device_id) REFERENCES devices(tenant_id, id) ON DELETE CASCADE
+);
+ALTER TABLE device_log OWNER TO pms_owner;
+ALTER TABLE device_log ENABLE ROW LEVEL SECURITY;
+ALTER TABLE device_log FORCE ROW LEVEL SECURITY;
+CREATE POLICY maintenance ON device_log TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON device_log TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
+GRANT DELETE, INSERT, SELECT, UPDATE ON device_log TO pms_app;
+
+CREATE TABLE device_rejects (
+  tenant_id uuid NOT NULL,
+  device_id uuid NOT NULL,
+  id uuid NOT NULL,
+  code text NOT NULL,
+  detail text NOT NULL,
+  transport text NOT NULL,
+  topic text NOT NULL,
+  key text,
+  ts bigint,
+  sample text NOT NULL,
+  packet_id integer,
+  client_id text,
+  address text NOT NULL,
+  count integer NOT NULL,
+  first_at timestamp with time zone NOT NULL,
+  last_at timestamp with time zone NOT NULL,
+  CONSTRAINT device_rejects_pkey PRIMARY KEY (tenant_id, device_id, id),
+  CONSTRAINT device_rejects_tenant_id_device_id_fkey FOREIGN KEY (tenant_id, device_id) REFERENCES devices(tenant_id, id) ON DELETE CASCADE
+);
+ALTER TABLE device_rejects OWNER TO pms_owner;
+ALTER TABLE device_rejects ENABLE ROW LEVEL SECURITY;
+ALTER TABLE device_rejects FORCE ROW LEVEL SECURITY;
+CREATE INDEX device_rejects_last ON public.device_rejects USING btree (tenant_id, device_id, last_at);
+CREATE POLICY maintenance ON device_rejects TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON device_rejects TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
+GRANT DELETE, INSERT, SELECT, UPDATE ON device_rejects TO pms_app;
+
+CREATE TABLE devices (
+  tenant_id uuid NOT NULL,
+  id uuid NOT NULL,
+  number integer NOT NULL GENERATED AS IDENTITY,
+  customer_id uuid,
+  product_id uuid NOT NULL,
+  name text NOT NULL,
+  label text,
+  description text,
+  tags text[] NOT NULL DEFAULT '{}'::text[],
+  is_gateway boolean NOT NULL DEFAULT false,
+  is_demo boolean NOT NULL DEFAULT false,
+  time_zone text,
+  inactivity_timeout_ms bigint,
+  additional_info jsonb NOT NULL DEFAULT '{}'::jsonb,
+  disabled_at timestamp with time zone,
+  link text NOT NULL DEFAULT 'none'::text,
+  last_connect_at timestamp with time zone,
+  last_disconnect_at timestamp with time zone,
+  disconnect_reason text,
+  last_activity_at timestamp with time zone,
+  version integer NOT NULL DEFAULT 1,
+  created_at timestamp with time zone NOT NULL DEFAULT now(),
+  updated_at timestamp with time zone NOT NULL DEFAULT now(),
+  deleted_at timestamp with time zone,
+  deleted_by text,
+  CONSTRAINT devices_pkey PRIMARY KEY (tenant_id, id),
+  CONSTRAINT devices_link_check CHECK ((link = ANY (ARRAY['none'::text, 'session'::text, 'closed'::text, 'http'::text]))),
+  CONSTRAINT devices_tenant_id_customer_id_fkey FOREIGN KEY (tenant_id, customer_id) REFERENCES customers(tenant_id, id),
+  CONSTRAINT devices_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenants(id),
+  CONSTRAINT devices_tenant_id_number_key UNIQUE (tenant_id, number),
+  CONSTRAINT devices_tenant_id_product_id_fkey FOREIGN KEY (tenant_id, product_id) REFERENCES products(tenant_id, id)
+);
+ALTER TABLE devices OWNER TO pms_owner;
+ALTER TABLE devices ENABLE ROW LEVEL SECURITY;
+ALTER TABLE devices FORCE ROW LEVEL SECURITY;
+CREATE INDEX devices_activity ON public.devices USING btree (tenant_id, last_activity_at, id) WHERE (deleted_at IS NULL);
+CREATE INDEX devices_bin ON public.devices USING btree (tenant_id, deleted_at, id) WHERE (deleted_at IS NOT NULL);
+CREATE INDEX devices_created ON public.devices USING btree (tenant_id, created_at, id) WHERE (deleted_at IS NULL);
+CREATE INDEX devices_product ON public.devices USING btree (tenant_id, product_id) WHERE (deleted_at IS NULL);
+CREATE INDEX devices_tags ON public.devices USING gin (tags) WHERE (deleted_at IS NULL);
+CREATE UNIQUE INDEX devices_name ON public.devices USING btree (tenant_id, name) WHERE (deleted_at IS NULL);
+CREATE POLICY maintenance ON devices TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON devices TO pms_app USING (((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid) AND ((NULLIF(current_setting('iot_pms.customer_ids'::text, true), ''::text) IS NULL) OR (customer_id = ANY ((NULLIF(current_setting('iot_pms.customer_ids'::text, true), ''::text))::uuid[]))))) WITH CHECK (((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid) AND ((NULLIF(current_setting('iot_pms.customer_ids'::text, true), ''::text) IS NULL) OR (customer_id = ANY ((NULLIF(current_setting('iot_pms.customer_ids'::text, true), ''::text))::uuid[])))));
+GRANT DELETE, INSERT, SELECT, UPDATE ON devices TO pms_app;
+
+CREATE TABLE ingest_minutes (
+  tenant_id uuid NOT NULL,
+  minute timestamp with time zone NOT NULL,
+  messages bigint NOT NULL,
+  points bigint NOT NULL,
+  rejects bigint NOT NULL,
+  CONSTRAINT ingest_minutes_pkey PRIMARY KEY (tenant_id, minute),
+  CONSTRAINT ingest_minutes_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenants(id)
+);
+ALTER TABLE ingest_minutes OWNER TO pms_owner;
+ALTER TABLE ingest_minutes ENABLE ROW LEVEL SECURITY;
+ALTER TABLE ingest_minutes FORCE ROW LEVEL SECURITY;
+CREATE POLICY maintenance ON ingest_minutes TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON ingest_minutes TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
+GRANT DELETE, INSERT, SELECT, UPDATE ON ingest_minutes TO pms_app;
+
+CREATE TABLE installation (
+  id boolean NOT NULL DEFAULT true,
+  install_id uuid NOT NULL DEFAULT gen_random_uuid(),
+  secret_key_id text,
+  ingest_epoch bigint NOT NULL DEFAULT 0,
+  created_at timestamp with time zone NOT NULL DEFAULT now(),
+  CONSTRAINT installation_pkey PRIMARY KEY (id),
+  CONSTRAINT installation_id_check CHECK (id)
+);
+ALTER TABLE installation OWNER TO pms_owner;
+GRANT SELECT, UPDATE ON installation TO pms_jobs;
+
+CREATE TABLE one_time_links (
+  tenant_id uuid NOT NULL,
+  id uuid NOT NULL,
+  kind text NOT NULL,
+  user_id uuid,
+  email text,
+  token_sha256 bytea NOT NULL,
+  created_at timestamp with time zone NOT NULL DEFAULT now(),
+  expires_at timestamp with time zone NOT NULL,
+  CONSTRAINT one_time_links_pkey PRIMARY KEY (tenant_id, id),
+  CONSTRAINT one_time_links_kind_check CHECK ((kind = ANY (ARRAY['setup'::text, 'reset'::text]))),
+  CONSTRAINT one_time_links_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenants(id),
+  CONSTRAINT one_time_links_tenant_id_user_id_fkey FOREIGN KEY (tenant_id, user_id) REFERENCES users(tenant_id, id) ON DELETE CASCADE
+);
+ALTER TABLE one_time_links OWNER TO pms_owner;
+ALTER TABLE one_time_links ENABLE ROW LEVEL SECURITY;
+ALTER TABLE one_time_links FORCE ROW LEVEL SECURITY;
+CREATE UNIQUE INDEX one_time_links_token ON public.one_time_links USING btree (token_sha256);
+CREATE POLICY maintenance ON one_time_links TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON one_time_links TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
+GRANT DELETE, INSERT, SELECT, UPDATE ON one_time_links TO pms_app;
+
+CREATE TABLE products (
+  tenant_id uuid NOT NULL,
+  id uuid NOT NULL,
+  name text NOT NULL,
+  description text NOT NULL DEFAULT ''::text,
+  is_default boolean NOT NULL DEFAULT false,
+  settings jsonb NOT NULL DEFAULT '{}'::jsonb,
+  inactivity_timeout_ms bigint NOT NULL DEFAULT 600000,
+  version integer NOT NULL DEFAULT 1,
+  created_at timestamp with time zone NOT NULL DEFAULT now(),
+  updated_at timestamp with time zone NOT NULL DEFAULT now(),
+  CONSTRAINT products_pkey PRIMARY KEY (tenant_id, id),
+  CONSTRAINT products_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenants(id)
+);
+ALTER TABLE products OWNER TO pms_owner;
+ALTER TABLE products ENABLE ROW LEVEL SECURITY;
+ALTER TABLE products FORCE ROW LEVEL SECURITY;
+CREATE UNIQUE INDEX products_default ON public.products USING btree (tenant_id) WHERE is_default;
+CREATE UNIQUE INDEX products_name ON public.products USING btree (tenant_id, name);
+CREATE POLICY maintenance ON products TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON products TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
+GRANT DELETE, INSERT, SELECT, UPDATE ON products TO pms_app;
+
+CREATE TABLE refresh_tokens (
+  tenant_id uuid NOT NULL,
+  token_sha256 bytea NOT NULL,
+  session_id uuid NOT NULL,
+  created_at timestamp with time zone NOT NULL DEFAULT now(),
+  used_at timestamp with time zone,
+  used_address text,
+  used_agent text,
+  CONSTRAINT refresh_tokens_pkey PRIMARY KEY (tenant_id, token_sha256),
+  CONSTRAINT refresh_tokens_tenant_id_session_id_fkey FOREIGN KEY (tenant_id, session_id) REFERENCES user_sessions(tenant_id, id) ON DELETE CASCADE
+);
+ALTER TABLE refresh_tokens OWNER TO pms_owner;
+ALTER TABLE refresh_tokens ENABLE ROW LEVEL SECURITY;
+ALTER TABLE refresh_tokens FORCE ROW LEVEL SECURITY;
+CREATE INDEX refresh_tokens_session ON public.refresh_tokens USING btree (tenant_id, session_id);
+CREATE POLICY maintenance ON refresh_tokens TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON refresh_tokens TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
+GRANT DELETE, INSERT, SELECT, UPDATE ON refresh_tokens TO pms_app;
+
+CREATE TABLE schema_version (
+  version integer NOT NULL,
+  name text NOT NULL,
+  checksum text NOT NULL,
+  applied_at timestamp with time zone NOT NULL DEFAULT now(),
+  min_server text,
+  CONSTRAINT schema_version_pkey PRIMARY KEY (version)
+);
+ALTER TABLE schema_version OWNER TO CURRENT_USER;
+
+CREATE TABLE security_events (
+  tenant_id uuid NOT NULL,
+  id uuid NOT NULL,
+  at timestamp with time zone NOT NULL DEFAULT now(),
+  actor text NOT NULL,
+  action text NOT NULL,
+  target text NOT NULL,
+  outcome text NOT NULL,
+  address text NOT NULL,
+  request_id text NOT NULL,
+  detail jsonb NOT NULL DEFAULT '{}'::jsonb,
+  CONSTRAINT security_events_pkey PRIMARY KEY (tenant_id, id),
+  CONSTRAINT security_events_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenants(id)
+);
+ALTER TABLE security_events OWNER TO pms_owner;
+ALTER TABLE security_events ENABLE ROW LEVEL SECURITY;
+ALTER TABLE security_events FORCE ROW LEVEL SECURITY;
+CREATE INDEX security_events_at ON public.security_events USING btree (tenant_id, at);
+CREATE POLICY maintenance ON security_events TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON security_events TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
+GRANT DELETE, INSERT, SELECT, UPDATE ON security_events TO pms_app;
+
+CREATE TABLE telemetry (
+  tenant_no integer NOT NULL,
+  device_no integer NOT NULL,
+  key_no integer NOT NULL,
+  ts bigint NOT NULL,
+  kind smallint NOT NULL,
+  num double precision,
+  big bigint,
+  txt text,
+  CONSTRAINT telemetry_pkey PRIMARY KEY (tenant_no, device_no, key_no, ts)
+) PARTITION BY RANGE (ts);
+ALTER TABLE telemetry OWNER TO pms_store;
+GRANT INSERT, SELECT, UPDATE ON telemetry TO pms_ingest;
+
+CREATE TABLE telemetry_device_keys (
+  tenant_no integer NOT NULL,
+  device_no integer NOT NULL,
+  key_no integer NOT NULL,
+  CONSTRAINT telemetry_device_keys_pkey PRIMARY KEY (tenant_no, device_no, key_no)
+);
+ALTER TABLE telemetry_device_keys OWNER TO pms_store;
+
+CREATE TABLE telemetry_keys (
+  tenant_no integer NOT NULL,
+  key_no integer NOT NULL GENERATED AS IDENTITY,
+  key text NOT NULL,
+  CONSTRAINT telemetry_keys_pkey PRIMARY KEY (tenant_no, key_no)
+);
+ALTER TABLE telemetry_keys OWNER TO pms_store;
+CREATE UNIQUE INDEX telemetry_keys_key ON public.telemetry_keys USING btree (tenant_no, key);
+
+CREATE TABLE tenants (
+  id uuid NOT NULL,
+  number integer NOT NULL GENERATED AS IDENTITY,
+  slug text NOT NULL,
+  name text NOT NULL,
+  root boolean NOT NULL DEFAULT false,
+  status text NOT NULL DEFAULT 'active'::text,
+  time_zone text NOT NULL DEFAULT 'UTC'::text,
+  locale text NOT NULL DEFAULT 'zh'::text,
+  created_at timestamp with time zone NOT NULL DEFAULT now(),
+  updated_at timestamp with time zone NOT NULL DEFAULT now(),
+  CONSTRAINT tenants_pkey PRIMARY KEY (id),
+  CONSTRAINT tenants_number_key UNIQUE (number),
+  CONSTRAINT tenants_slug_key UNIQUE (slug)
+);
+ALTER TABLE tenants OWNER TO pms_owner;
+ALTER TABLE tenants ENABLE ROW LEVEL SECURITY;
+ALTER TABLE tenants FORCE ROW LEVEL SECURITY;
+CREATE POLICY jobs ON tenants TO pms_jobs USING (true);
+CREATE POLICY maintenance ON tenants TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON tenants TO pms_app USING ((id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
+GRANT SELECT, UPDATE ON tenants TO pms_app;
+GRANT SELECT ON tenants TO pms_jobs;
+
+CREATE TABLE user_sessions (
+  tenant_id uuid NOT NULL,
+  id uuid NOT NULL,
+  user_id uuid NOT NULL,
+  method text NOT NULL,
+  address text NOT NULL,
+  user_agent text NOT NULL,
+  created_at timestamp with time zone NOT NULL DEFAULT now(),
+  last_used_at timestamp with time zone NOT NULL DEFAULT now(),
+  authenticated_at timestamp with time zone NOT NULL DEFAULT now(),
+  expires_at timestamp with time zone NOT NULL,
+  CONSTRAINT user_sessions_pkey PRIMARY KEY (tenant_id, id),
+  CONSTRAINT user_sessions_tenant_id_user_id_fkey FOREIGN KEY (tenant_id, user_id) REFERENCES users(tenant_id, id) ON DELETE CASCADE
+);
+ALTER TABLE user_sessions OWNER TO pms_owner;
+ALTER TABLE user_sessions ENABLE ROW LEVEL SECURITY;
+ALTER TABLE user_sessions FORCE ROW LEVEL SECURITY;
+CREATE INDEX user_sessions_user ON public.user_sessions USING btree (tenant_id, user_id);
+CREATE POLICY maintenance ON user_sessions TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON user_sessions TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
+GRANT DELETE, INSERT, SELECT, UPDATE ON user_sessions TO pms_app;
+
+CREATE TABLE users (
+  tenant_id uuid NOT NULL,
+  id uuid NOT NULL,
+  customer_id uuid,
+  email text NOT NULL,
+  name text NOT NULL,
+  role text NOT NULL,
+  password_hash text,
+  language text,
+  prefs jsonb NOT NULL DEFAULT '{}'::jsonb,
+  session_version integer NOT NULL DEFAULT 1,
+  disabled_at timestamp with time zone,
+  last_login_at timestamp with time zone,
+  created_at timestamp with time zone NOT NULL DEFAULT now(),
+  updated_at timestamp with time zone NOT NULL DEFAULT now(),
+  CONSTRAINT users_pkey PRIMARY KEY (tenant_id, id),
+  CONSTRAINT users_role_check CHECK ((role = ANY (ARRAY['viewer'::text, 'operator'::text, 'admin'::text]))),
+  CONSTRAINT users_tenant_id_customer_id_fkey FOREIGN KEY (tenant_id, customer_id) REFERENCES customers(tenant_id, id),
+  CONSTRAINT users_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenants(id)
+);
+ALTER TABLE users OWNER TO pms_owner;
+ALTER TABLE users ENABLE ROW LEVEL SECURITY;
+ALTER TABLE users FORCE ROW LEVEL SECURITY;
+CREATE UNIQUE INDEX users_email ON public.users USING btree (tenant_id, lower(email));
+CREATE POLICY maintenance ON users TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON users TO pms_app USING (((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid) AND ((NULLIF(current_setting('iot_pms.customer_ids'::text, true), ''::text) IS NULL) OR (customer_id = ANY ((NULLIF(current_setting('iot_pms.customer_ids'::text, true), ''::text))::uuid[]))))) WITH CHECK (((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid) AND ((NULLIF(current_setting('iot_pms.customer_ids'::text, true), ''::text) IS NULL) OR (customer_id = ANY ((NULLIF(current_setting('iot_pms.customer_ids'::text, true), ''::text))::uuid[])))));
+GRANT DELETE, INSERT, SELECT, UPDATE ON users TO pms_app;
+
+CREATE OR REPLACE FUNCTION public.protect_customer_table(table_name regclass)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog'
+AS $function$
+DECLARE
+  condition text := '(tenant_id = nullif(current_setting(''iot_pms.tenant_id'', true), '''')::uuid
+    AND (nullif(current_setting(''iot_pms.customer_ids'', true), '''') IS NULL
+      OR customer_id = ANY (nullif(current_setting(''iot_pms.customer_ids'', true), '''')::uuid[])))';
+BEGIN
+  EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', table_name);
+  EXECUTE format('ALTER TABLE %s FORCE ROW LEVEL SECURITY', table_name);
+  EXECUTE format('CREATE POLICY tenant ON %s TO pms_app USING %s WITH CHECK %s', table_name, condition, condition);
+  EXECUTE format('CREATE POLICY maintenance ON %s TO pms_owner USING (true) WITH CHECK (true)', table_name);
+  EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON %s TO pms_app', table_name);
+END
+$function$;
+-- owner pms_owner (protect_customer_table(regclass))
+
+CREATE OR REPLACE FUNCTION public.protect_tenant_table(table_name regclass)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog'
+AS $function$
+BEGIN
+  EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', table_name);
+  EXECUTE format('ALTER TABLE %s FORCE ROW LEVEL SECURITY', table_name);
+  EXECUTE format('CREATE POLICY tenant ON %s TO pms_app
+    USING (tenant_id = nullif(current_setting(''iot_pms.tenant_id'', true), '''')::uuid)
+    WITH CHECK (tenant_id = nullif(current_setting(''iot_pms.tenant_id'', true), '''')::uuid)', table_name);
+  EXECUTE format('CREATE POLICY maintenance ON %s TO pms_owner USING (true) WITH CHECK (true)', table_name);
+  EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON %s TO pms_app', table_name);
+END
+$function$;
+-- owner pms_owner (protect_tenant_table(regclass))
+
+CREATE OR REPLACE FUNCTION public.telemetry_count(device integer, names text[], from_ts bigint, to_ts bigint)
+ RETURNS bigint
+ LANGUAGE sql
+ STABLE SECURITY DEFINER
+ SET search_path TO 'pg_catalog'
+AS $function$
+  SELECT count(*) FROM public.telemetry t
+    WHERE t.tenant_no = public.telemetry_tenant() AND t.device_no = device AND t.ts >= from_ts AND t.ts < to_ts
+      AND t.key_no IN (SELECT k.key_no FROM public.telemetry_keys k WHERE k.tenant_no = public.telemetry_tenant() AND k.key = ANY (names))
+$function$;
+-- owner pms_store; execute: pms_app (telemetry_count(integer,text[],bigint,bigint))
+
+CREATE OR REPLACE FUNCTION public.telemetry_delete(device integer, names text[], from_ts bigint, to_ts bigint)
+ RETURNS bigint
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog'
+AS $function$
+DECLARE
+  tenant int4 := public.telemetry_tenant();
+  removed int8;
+BEGIN
+  DELETE FROM public.telemetry t USING public.telemetry_keys k
+    WHERE t.tenant_no = tenant AND t.device_no = device AND t.ts >= from_ts AND t.ts < to_ts
+      AND k.tenant_no = t.tenant_no AND k.key_no = t.key_no AND (names IS NULL OR k.key = ANY (names));
+  GET DIAGNOSTICS removed = ROW_COUNT;
+  RETURN removed;
+END
+$function$;
+-- owner pms_store; execute: pms_app (telemetry_delete(integer,text[],bigint,bigint))
+
+CREATE OR REPLACE FUNCTION public.telemetry_ensure_month(month_start date)
+ RETURNS void
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog'
+AS $function$
+DECLARE
+  part text := 'telemetry_' || to_char(month_start, 'YYYY_MM');
+  low int8 := (extract(epoch FROM date_trunc('month', month_start)::timestamp) * 1000)::int8;
+  high int8 := (extract(epoch FROM (date_trunc('month', month_start) + interval '1 month')::timestamp) * 1000)::int8;
+BEGIN
+  IF to_regclass('public.' || part) IS NOT NULL THEN
+    RETURN;
+  END IF;
+  EXECUTE format('CREATE TABLE public.%I (LIKE public.telemetry INCLUDING ALL)', part);
+  EXECUTE format('WITH moved AS (DELETE FROM public.telemetry_other WHERE ts >= %s AND ts < %s RETURNING *)
+    INSERT INTO public.%I SELECT * FROM moved', low, high, part);
+  EXECUTE format('ALTER TABLE public.telemetry ATTACH PARTITION public.%I FOR VALUES FROM (%s) TO (%s)', part, low, high);
+END
+$function$;
+-- owner pms_store; execute: pms_jobs (telemetry_ensure_month(date))
+
+CREATE OR REPLACE FUNCTION public.telemetry_latest(devices integer[], names text[], max_keys integer)
+ RETURNS TABLE(device_no integer, key text, ts bigint, kind smallint, num double precision, big bigint, txt text)
+ LANGUAGE sql
+ STABLE SECURITY DEFINER
+ SET search_path TO 'pg_catalog'
+AS $function$
+  SELECT n.device, k.key, p.ts, p.kind, p.num, p.big, p.txt
+    FROM unnest(devices) AS n (device)
+    CROSS JOIN LATERAL (
+      SELECT d.key_no, k.key FROM public.telemetry_device_keys d JOIN public.telemetry_keys k USING (tenant_no, key_no)
+        WHERE d.tenant_no = public.telemetry_tenant() AND d.device_no = n.device AND (names IS NULL OR k.key = ANY (names))
+        ORDER BY d.key_no LIMIT max_keys) k
+    CROSS JOIN LATERAL (
+      SELECT t.ts, t.kind, t.num, t.big, t.txt FROM public.telemetry t
+        WHERE t.tenant_no = public.telemetry_tenant() AND t.device_no = n.device AND t.key_no = k.key_no
+        ORDER BY t.ts DESC LIMIT 1) p
+    ORDER BY n.device, k.key
+$function$;
+-- owner pms_store; execute: pms_app (telemetry_latest(integer[],text[],integer))
+
+CREATE OR REPLACE FUNCTION public.telemetry_load_keys(tenants integer[], devices integer[])
+ RETURNS TABLE(device_no integer, key text, key_no integer)
+ LANGUAGE sql
+ STABLE SECURITY DEFINER
+ SET search_path TO 'pg_catalog'
+AS $function$
+  SELECT d.device_no, k.key, d.key_no FROM unnest(tenants, devices) AS n (tenant, device)
+    JOIN public.telemetry_device_keys d ON d.tenant_no = n.tenant AND d.device_no = n.device
+    JOIN public.telemetry_keys k ON k.tenant_no = d.tenant_no AND k.key_no = d.key_no
+$function$;
+-- owner pms_store; execute: pms_ingest (telemetry_load_keys(integer[],integer[]))
+
+CREATE OR REPLACE FUNCTION public.telemetry_points(device integer, name text, from_ts bigint, to_ts bigint, max_rows integer, newest_first boolean)
+ RETURNS TABLE(ts bigint, kind smallint, num double precision, big bigint, txt text)
+ LANGUAGE plpgsql
+ STABLE SECURITY DEFINER
+ SET search_path TO 'pg_catalog'
+AS $function$
+DECLARE
+  tenant int4 := public.telemetry_tenant();
+  number int4 := (SELECT k.key_no FROM public.telemetry_keys k WHERE k.tenant_no = tenant AND k.key = name);
+BEGIN
+  IF newest_first THEN
+    RETURN QUERY SELECT t.ts, t.kind, t.num, t.big, t.txt FROM public.telemetry t
+      WHERE t.tenant_no = tenant AND t.device_no = device AND t.key_no = number AND t.ts >= from_ts AND t.ts < to_ts
+      ORDER BY t.ts DESC LIMIT max_rows;
+  ELSE
+    RETURN QUERY SELECT t.ts, t.kind, t.num, t.big, t.txt FROM public.telemetry t
+      WHERE t.tenant_no = tenant AND t.device_no = device AND t.key_no = number AND t.ts >= from_ts AND t.ts < to_ts
+      ORDER BY t.ts LIMIT max_rows;
+  END IF;
+END
+$function$;
+-- owner pms_store; execute: pms_app (telemetry_points(integer,text,bigint,bigint,integer,boolean))
+
+CREATE OR REPLACE FUNCTION public.telemetry_register_keys(tenants integer[], devices integer[], names text[])
+ RETURNS TABLE(device_no integer, key text, key_no integer)
+ LANGUAGE sql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog'
+AS $function$
+  INSERT INTO public.telemetry_keys (tenant_no, key)
+    SELECT DISTINCT n.tenant, n.key FROM unnest(tenants, names) AS n (tenant, key) ORDER BY n.tenant, n.key ON CONFLICT DO NOTHING;
+  INSERT INTO public.telemetry_device_keys (tenant_no, device_no, key_no)
+    SELECT n.tenant, n.device, k.key_no FROM unnest(tenants, devices, names) AS n (tenant, device, key)
+    JOIN public.telemetry_keys k ON k.tenant_no = n.tenant AND k.key = n.key
+    ORDER BY 1, 2, 3 ON CONFLICT DO NOTHING;
+  SELECT n.device, k.key, k.key_no FROM unnest(tenants, devices, names) AS n (tenant, device, key)
+    JOIN public.telemetry_keys k ON k.tenant_no = n.tenant AND k.key = n.key
+$function$;
+-- owner pms_store; execute: pms_ingest (telemetry_register_keys(integer[],integer[],text[]))
+
+CREATE OR REPLACE FUNCTION public.telemetry_tenant()
+ RETURNS integer
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog'
+AS $function$
+  SELECT nullif(current_setting('iot_pms.tenant_no', true), '')::int4
+$function$;
+-- owner pms_store; execute: pms_app (telemetry_tenant())

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+import { systemClock } from '../clock.ts'
+import type { Config } from '../config.ts'
+import type { Context } from '../context.ts'
+import { Db } from '../db/client.ts'
+import { findRunningDatabase } from '../db/embedded.ts'
+import { loadInstallation, loadRootTenant } from '../db/installation.ts'
+import { migrate } from '../db/migrate.ts'
+import { ensureDataDir, openDatabase } from '../db/open.ts'
+import type { OpenDatabase } from '../db/open.ts'
+import { StartError, exitCodes } from '../errors.ts'
+import { EventBus } from '../events.ts'
+import { createLog } from '../log.ts'
+import { createSecretKey, loadSecretKey } from '../secrets.ts'
+import { createConsoleResetLink, createConsoleSetupLink } from '../users/admin.ts'
+
+/** `iot-pms migrate` */
+export async function runMigrate(config: Config): Promise<undefined> {
+  await withDatabase(config, async (database) => {
+    await migrate(database.adminUrl, database.appUrl, createLog('info'))
+    process.stdout.write('The database is up to date.\n')
+  })
+}
+
+/** `iot-pms admin setup-link` */
+export async function runSetupLink(config: Config): Promise<undefined> {
+  await withContext(config, async (context) => {
+    const { link } = await createConsoleSetupLink(context)
+    process.stdout.write(`${link}\n`)
+  })
+}
+
+/** `iot-pms admin reset-password EMAIL` */
+export async function runResetPassword(config: Config, email: string | undefined): Promise<undefined> {
+  if (!email) throw new StartError('USAGE', exitCodes.usage, 'Whose password? An e-mail is missing.', 'iot-pms admin reset-password you@example.com')
+  await withContext(config, async (context) => {
+    const { link } = await createConsoleResetLink(context, email)
+    process.stdout.write(`${link}\n`)
+  })
+}
+
+/** The database of a running server when there is one, else started for the time of the command. */
+async function withDatabase(config: Config, work: (database: OpenDatabase) => Promise<void>): Promise<void> {
+  ensureDataDir(config.dataDir)
+  const running = config.database.url ? undefined : await findRunningDatabase(config.dataDir)
+  const database = running ? { ...running, stop: async () => {} } : await openDatabase(config, createLog('warn'))
+  try {
+    await work(database)
+  } finally {
+    await database.stop()
+  }
+}
+
+async function withContext(config: Config, work: (context: Context) => Promise<void>): Promise<void> {
+  await withDatabase(config, async (database) => {
+    const log = createLog('warn')
+    await migrate(database.adminUrl, database.appUrl, log)
+    const db = new Db(database.appUrl)
+    try {
+      const installation = await loadInstallation(db)
+      const secrets = loadSecretKey(config.secretKey, config.oldSecretKeys, config.dataDir) ?? createSecretKey(config.dataDir)
+      await work({ config, log, clock: systemClock, db, secrets, events: new EventBus(log), installId: installation.installId, rootTenant: await loadRootTenant(db) })
+    } finally {
+      await db.stop()
+    }
+  })
+}

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import { Type } from 'typebox'
+import { ProblemError } from '../errors.ts'
+import type { FieldError } from '../errors.ts'
+import { problems } from '../http/schemas.ts'
+import type { App } from '../http/server.ts'
+import { plainAddress } from '../users/security-events.ts'
+import type { Clock } from '../clock.ts'
+import type { Device } from './registry.ts'
+import type { Reject } from './rejects.ts'
+import type { IngestSink, Outcome, UplinkKind } from './uplink.ts'
+
+export type HttpIngestOptions = {
+  sink: IngestSink
+  clock: Clock
+  findByToken: (token: string) => Device | undefined
+  /** Noted for the list of refused connections. */
+  refused: (refusal: { address: string; reason: string; tokenLast4: string }) => void
+  /** A body over the limit is refused before a device's message exists; its reject log says so. */
+  tooLarge: (device: Device, address: string, topic: string) => void
+}
+
+/** [H-4] Bodies of telemetry and attributes. */
+const maxBodyBytes = 1_048_576
+/** [RE §7] More at a time answer 503. */
+const maxInFlight = 1000
+/** [M-29] How long a request waits for a commit. */
+const commitWaitMs = 10_000
+
+/** [H-2] The body is JSON text whatever the type says; curl's default type included. */
+const contentTypes = ['application/json', 'text/plain', 'application/octet-stream', 'application/x-www-form-urlencoded']
+
+const Rejected = Type.Object({ code: Type.String(), key: Type.Optional(Type.String()), ts: Type.Optional(Type.Number()), detail: Type.String() })
+const Accepted = Type.Object({ accepted: Type.Integer(), rejected: Type.Array(Rejected) })
+
+/** The HTTP device API (device API §11): `POST /api/v1/{token}/telemetry` and `/attributes`. */
+export async function registerHttpIngest(app: App, options: HttpIngestOptions): Promise<void> {
+  await app.register(async (scope) => {
+    // Own parsers in a scope of their own: everything arrives as the bytes that were sent.
+    scope.removeAllContentTypeParsers()
+    scope.addContentTypeParser('*', { parseAs: 'buffer', bodyLimit: maxBodyBytes }, (request, body, done) => {
+      const type = (request.headers['content-type'] ?? '').toLowerCase().replace(/;\s*charset="?utf-8"?\s*$/, '').trim()
+      const isEncoded = !['', 'identity'].includes(request.headers['content-encoding'] ?? '')
+      if (isEncoded || (type !== '' && !contentTypes.includes(type))) return done(new ProblemError('CONTENT_TYPE'))
+      done(null, body)
+    })
+    let inFlight = 0
+    const handle = (kind: UplinkKind) => async (request: FastifyRequest, reply: FastifyReply) => {
+      const device = findDevice(request, options)
+      if (inFlight >= maxInFlight || options.sink.isFull) throw new ProblemError('OVERLOADED', { retryAfterS: 1 })
+      inFlight++
+      try {
+        return answer(reply, await accept(request, device, kind, options))
+      } finally {
+        inFlight--
+      }
+    }
+    for (const kind of ['telemetry', 'attributes'] as const) {
+      scope.post(
+        `/api/v1/:token/${kind}`,
+        {
+          config: { public: true, beforeSetup: true },
+          bodyLimit: maxBodyBytes,
+          // The token is checked before a byte of the body is read.
+          onRequest: async (request) => void findDevice(request, options),
+          errorHandler: (error, request) => {
+            if ((error as { code?: string }).code === 'FST_ERR_CTP_BODY_TOO_LARGE') {
+              options.tooLarge(findDevice(request, options), plainAddress(request.ip), `/api/v1/…/${kind}`)
+              throw new ProblemError('BODY_TOO_LARGE', { params: { limit: maxBodyBytes }, cause: error })
+            }
+            throw error
+          },
+          schema: {
+            tags: ['device api'],
+            summary: kind === 'telemetry' ? 'A device sends telemetry' : 'A device reports client attributes',
+            params: Type.Object({ token: Type.String({ maxLength: 128 }) }),
+            security: [],
+            response: { 200: Type.Union([Type.Null(), Accepted]), ...problems(400, 401, 413, 415, 422, 429, 503) },
+          },
+        },
+        handle(kind),
+      )
+    }
+  })
+}
+
+function findDevice(request: FastifyRequest, options: HttpIngestOptions): Device {
+  const { token } = request.params as { token: string }
+  const device = options.findByToken(token)
+  if (device) return device
+  options.refused({ address: plainAddress(request.ip), reason: 'unknown access token', tokenLast4: token.slice(-4) })
+  throw new ProblemError('DEVICE_UNAUTHORIZED')
+}
+
+async function accept(request: FastifyRequest, device: Device, kind: UplinkKind, options: HttpIngestOptions): Promise<Outcome> {
+  const payload = Buffer.isBuffer(request.body) ? request.body : Buffer.alloc(0)
+  const source = { transport: 'http' as const, topic: `/api/v1/…/${kind}`, address: plainAddress(request.ip) }
+  return new Promise<Outcome>((resolve, reject) => {
+    // The data may still be stored later: repeats are safe, a point is identified by device, key and ts.
+    const cancel = options.clock.after(commitWaitMs, () => reject(new ProblemError('STORE_UNAVAILABLE', { retryAfterS: 5 })))
+    options.sink.accept({ device, kind, payload, source, receivedAt: options.clock.now() }, (outcome) => {
+      cancel()
+      resolve(outcome)
+    })
+  })
+}
+
+function answer(reply: FastifyReply, outcome: Outcome): unknown {
+  switch (outcome.status) {
+    case 'stored':
+      reply.code(200)
+      if (outcome.rejects.length > 0) return reply.send({ accepted: outcome.accepted, rejected: outcome.rejects })
+      return reply.header('content-length', '0').send()
+    case 'refused':
+      throw refusedError(outcome.reject)
+    case 'rejected':
+      // One reason for all of it is told by its own code, several by the common one.
+      throw new ProblemError('POINTS_REJECTED', { errors: outcome.rejects.slice(0, 100).map(toFieldError) })
+    case 'unavailable':
+      throw new ProblemError('STORE_UNAVAILABLE', { retryAfterS: 5 })
+  }
+}
+
+function refusedError(reject: Reject): ProblemError {
+  const errors = [toFieldError(reject)]
+  switch (reject.code) {
+    case 'TOO_MANY_POINTS':
+      return new ProblemError('TOO_MANY_POINTS', { params: { limit: 10_000 }, errors })
+    case 'SHAPE_INVALID':
+      return new ProblemError('SHAPE_INVALID', { errors })
+    default:
+      return new ProblemError('PAYLOAD_MALFORMED', { errors })
+  }
+}
+
+function toFieldError(reject: Reject): FieldError {
+  const pointer = reject.key === undefined ? '' : `/${reject.key.replaceAll('~', '~0').replaceAll('/', '~1')}`
+  return { pointer, code: reject.code, detail: reject.detail }
+}

@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+import { sql } from 'drizzle-orm'
+import { Type } from 'typebox'
+import type { Static } from 'typebox'
+import type { Context } from '../context.ts'
+import type { Actor } from '../http/actor.ts'
+import type { Permission } from '../http/permissions.ts'
+import { Id } from '../http/schemas.ts'
+import type { Stored } from '../ingest/pipeline.ts'
+import type { IngestCounters } from '../ingest/counters.ts'
+import { countDevices } from '../system/overview.ts'
+import type { TelemetryStore } from '../telemetry/store.ts'
+import { toJsonValue } from '../telemetry/values.ts'
+import type { Subscription } from './subscription.ts'
+
+const DeviceIds = Type.Array(Id, { minItems: 1, maxItems: 500 })
+const closed = { additionalProperties: false } as const
+
+/** What a client may subscribe to, with what permission and which parameters. */
+export const topicParams = {
+  telemetry: Type.Object(
+    { deviceIds: DeviceIds, keys: Type.Optional(Type.Array(Type.String({ maxLength: 255 }), { maxItems: 200 })), maxHz: Type.Optional(Type.Number({ minimum: 0.1, maximum: 10 })) },
+    closed,
+  ),
+  devices: Type.Object({ ids: DeviceIds }, closed),
+  deviceLog: Type.Object({ id: Id }, closed),
+  system: Type.Object({}, closed),
+  overview: Type.Object({}, closed),
+}
+export type Topic = keyof typeof topicParams
+export type TopicParams = { [T in Topic]: Static<(typeof topicParams)[T]> }
+
+export const topicPermissions: Record<Topic, Permission> = {
+  telemetry: 'telemetry.read',
+  devices: 'device.read',
+  deviceLog: 'device.read',
+  system: 'system.read',
+  overview: 'device.read',
+}
+
+const overviewMs = 2000
+/** Uplinks of one device are shown at most this often in its log. */
+const uplinkShownMs = 250
+
+/** Brings what happens to the subscriptions that asked for it; a device nobody watches costs one look-up. */
+export class Topics {
+  readonly #context: Context
+  readonly #store: TelemetryStore
+  readonly #counters: IngestCounters
+  readonly #telemetry = new Map<string, Set<Subscription>>()
+  readonly #devices = new Map<string, Set<Subscription>>()
+  readonly #logs = new Map<string, Set<Subscription>>()
+  readonly #system = new Set<Subscription>()
+  readonly #overview = new Set<Subscription>()
+  readonly #uplinkShownAt = new Map<string, number>()
+  #stops: (() => void)[] = []
+  #timer: NodeJS.Timeout | undefined
+
+  constructor(context: Context, parts: { store: TelemetryStore; counters: IngestCounters }) {
+    this.#context = context
+    this.#store = parts.store
+    this.#counters = parts.counters
+  }
+
+  start(): void {
+    const { events } = this.#context
+    this.#stops = [
+      events.on('device.state', ({ deviceId, state, lastActivityAt }) => {
+        const item = { id: deviceId, state, lastActivityAt: lastActivityAt ? new Date(lastActivityAt).toISOString() : null }
+        for (const subscription of this.#devices.get(deviceId) ?? []) subscription.push(item, `${deviceId} state`)
+      }),
+      events.on('device.log', ({ deviceId, entry }) => this.#toLog(deviceId, { type: 'log', entry })),
+      events.on('device.reject', ({ deviceId, entry }) => this.#toLog(deviceId, { type: 'reject', entry }, String(entry['id']))),
+      events.on('connection.refused', (refused) => {
+        for (const subscription of this.#system) subscription.push({ type: 'refused', ...refused, at: new Date(refused.at).toISOString() })
+      }),
+    ]
+    this.#timer = setInterval(() => void this.#sendOverviews(), overviewMs).unref()
+  }
+
+  stop(): void {
+    clearInterval(this.#timer)
+    for (const stop of this.#stops) stop()
+  }
+
+  /** After the commit of a message. */
+  publish(stored: Stored): void {
+    if (stored.kind !== 'telemetry' || stored.points.length === 0) return
+    const { device, points } = stored
+    for (const subscription of this.#telemetry.get(device.id) ?? []) {
+      for (const point of points) {
+        if (subscription.wants(point.key)) subscription.push([device.id, point.key, point.ts, toJsonValue(point), point.kind], `${device.id} ${point.key}`)
+      }
+    }
+    const newest = points.at(-1)!
+    for (const subscription of this.#devices.get(device.id) ?? []) {
+      const primary = { key: newest.key, ts: newest.ts, value: toJsonValue(newest), kind: newest.kind }
+      subscription.push({ id: device.id, state: 'online', lastActivityAt: new Date(stored.receivedAt).toISOString(), points: points.map((one) => ({ key: one.key, ts: one.ts, value: toJsonValue(one), kind: one.kind })), primary }, `${device.id} points`)
+    }
+    this.#publishUplink(stored)
+  }
+
+  /**
+   * Adds a subscription to its topic.
+   * @returns false when a device is unknown or foreign: both alike
+   */
+  async add(subscription: Subscription, actor: Actor): Promise<boolean> {
+    const { topic, params } = subscription
+    const ids = topic === 'telemetry' ? params.deviceIds : topic === 'devices' ? params.ids : topic === 'deviceLog' ? [params.id] : []
+    if (ids.length > 0 && !(await this.#areKnown(actor, ids))) return false
+    for (const set of this.#setsOf(subscription)) set.add(subscription)
+    if (topic === 'telemetry') await this.#sendLatest(subscription, actor, params)
+    if (topic === 'overview') await this.#sendOverview(subscription, actor)
+    return true
+  }
+
+  remove(subscription: Subscription): void {
+    for (const set of this.#setsOf(subscription)) set.delete(subscription)
+    for (const index of [this.#telemetry, this.#devices, this.#logs]) for (const [id, set] of index) if (set.size === 0) index.delete(id)
+  }
+
+  #setsOf(subscription: Subscription): Set<Subscription>[] {
+    switch (subscription.topic) {
+      case 'telemetry':
+        return subscription.params.deviceIds.map((id) => entry(this.#telemetry, id))
+      case 'devices':
+        return subscription.params.ids.map((id) => entry(this.#devices, id))
+      case 'deviceLog':
+        return [entry(this.#logs, subscription.params.id)]
+      case 'system':
+        return [this.#system]
+      case 'overview':
+        return [this.#overview]
+    }
+  }
+
+  async #areKnown(actor: Actor, ids: readonly string[]): Promise<boolean> {
+    const unique = [...new Set(ids)]
+    const rows = await this.#context.db.withTenant(actor.scope, (tx) =>
+      tx.execute(sql`select id from devices where id = any(${sql.param(unique)}::uuid[]) and deleted_at is null`),
+    )
+    return rows.length === unique.length
+  }
+
+  async #sendLatest(subscription: Subscription, actor: Actor, params: TopicParams['telemetry']): Promise<void> {
+    const latest = await this.#store.latest(actor.scope, params.deviceIds, params.keys ? { keys: params.keys } : {})
+    for (const [id, points] of latest) {
+      for (const point of points) subscription.push([id, point.key, point.ts, toJsonValue(point), point.kind], `${id} ${point.key}`)
+    }
+  }
+
+  #toLog(deviceId: string, item: Record<string, unknown>, series?: string): void {
+    for (const subscription of this.#logs.get(deviceId) ?? []) subscription.push(item, series)
+  }
+
+  #publishUplink(stored: Stored): void {
+    const { device, points, receivedAt } = stored
+    if (!this.#logs.has(device.id)) {
+      this.#uplinkShownAt.delete(device.id)
+      return
+    }
+    const shownAt = this.#uplinkShownAt.get(device.id) ?? 0
+    if (receivedAt - shownAt < uplinkShownMs) return
+    this.#uplinkShownAt.set(device.id, receivedAt)
+    const point = points[0]!
+    this.#toLog(device.id, { type: 'uplink', at: new Date(receivedAt).toISOString(), key: point.key, value: toJsonValue(point), points: points.length })
+  }
+
+  async #sendOverviews(): Promise<void> {
+    for (const subscription of this.#overview) {
+      await this.#sendOverview(subscription, subscription.actor).catch((error: unknown) => this.#context.log.warn({ err: error }, 'no live overview'))
+    }
+  }
+
+  async #sendOverview(subscription: Subscription, actor: Actor): Promise<void> {
+    const devices = await this.#context.db.withTenant(actor.scope, countDevices)
+    const rates = this.#counters.perMinute(actor.scope)
+    subscription.push({ devices, messagesPerMinute: rates.messages, pointsPerMinute: rates.points, rejectsPerMinute: rates.rejects }, 'overview')
+  }
+}
+
+function entry(index: Map<string, Set<Subscription>>, id: string): Set<Subscription> {
+  const set = index.get(id) ?? new Set()
+  index.set(id, set)
+  return set
+}

@@ -1,0 +1,52 @@
+#!/usr/bin/env node
+// SPDX-License-Identifier: AGPL-3.0-only
+import { parseArgs } from 'node:util'
+import { readConfig } from './config.ts'
+import { StartError, exitCodes } from './errors.ts'
+import { version } from './version.ts'
+
+const usage = `IoT PMS ${version}
+
+iot-pms start [--demo]                    run the server; --demo loads living example data
+iot-pms migrate                           bring the database to this version and end
+iot-pms admin setup-link                  a new link for the first administrator
+iot-pms admin reset-password EMAIL        a link that sets a new password
+iot-pms device simulate [options]         send example data over real MQTT; --help lists the options
+iot-pms version                           print the version
+
+All settings come from the environment: docs/reference/config.md
+`
+
+/** The commands by their words; each is imported only when it is called, so that a start stays quick. */
+const commands: Record<string, (args: string[]) => Promise<number | undefined>> = {
+  start: async (args) => (await import('./cli/start.ts')).runStart(args),
+  migrate: async () => (await import('./cli/admin.ts')).runMigrate(readConfig()),
+  'admin setup-link': async () => (await import('./cli/admin.ts')).runSetupLink(readConfig()),
+  'admin reset-password': async (args) => (await import('./cli/admin.ts')).runResetPassword(readConfig(), args[0]),
+  version: async () => print(`${version}\n`),
+  help: async () => print(usage),
+}
+
+function print(text: string): undefined {
+  process.stdout.write(text)
+}
+
+async function run(args: string[]): Promise<number | undefined> {
+  const { positionals } = parseArgs({ args, allowPositionals: true, strict: false })
+  const name = [positionals.slice(0, 2).join(' '), positionals[0] ?? 'help'].find((one) => commands[one])
+  if (!name) throw new StartError('USAGE', exitCodes.usage, `There is no command "${positionals.join(' ')}".`, 'See: iot-pms help')
+  const words = name.split(' ')
+  return commands[name]!(args.filter((arg, index) => index >= words.length || arg !== words[index]))
+}
+
+/** The last line of standard error is one JSON object for scripts [RE-70]; the sentence before it is for people. */
+function fail(error: unknown): never {
+  const known = error instanceof StartError ? error : new StartError('INTERNAL', exitCodes.internal, error instanceof Error ? (error.stack ?? error.message) : String(error), 'This is a bug: please report it with the lines above.')
+  process.stderr.write(`\n${known.message}\n→ ${known.hint}\n`)
+  process.stderr.write(`${JSON.stringify({ code: known.code, message: known.message, hint: known.hint })}\n`)
+  process.exit(known.exitCode)
+}
+
+run(process.argv.slice(2)).then((code) => {
+  if (code !== undefined) process.exitCode = code
+}, fail)

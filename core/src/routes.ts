@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+import type { Registry } from 'prom-client'
+import type { Context } from './context.ts'
+import { registerDeviceRoutes } from './devices/routes.ts'
+import type { Devices } from './devices/devices.ts'
+import type { Authenticate } from './http/actor.ts'
+import type { App } from './http/server.ts'
+import type { IngestCounters } from './ingest/counters.ts'
+import type { Ingest } from './ingest/start-ingest.ts'
+import { registerSystemRoutes } from './system/routes.ts'
+import type { Health } from './system/routes.ts'
+import type { TelemetryStore } from './telemetry/store.ts'
+import { registerCompatLogin } from './users/compat.ts'
+import type { People } from './users/people.ts'
+import { registerUserRoutes } from './users/routes.ts'
+import type { Setup } from './users/setup.ts'
+
+export type RouteParts = {
+  store: TelemetryStore
+  counters: IngestCounters
+  ingest: Ingest
+  people: People
+  setup: Setup
+  devices: Devices
+  authenticate: Authenticate
+  metrics: Registry
+  health: Health
+  ports: () => { http: number | undefined; mqtt: number | undefined }
+}
+
+/** Every route of the REST API; openapi.json is what comes out of it. */
+export async function registerRoutes(app: App, context: Context, parts: RouteParts): Promise<void> {
+  const { store, counters, ingest, people, setup, devices, authenticate, metrics, health, ports } = parts
+  registerSystemRoutes(app, context, { store, counters, refused: ingest.refused, metrics, authenticate, health, ports })
+  registerUserRoutes(app, people, setup)
+  registerCompatLogin(app, people)
+  registerDeviceRoutes(app, context, { devices, store, sessions: ingest.sessions, rejects: ingest.rejects })
+}

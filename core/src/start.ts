@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+import { spawn } from 'node:child_process'
+import { join } from 'node:path'
+import { Registry, collectDefaultMetrics } from 'prom-client'
+import { systemClock } from './clock.ts'
+import type { Config } from './config.ts'
+import type { Context } from './context.ts'
+import { Db } from './db/client.ts'
+import { listTenants, loadInstallation, loadRootTenant, saveSecretKeyId } from './db/installation.ts'
+import { migrate } from './db/migrate.ts'
+import { checkDatabase, ensureDataDir, openDatabase } from './db/open.ts'
+import { Devices } from './devices/devices.ts'
+import { StartError, exitCodes } from './errors.ts'
+import { EventBus } from './events.ts'
+import { createAuthenticate } from './http/authenticate.ts'
+import { compatProblem } from './http/compat.ts'
+import { isBuildStale, registerPages } from './http/pages.ts'
+import { createServer } from './http/server.ts'
+import type { App } from './http/server.ts'
+import { IngestCounters } from './ingest/counters.ts'
+import { registerHttpIngest } from './ingest/http.ts'
+import { createIngest } from './ingest/start-ingest.ts'
+import type { Ingest } from './ingest/start-ingest.ts'
+import { LiveStream } from './live/stream.ts'
+import { Topics } from './live/topics.ts'
+import { createLog } from './log.ts'
+import type { Log } from './log.ts'
+import { registerRoutes } from './routes.ts'
+import { createSecretKey, loadSecretKey } from './secrets.ts'
+import type { Secrets } from './secrets.ts'
+import { lockInstance } from './system/instance-lock.ts'
+import { Load } from './system/load.ts'
+import type { Health } from './system/routes.ts'
+import { TableStore } from './telemetry/table-store.ts'
+import { createPeople } from './users/people.ts'
+import { ensureSetup } from './users/setup.ts'
+import { rootDir, version } from './version.ts'
+
+/** A running server. */
+export type Platform = {
+  context: Context
+  app: App
+  ingest: Ingest
+  /** Ports in use; undefined when not opened. */
+  ports: { http: number | undefined; mqtt: number | undefined }
+  /** One-time link while there is no administrator. */
+  setupLink: string | undefined
+  /** Drains and stops; safe to call twice. Everything accepted is committed and answered first. */
+  stop(): Promise<void>
+}
+
+/** Time for each part of the stop; together they stay below the promised 10 s. */
+const drainMs = 5000
+const upkeepMs = 3_600_000
+const hookWarningMs = 60_000
+
+/**
+ * Starts everything: config → data folder → database → migrate → ingest → http.
+ *
+ * @throws {StartError} with a sentence that says what to do; what was started by then is stopped again
+ */
+export async function startPlatform(config: Config, log: Log = createLog(config.logLevel)): Promise<Platform> {
+  const stops: (() => Promise<void> | void)[] = []
+  let stopping: Promise<void> | undefined
+  const stop = () => (stopping ??= runBackwards(stops, log))
+  try {
+    return await start(config, log, stops, stop)
+  } catch (error) {
+    await stop()
+    throw error
+  }
+}
+
+async function start(config: Config, log: Log, stops: (() => Promise<void> | void)[], stop: () => Promise<void>): Promise<Platform> {
+  ensureDataDir(config.dataDir)
+  const unlock = await lockInstance(config.dataDir)
+  stops.push(unlock)
+  const database = await openDatabase(config, log)
+  stops.push(() => database.stop())
+  if (config.database.url && !config.database.migrateUrl) await checkDatabase(database.appUrl, config, log)
+  await migrate(database.adminUrl, database.appUrl, log)
+  await checkDatabase(database.appUrl, config, log)
+
+  const db = new Db(database.appUrl)
+  stops.push(() => db.stop())
+  const installation = await loadInstallation(db)
+  const secrets = await prepareSecrets(config, db, installation.secretKeyId)
+  const context: Context = { config, log, clock: systemClock, db, secrets, events: new EventBus(log), installId: installation.installId, rootTenant: await loadRootTenant(db) }
+
+  const metrics = new Registry()
+  collectDefaultMetrics({ register: metrics, prefix: 'iot_pms_' })
+  stops.push(() => metrics.clear())
+  const load = new Load()
+  load.start()
+  stops.push(() => load.stop())
+  const store = new TableStore(context)
+  await store.start()
+  stops.push(() => store.stop())
+  const counters = new IngestCounters(context, metrics)
+  counters.start()
+  stops.push(() => counters.stop())
+  const topics = new Topics(context, { store, counters })
+  topics.start()
+  stops.push(() => topics.stop())
+
+  let isDraining = false
+  const ingest = createIngest(context, { store, counters, topics, load, metrics, isDraining: () => isDraining })
+  const people = createPeople(context, { version })
+  const setup = await ensureSetup(people)
+  const authenticate = createAuthenticate(people)
+  const basePath = config.publicUrl?.pathname ?? '/'
+  const app = await createServer({
+    log,
+    version,
+    trustedProxies: config.trustedProxies,
+    authenticate,
+    isSetUp: () => setup.isSetUp(),
+    isHttps: config.publicUrl?.protocol === 'https:',
+    requireHttps: config.requireHttps,
+    testHooks: config.testHooks,
+    compatProblem,
+    basePath,
+  })
+  const stream = new LiveStream(context, topics)
+  const devices = new Devices(context, ingest.registry, store)
+  const ports: Platform['ports'] = { http: undefined, mqtt: undefined }
+  const health: Health = {
+    isAlive: () => load.isAlive,
+    hasBeenReady: false,
+    checks: async () => [
+      { name: 'database', ok: await db.isReachable(), detail: 'answers within a second' },
+      { name: 'listeners', ok: ports.http !== undefined || config.http.port === 'off', detail: 'ports are open' },
+      { name: 'draining', ok: !isDraining, detail: 'not stopping' },
+    ],
+  }
+  await registerRoutes(app, context, { store, counters, ingest, people, setup, devices, authenticate, metrics, health, ports: () => ports })
+  await registerHttpIngest(app, {
+    sink: ingest.pipeline,
+    clock: context.clock,
+    findByToken: (token) => ingest.registry.findByToken(token),
+    refused: ({ address, reason, tokenLast4 }) => ingest.refused.add({ address, reason, last4: tokenLast4 }),
+    tooLarge: (device, address, topic) => {
+      const reject = { code: 'PACKET_TOO_LARGE', detail: 'the body is larger than 1,048,576 bytes' } as const
+      ingest.rejects.record({ device, source: { transport: 'http', topic, address }, reject, payload: Buffer.alloc(0) })
+    },
+  })
+  stream.registerRoutes(app)
+  const pages = registerPages(app, join(rootDir, 'core/dashboard/dist'), basePath)
+
+  await ingest.start().catch(explainListenError('IOT_PMS_MQTT_PORT', config.mqtt.port))
+  ports.mqtt = ingest.endpoint?.port
+  if (config.http.port !== 'off') {
+    await app.listen({ port: config.http.port, ...(config.http.host ? { host: config.http.host } : { host: '::' }) }).catch(explainListenError('IOT_PMS_HTTP_PORT', config.http.port))
+    const address = app.server.address()
+    ports.http = typeof address === 'object' && address ? address.port : undefined
+    stream.start(app.server, `${basePath}api/v1/stream`)
+  }
+  stops.push(async () => {
+    isDraining = true
+    log.info('stopping: everything accepted is committed and answered first')
+    stream.stop()
+    await Promise.all([app.close(), ingest.stop(drainMs)])
+  })
+  startUpkeep(context, ingest, devices, stops)
+  warnAboutHooks(config, log, stops)
+  buildDashboard(config, log, pages.reload)
+  health.hasBeenReady = true
+  log.info({ version, ...ports }, 'ready')
+  return { context, app, ingest, ports, setupLink: setup.link, stop }
+}
+
+/** [SC-2] The key of the settings or the data folder; made at the first start, never silently replaced. */
+async function prepareSecrets(config: Config, db: Db, knownKeyId: string | null): Promise<Secrets> {
+  const loaded = loadSecretKey(config.secretKey, config.oldSecretKeys, config.dataDir)
+  if (!loaded && knownKeyId) {
+    throw new StartError('SECRET_KEY_MISSING', exitCodes.config, 'The secret key of this installation is missing, but the database holds values sealed with it.', `Put the key back into ${config.dataDir}/secret.key or into IOT_PMS_SECRET_KEY.`)
+  }
+  const secrets = loaded ?? createSecretKey(config.dataDir)
+  const isKnown = knownKeyId === null || secrets.keyId === knownKeyId || secrets.has(knownKeyId)
+  if (!isKnown) {
+    throw new StartError('SECRET_KEY_MISMATCH', exitCodes.config, 'The secret key is not the one this database was sealed with.', 'Use the key of this installation; to change it, name the old one in IOT_PMS_SECRET_KEY_OLD.')
+  }
+  if (secrets.keyId !== knownKeyId) await saveSecretKeyId(db, secrets.keyId)
+  return secrets
+}
+
+function explainListenError(setting: string, port: number | 'off'): (error: NodeJS.ErrnoException) => never {
+  return (error) => {
+    if (error.code === 'EADDRINUSE') {
+      throw new StartError('PORT_BUSY', exitCodes.unavailable, `Port ${port} is in use by another program.`, `Stop that program, or set ${setting} to another port.`, error)
+    }
+    if (error.code === 'EACCES') {
+      throw new StartError('PORT_FORBIDDEN', exitCodes.config, `This user may not open port ${port}.`, `Ports below 1024 need rights: set ${setting} to a higher one, or allow it (setcap cap_net_bind_service).`, error)
+    }
+    throw error
+  }
+}
+
+/** Once an hour: what the bin, the logs and the reject log no longer keep. */
+function startUpkeep(context: Context, ingest: Ingest, devices: Devices, stops: (() => void)[]): void {
+  const work = async () => {
+    for (const tenant of await listTenants(context.db)) {
+      await devices.purgeExpired(tenant)
+      await ingest.rejects.removeOld(tenant)
+      await ingest.log.removeOld(tenant)
+    }
+  }
+  const timer = setInterval(() => work().catch((error: unknown) => context.log.error({ err: error }, 'the hourly upkeep failed')), upkeepMs).unref()
+  stops.push(() => clearInterval(timer))
+}
+
+function warnAboutHooks(config: Config, log: Log, stops: (() => void)[]): void {
+  if (config.testHooks.size === 0) return
+  const warn = () => log.warn({ hooks: [...config.testHooks] }, 'test hooks are on: this server may lose data on purpose')
+  warn()
+  const timer = setInterval(warn, hookWarningMs).unref()
+  stops.push(() => clearInterval(timer))
+}
+
+/** From a checkout the dashboard is built when it is missing or stale, in a process of its own; API and ingest are up meanwhile. */
+function buildDashboard(config: Config, log: Log, done: () => void): void {
+  const folder = join(rootDir, 'core/dashboard')
+  if (config.http.port === 'off' || !config.buildsDashboard || !isBuildStale(folder)) return
+  log.info('building the dashboard')
+  const child = spawn(process.execPath, [join(folder, 'build.ts')], { cwd: folder, stdio: ['ignore', 'ignore', 'pipe'] })
+  let errors = ''
+  child.stderr.on('data', (chunk: Buffer) => (errors += chunk))
+  child.once('error', (error) => log.error({ err: error }, 'the dashboard could not be built'))
+  child.once('close', (code) => {
+    if (code === 0) log.info('the dashboard is built')
+    else log.error({ code, output: errors.slice(-2000) }, 'the dashboard could not be built')
+    done()
+  })
+  // A build must not outlive the server.
+  process.once('exit', () => child.kill())
+}
+
+async function runBackwards(stops: (() => Promise<void> | void)[], log: Log): Promise<void> {
+  for (const stop of stops.splice(0).reverse()) {
+    try {
+      await stop()
+    } catch (error) {
+      log.error({ err: error }, 'a part did not stop cleanly')
+    }
+  }
+}
