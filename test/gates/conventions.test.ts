@@ -12,6 +12,8 @@ describe('the conventions', () => {
     'const a = <T extends any>() => 1',
     'let a: string | any',
     'let a: any[]',
+    'let a: any = 1',
+    'type A = any',
   ])('refuse %s', (text) => {
     expect(found(text)).toEqual([expect.stringContaining('any')])
   })

@@ -8,7 +8,7 @@ const maxLines = 600
 
 /** Node strips types, it does not compile. The compiler refuses these too (erasableSyntaxOnly), but for any. */
 const bans: readonly { pattern: RegExp; message: string }[] = [
-  { pattern: /(?:[:<,|&(=]|\bas|\bextends)\s*any\b(?!\s*[(.=:?])/, message: 'uses any: take unknown and narrow it' },
+  { pattern: /(?:[:<,|&(=]|\bas|\bextends)\s*any\b(?!\s*[(.:?])/, message: 'uses any: take unknown and narrow it' },
   { pattern: /^\s*(?:export\s+)?(?:declare\s+)?(?:const\s+)?enum\s+\w/m, message: 'uses enum: take an "as const" object or a union' },
   { pattern: /^\s*(?:export\s+)?(?:declare\s+)?namespace\s+\w/m, message: 'uses namespace: take a module' },
 ]
