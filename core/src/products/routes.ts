@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+import { Type } from 'typebox'
+import type { Context } from '../context.ts'
+import { actorOf } from '../http/actor.ts'
+import { parseIfMatch } from '../http/if-match.ts'
+import { IdParams, NoContent, Page, pageQuery, problems } from '../http/schemas.ts'
+import type { App } from '../http/server.ts'
+import type { DeviceRegistry } from '../ingest/device-registry.ts'
+import { createProduct, deleteProduct, getProduct, listProducts, updateProduct } from './products.ts'
+import { Product, ProductCreate, ProductPatch } from './schemas.ts'
+
+const tags = ['products']
+const EmptyQuery = Type.Object({}, { additionalProperties: false })
+const ListQuery = Type.Object(pageQuery, { additionalProperties: false })
+
+/** Products: what devices of one kind have in common. */
+export function registerProductRoutes(app: App, context: Context, { registry }: { registry: DeviceRegistry }): void {
+  app.get(
+    '/api/v1/products',
+    {
+      config: { permission: 'product.read' },
+      schema: {
+        tags,
+        summary: 'List products by name',
+        querystring: ListQuery,
+        response: { 200: Page(Product), ...problems(400, 401, 403) },
+      },
+    },
+    (request) => listProducts(context, actorOf(request).scope, request.query.limit ?? 50, request.query.cursor),
+  )
+  app.post(
+    '/api/v1/products',
+    {
+      config: { permission: 'product.write' },
+      schema: {
+        tags,
+        summary: 'Create a product',
+        querystring: EmptyQuery,
+        body: ProductCreate,
+        response: { 201: Product, ...problems(400, 401, 403, 409, 422) },
+      },
+    },
+    async (request, reply) => {
+      const { product, version } = await createProduct(context, actorOf(request).scope, request.body)
+      return reply.code(201).header('etag', `"${version}"`).send(product)
+    },
+  )
+  app.get(
+    '/api/v1/products/:id',
+    {
+      config: { permission: 'product.read' },
+      schema: {
+        tags,
+        summary: 'Read a product',
+        params: IdParams,
+        querystring: EmptyQuery,
+        response: { 200: Product, ...problems(400, 401, 403, 404) },
+      },
+    },
+    async (request, reply) => {
+      const { product, version } = await getProduct(context, actorOf(request).scope, request.params.id)
+      return reply.header('etag', `"${version}"`).send(product)
+    },
+  )
+  app.patch(
+    '/api/v1/products/:id',
+    {
+      config: { permission: 'product.write' },
+      schema: {
+        tags,
+        summary: 'Edit a product',
+        params: IdParams,
+        querystring: EmptyQuery,
+        body: ProductPatch,
+        response: { 200: Product, ...problems(400, 401, 403, 404, 409, 412, 422) },
+      },
+    },
+    async (request, reply) => {
+      const { product, version } = await updateProduct(
+        { context, registry },
+        actorOf(request).scope,
+        request.params.id,
+        request.body,
+        parseIfMatch(request.headers['if-match']),
+      )
+      return reply.header('etag', `"${version}"`).send(product)
+    },
+  )
+  app.delete(
+    '/api/v1/products/:id',
+    {
+      config: { permission: 'product.write' },
+      schema: {
+        tags,
+        summary: 'Delete a product without devices',
+        params: IdParams,
+        querystring: EmptyQuery,
+        response: { 204: NoContent, ...problems(400, 401, 403, 404, 409, 412) },
+      },
+    },
+    async (request, reply) => {
+      await deleteProduct(context, actorOf(request).scope, request.params.id, parseIfMatch(request.headers['if-match']))
+      return reply.code(204).send(null)
+    },
+  )
+}
