@@ -4,6 +4,7 @@ import type { Context } from './context.ts'
 import { registerDeviceRoutes } from './devices/routes.ts'
 import type { Devices } from './devices/devices.ts'
 import type { Authenticate } from './http/actor.ts'
+import { registerCompatScope } from './http/compat.ts'
 import type { App } from './http/server.ts'
 import type { IngestCounters } from './ingest/counters.ts'
 import type { Ingest } from './ingest/start-ingest.ts'
@@ -33,6 +34,8 @@ export async function registerRoutes(app: App, context: Context, parts: RoutePar
   const { store, counters, ingest, people, setup, devices, authenticate, metrics, health, ports } = parts
   registerSystemRoutes(app, context, { store, counters, refused: ingest.refused, metrics, authenticate, health, ports })
   registerUserRoutes(app, people, setup)
-  registerCompatLogin(app, people)
+  await registerCompatScope(app, (scope) => {
+    registerCompatLogin(scope, people)
+  })
   registerDeviceRoutes(app, context, { devices, store, sessions: ingest.sessions, rejects: ingest.rejects })
 }

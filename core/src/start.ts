@@ -15,8 +15,8 @@ import { EventBus } from './events.ts'
 import { createAuthenticate } from './http/authenticate.ts'
 import { compatProblem } from './http/compat.ts'
 import { isBuildStale, registerPages } from './http/pages.ts'
-import { createServer } from './http/server.ts'
-import type { App } from './http/server.ts'
+import { createServer, listRoutes } from './http/server.ts'
+import type { App, RouteGuard } from './http/server.ts'
 import { IngestCounters } from './ingest/counters.ts'
 import { registerHttpIngest } from './ingest/http.ts'
 import { createIngest } from './ingest/start-ingest.ts'
@@ -40,6 +40,8 @@ import { rootDir, version } from './version.ts'
 export type Platform = {
   context: Context
   app: App
+  /** Every route with its guard, for tests that sweep over all of them. */
+  routes: readonly RouteGuard[]
   ingest: Ingest
   /** Ports in use; undefined when not opened. */
   ports: { http: number | undefined; mqtt: number | undefined }
@@ -166,7 +168,7 @@ async function start(config: Config, log: Log, stops: (() => Promise<void> | voi
   buildDashboard(config, log, pages.reload)
   health.hasBeenReady = true
   log.info({ version, ...ports }, 'ready')
-  return { context, app, ingest, ports, setupLink: setup.link, stop }
+  return { context, app, routes: listRoutes(app), ingest, ports, setupLink: setup.link, stop }
 }
 
 /** [SC-2] The key of the settings or the data folder; made at the first start, never silently replaced. */

@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import postgres from 'postgres'
-import { inject, onTestFinished } from 'vitest'
+import { inject } from 'vitest'
 import { systemClock } from './clock.ts'
 import { readConfig } from './config.ts'
 import type { Config } from './config.ts'
@@ -13,6 +13,8 @@ import { loadInstallation, loadRootTenant } from './db/installation.ts'
 import { EventBus } from './events.ts'
 import { createLog } from './log.ts'
 import { Secrets } from './secrets.ts'
+import { startPlatform } from './start.ts'
+import type { Platform } from './start.ts'
 import { templateName } from './testing-database.ts'
 
 /** A migrated database of its own on the run's real PostgreSQL. */
@@ -67,9 +69,66 @@ export async function createTestContext(change: Partial<Config> = {}): Promise<T
   }
 }
 
-/** The same, closed when the calling test ends. */
-export async function useTestContext(change: Partial<Config> = {}): Promise<TestContext> {
-  const context = await createTestContext(change)
-  onTestFinished(() => context.close())
-  return context
+export type TestAnswer = { status: number; headers: Headers; text: string; json: <T = Record<string, unknown>>() => T }
+type CallOptions = { body?: unknown; token?: string | null; headers?: Record<string, string> }
+
+/** A whole server on free ports, with an administrator who is signed in. Close it in `afterAll`. */
+export type TestPlatform = Platform & {
+  url: string
+  token: string
+  /** Calls the REST API over HTTP; as the administrator unless `token` says otherwise (null: nobody). */
+  call(method: string, path: string, options?: CallOptions): Promise<TestAnswer>
+  /** Creates a device by the API; the name is made up when none is given. */
+  createDevice(wanted?: Record<string, unknown>): Promise<{ id: string; name: string; token: string }>
+  /** Creates a user with this role and signs in. */
+  login(role: 'viewer' | 'operator' | 'admin'): Promise<string>
+  close(): Promise<void>
+}
+
+export const testAdmin = { email: 'admin@example.com', password: 'correct-horse-9-battery' }
+
+export async function startTestPlatform(change: Partial<Config> = {}): Promise<TestPlatform> {
+  const database = await createTestDatabase()
+  const dataDir = mkdtempSync(join('/tmp', 'iot-pms-data-'))
+  const environment = { IOT_PMS_DATA_DIR: dataDir, IOT_PMS_HTTP_PORT: '0', IOT_PMS_HTTP_HOST: '127.0.0.1', IOT_PMS_MQTT_PORT: '0', IOT_PMS_BUILD_DASHBOARD: '0', DATABASE_URL: database.url, IOT_PMS_MIGRATE_URL: database.adminUrl }
+  const config: Config = { ...readConfig(environment), admin: testAdmin, ...change }
+  const platform = await startPlatform(config, createLog('error'))
+  const url = `http://127.0.0.1:${platform.ports.http}`
+  const call = async (method: string, path: string, options: CallOptions = {}): Promise<TestAnswer> => {
+    const bearer = options.token === undefined ? token : options.token
+    const isText = typeof options.body === 'string' || Buffer.isBuffer(options.body)
+    const response = await fetch(url + path, {
+      method,
+      headers: { ...(bearer ? { authorization: `Bearer ${bearer}` } : {}), ...(options.body === undefined ? {} : { 'content-type': 'application/json' }), ...options.headers },
+      ...(options.body === undefined ? {} : { body: isText ? (options.body as string) : JSON.stringify(options.body) }),
+    })
+    const text = await response.text()
+    return { status: response.status, headers: response.headers, text, json: () => JSON.parse(text) }
+  }
+  const login = async (email: string, password: string) => (await call('POST', '/api/v1/auth/login', { body: { email, password }, token: null })).json<{ accessToken: string }>().accessToken
+  let token = ''
+  token = await login(testAdmin.email, testAdmin.password)
+  return {
+    ...platform,
+    url,
+    token,
+    call,
+    async createDevice(wanted = {}) {
+      const answer = await call('POST', '/api/v1/devices', { body: { name: `device-${randomBytes(5).toString('hex')}`, ...wanted } })
+      if (answer.status !== 201) throw new Error(`no device: ${answer.text}`)
+      const device = answer.json<{ id: string; name: string; credentials: { token: string } }>()
+      return { id: device.id, name: device.name, token: device.credentials.token }
+    },
+    async login(role) {
+      const email = `${role}-${randomBytes(4).toString('hex')}@example.com`
+      const answer = await call('POST', '/api/v1/users', { body: { name: role, email, role, password: testAdmin.password } })
+      if (answer.status !== 201) throw new Error(`no user: ${answer.text}`)
+      return login(email, testAdmin.password)
+    },
+    async close() {
+      await platform.stop()
+      await database.drop()
+      rmSync(dataDir, { recursive: true, force: true })
+    },
+  }
 }

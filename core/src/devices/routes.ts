@@ -18,7 +18,6 @@ import { BinIds, BinItem, CreatedDevice, Credentials, Device, DeviceCreate, Devi
 export type DeviceRouteParts = { devices: Devices; store: TelemetryStore; sessions: Sessions; rejects: RejectLog }
 
 const tags = ['devices']
-const EmptyQuery = Type.Object({}, { additionalProperties: false })
 const ListQuery = Type.Object(pageQuery, { additionalProperties: false })
 
 /** Devices, their credentials, sessions and logs, and the bin. */
@@ -37,12 +36,12 @@ export function registerDeviceRoutes(app: App, context: Context, parts: DeviceRo
   )
   app.post(
     '/api/v1/devices',
-    { config: { permission: 'device.write' }, schema: { tags, summary: 'Create a device', querystring: EmptyQuery, body: DeviceCreate, response: { 201: CreatedDevice, ...problems(400, 401, 403, 409, 422) } } },
+    { config: { permission: 'device.write' }, schema: { tags, summary: 'Create a device', body: DeviceCreate, response: { 201: CreatedDevice, ...problems(400, 401, 403, 409, 422) } } },
     async (request, reply) => reply.code(201).send(await devices.create(actorOf(request), request.body)),
   )
   app.get(
     '/api/v1/devices/:id',
-    { config: { permission: 'device.read' }, schema: { tags, summary: 'Read a device', params: IdParams, querystring: EmptyQuery, response: { 200: Device, ...problems(400, 401, 403, 404) } } },
+    { config: { permission: 'device.read' }, schema: { tags, summary: 'Read a device', params: IdParams, response: { 200: Device, ...problems(400, 401, 403, 404) } } },
     async (request, reply) => {
       const { device, version } = await devices.get(actorOf(request).scope, request.params.id)
       return reply.header('etag', `"${version}"`).send(device)
@@ -50,7 +49,7 @@ export function registerDeviceRoutes(app: App, context: Context, parts: DeviceRo
   )
   app.patch(
     '/api/v1/devices/:id',
-    { config: { permission: 'device.write' }, schema: { tags, summary: 'Edit a device', params: IdParams, querystring: EmptyQuery, body: DevicePatch, response: { 200: Device, ...problems(400, 401, 403, 404, 409, 412, 422) } } },
+    { config: { permission: 'device.write' }, schema: { tags, summary: 'Edit a device', params: IdParams, body: DevicePatch, response: { 200: Device, ...problems(400, 401, 403, 404, 409, 412, 422) } } },
     async (request, reply) => {
       const { device, version } = await devices.update(actorOf(request), request.params.id, request.body, parseIfMatch(request.headers['if-match']))
       return reply.header('etag', `"${version}"`).send(device)
@@ -58,7 +57,7 @@ export function registerDeviceRoutes(app: App, context: Context, parts: DeviceRo
   )
   app.delete(
     '/api/v1/devices/:id',
-    { config: { permission: 'device.write' }, schema: { tags, summary: 'Move a device to the bin', params: IdParams, querystring: EmptyQuery, response: { 204: NoContent, ...problems(400, 401, 403, 404) } } },
+    { config: { permission: 'device.write' }, schema: { tags, summary: 'Move a device to the bin', params: IdParams, response: { 204: NoContent, ...problems(400, 401, 403, 404) } } },
     async (request, reply) => {
       await devices.delete(actorOf(request), request.params.id)
       return reply.code(204).send(null)
@@ -67,23 +66,23 @@ export function registerDeviceRoutes(app: App, context: Context, parts: DeviceRo
 
   app.get(
     '/api/v1/devices/:id/credentials',
-    { config: { permission: 'device.credentials.read' }, schema: { tags, summary: 'Show the credentials of a device', params: IdParams, querystring: EmptyQuery, response: { 200: Credentials, ...problems(400, 401, 403, 404, 500) } } },
+    { config: { permission: 'device.credentials.read' }, schema: { tags, summary: 'Show the credentials of a device', params: IdParams, response: { 200: Credentials, ...problems(400, 401, 403, 404, 500) } } },
     (request) => devices.showCredentials(actorOf(request), originOf(request), request.params.id),
   )
   app.put(
     '/api/v1/devices/:id/credentials',
-    { config: { permission: 'device.write' }, schema: { tags, summary: 'Replace the credentials of a device', params: IdParams, querystring: EmptyQuery, body: Credentials, response: { 200: Credentials, ...problems(400, 401, 403, 404, 409, 422) } } },
+    { config: { permission: 'device.write' }, schema: { tags, summary: 'Replace the credentials of a device', params: IdParams, body: Credentials, response: { 200: Credentials, ...problems(400, 401, 403, 404, 409, 422) } } },
     (request) => devices.changeCredentials(actorOf(request), originOf(request), request.params.id, withoutGrace(request.body)),
   )
   app.post(
     '/api/v1/devices/:id/credentials/rotate',
-    { config: { permission: 'device.write' }, schema: { tags, summary: 'Give a device a new access token', params: IdParams, querystring: EmptyQuery, body: Rotate, response: { 200: Credentials, ...problems(400, 401, 403, 404) } } },
+    { config: { permission: 'device.write' }, schema: { tags, summary: 'Give a device a new access token', params: IdParams, body: Rotate, response: { 200: Credentials, ...problems(400, 401, 403, 404) } } },
     (request) => devices.rotate(actorOf(request), originOf(request), request.params.id, (request.body.graceSeconds ?? 0) * 1000),
   )
 
   app.get(
     '/api/v1/devices/:id/session',
-    { config: { permission: 'device.read' }, schema: { tags, summary: 'Show the live session of a device', params: IdParams, querystring: EmptyQuery, response: { 200: SessionView, ...problems(400, 401, 403, 404) } } },
+    { config: { permission: 'device.read' }, schema: { tags, summary: 'Show the live session of a device', params: IdParams, response: { 200: SessionView, ...problems(400, 401, 403, 404) } } },
     async (request) => {
       const { scope } = actorOf(request)
       await devices.get(scope, request.params.id)
@@ -93,7 +92,7 @@ export function registerDeviceRoutes(app: App, context: Context, parts: DeviceRo
   )
   app.delete(
     '/api/v1/devices/:id/session',
-    { config: { permission: 'device.write' }, schema: { tags, summary: 'Close the live session of a device', params: IdParams, querystring: EmptyQuery, response: { 204: NoContent, ...problems(400, 401, 403, 404) } } },
+    { config: { permission: 'device.write' }, schema: { tags, summary: 'Close the live session of a device', params: IdParams, response: { 204: NoContent, ...problems(400, 401, 403, 404) } } },
     async (request, reply) => {
       await devices.get(actorOf(request).scope, request.params.id)
       sessions.close(request.params.id, 'admin')
@@ -120,7 +119,7 @@ export function registerDeviceRoutes(app: App, context: Context, parts: DeviceRo
   )
   app.delete(
     '/api/v1/devices/:id/rejects',
-    { config: { permission: 'device.write' }, schema: { tags, summary: 'Clear the reject log of a device', params: IdParams, querystring: EmptyQuery, response: { 204: NoContent, ...problems(400, 401, 403, 404) } } },
+    { config: { permission: 'device.write' }, schema: { tags, summary: 'Clear the reject log of a device', params: IdParams, response: { 204: NoContent, ...problems(400, 401, 403, 404) } } },
     async (request, reply) => {
       const { scope } = actorOf(request)
       await devices.get(scope, request.params.id)
@@ -136,12 +135,12 @@ export function registerDeviceRoutes(app: App, context: Context, parts: DeviceRo
   )
   app.post(
     '/api/v1/bin/restore',
-    { config: { permission: 'device.write' }, schema: { tags: ['bin'], summary: 'Bring deleted things back', querystring: EmptyQuery, body: BinIds, response: { 200: Type.Object({ items: Type.Array(Device) }), ...problems(400, 401, 403, 404, 409) } } },
+    { config: { permission: 'device.write' }, schema: { tags: ['bin'], summary: 'Bring deleted things back', body: BinIds, response: { 200: Type.Object({ items: Type.Array(Device) }), ...problems(400, 401, 403, 404, 409) } } },
     async (request) => ({ items: await devices.restore(actorOf(request), request.body.ids) }),
   )
   app.delete(
     '/api/v1/bin',
-    { config: { permission: 'device.write' }, schema: { tags: ['bin'], summary: 'Delete for good, with all data', querystring: EmptyQuery, body: BinIds, response: { 204: NoContent, ...problems(400, 401, 403, 404) } } },
+    { config: { permission: 'device.write' }, schema: { tags: ['bin'], summary: 'Delete for good, with all data', body: BinIds, response: { 204: NoContent, ...problems(400, 401, 403, 404) } } },
     async (request, reply) => {
       await devices.purge(actorOf(request).scope, request.body.ids)
       return reply.code(204).send(null)

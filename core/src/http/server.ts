@@ -7,16 +7,26 @@ import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import { Ajv } from 'ajv'
 import formatsPlugin from 'ajv-formats'
 import Fastify, { LogController } from 'fastify'
-import type { FastifyBaseLogger, FastifyError, FastifyInstance, FastifyReply, FastifyRequest, RawReplyDefaultExpression, RawRequestDefaultExpression, RawServerDefault } from 'fastify'
-import { ProblemError, toProblem } from '../errors.ts'
-import type { FieldError } from '../errors.ts'
+import type { FastifyBaseLogger, FastifyInstance, RawReplyDefaultExpression, RawRequestDefaultExpression, RawServerDefault } from 'fastify'
+import { ProblemError } from '../errors.ts'
 import { redact } from '../log.ts'
 import type { Log } from '../log.ts'
-import { languageOf } from './actor.ts'
 import { Problem as problemSchema } from './schemas.ts'
 import type { Authenticate } from './actor.ts'
+import type { Permission } from './permissions.ts'
+import { maxBodyBytes, useErrors } from './problems.ts'
 
 export type App = FastifyInstance<RawServerDefault, RawRequestDefaultExpression, RawReplyDefaultExpression, FastifyBaseLogger, TypeBoxTypeProvider>
+
+/** What a route asks of its caller. */
+export type RouteGuard = { method: string; path: string; permission: Permission | 'session' | undefined; isPublic: boolean; hasId: boolean; requiredQuery: string[] }
+
+const guardsOf = new WeakMap<object, RouteGuard[]>()
+
+/** Every route of the server with its guard. */
+export function listRoutes(app: App): readonly RouteGuard[] {
+  return guardsOf.get(app.server) ?? []
+}
 
 export type ServerOptions = {
   log: Log
@@ -34,15 +44,14 @@ export type ServerOptions = {
   compatProblem: (error: ProblemError) => { status: number; body: unknown }
 }
 
-/** Largest body of the native API. */
-const bodyLimit = 1_048_576
+const noQuery = { type: 'object', additionalProperties: false } as const
 
 /** Fastify with our conventions: one place for permissions, validation, errors and headers. */
 export async function createServer(options: ServerOptions): Promise<App> {
   const app: App = Fastify({
     loggerInstance: options.log as FastifyBaseLogger,
     logController: new LogController({ disableRequestLogging: true }),
-    bodyLimit,
+    bodyLimit: maxBodyBytes,
     // Long enough for a proxy that keeps connections for 60 s.
     keepAliveTimeout: 72_000,
     connectionTimeout: 0,
@@ -58,7 +67,7 @@ export async function createServer(options: ServerOptions): Promise<App> {
   }).withTypeProvider<TypeBoxTypeProvider>()
 
   useValidators(app)
-  useErrors(app, options)
+  useErrors(app, options.compatProblem)
   useGuards(app, options)
   app.addSchema({ $id: 'Problem', ...problemSchema })
   await app.register(cookie)
@@ -82,67 +91,20 @@ function useValidators(app: App): void {
   app.setValidatorCompiler(({ schema, httpPart }) => (httpPart === 'body' ? exact : coercing).compile(schema as object))
 }
 
-function useErrors(app: App, options: ServerOptions): void {
-  app.setErrorHandler((error: FastifyError, request, reply) => {
-    const problem = asProblemError(error)
-    if (problem.status >= 500 && problem.code === 'INTERNAL') {
-      request.log.error({ err: error, route: request.routeOptions.url, traceId: request.id }, 'request failed')
-    }
-    return sendProblem(request, reply, problem, options)
-  })
-  app.setNotFoundHandler((request, reply) => sendProblem(request, reply, new ProblemError('NOT_FOUND'), options))
-}
-
-export function sendProblem(request: FastifyRequest, reply: FastifyReply, error: ProblemError, options: Pick<ServerOptions, 'compatProblem'>): FastifyReply {
-  if (error.retryAfterS !== undefined) reply.header('retry-after', String(error.retryAfterS))
-  if (request.routeOptions.config.compat) {
-    const { status, body } = options.compatProblem(error)
-    return reply.code(status).type('application/json').send(JSON.stringify(body))
-  }
-  const problem = toProblem(error, languageOf(request), request.id)
-  return reply.code(problem.status).type('application/problem+json').send(JSON.stringify(problem))
-}
-
-/** One place turns what Fastify and the parsers throw into our codes. */
-function asProblemError(error: FastifyError | ProblemError): ProblemError {
-  if (error instanceof ProblemError) return error
-  if (error.validation) {
-    const errors: FieldError[] = error.validation.map((one) => {
-      const name = String(one.params['additionalProperty'] ?? one.params['missingProperty'] ?? '')
-      const path = `${one.instancePath}${name ? `/${name.replaceAll('~', '~0').replaceAll('/', '~1')}` : ''}`
-      const pointer = error.validationContext === 'querystring' ? `?${path.slice(1)}` : path
-      return { pointer, detail: `${pointer || '/'} ${one.message ?? 'is not valid'}` }
-    })
-    return new ProblemError('VALIDATION_FAILED', { errors: errors.slice(0, 20), cause: error })
-  }
-  switch (error.code) {
-    case 'FST_ERR_CTP_BODY_TOO_LARGE':
-      return new ProblemError('BODY_TOO_LARGE', { params: { limit: bodyLimit }, cause: error })
-    case 'FST_ERR_CTP_INVALID_MEDIA_TYPE':
-      return new ProblemError('CONTENT_TYPE', { cause: error })
-    case 'FST_ERR_CTP_EMPTY_JSON_BODY':
-    case 'FST_ERR_CTP_INVALID_JSON_BODY':
-    case 'FST_ERR_CTP_INVALID_CONTENT_LENGTH':
-      return new ProblemError('VALIDATION_FAILED', { cause: error, errors: [{ pointer: '', detail: 'The body is not valid JSON.' }] })
-    default:
-      if (isUnstorableText(error)) return new ProblemError('VALIDATION_FAILED', { cause: error, errors: [{ pointer: '', detail: 'A text holds the character U+0000.' }] })
-      // Fastify's own 4xx answers (malformed URL, …) are the caller's fault; everything else is ours.
-      return error.statusCode && error.statusCode < 500 ? new ProblemError('VALIDATION_FAILED', { cause: error }) : new ProblemError('INTERNAL', { cause: error })
-  }
-}
-
-/** PostgreSQL has no U+0000, in text (22021) or in JSON (22P05); only a caller's text can hold one. */
-function isUnstorableText(error: { code?: string; cause?: unknown }): boolean {
-  const code = (error.cause as { code?: string } | undefined)?.code ?? error.code
-  return code === '22021' || code === '22P05'
-}
-
 /** Deny by default: a route names its permission or is on the public list, else the server does not start. */
 function useGuards(app: App, options: ServerOptions): void {
   app.decorateRequest('actor', null)
+  const guards: RouteGuard[] = []
+  guardsOf.set(app.server, guards)
   app.addHook('onRoute', (route) => {
-    const isApi = route.url.startsWith('/api/')
-    if (isApi && !route.config?.permission && !route.config?.public) throw new Error(`${String(route.method)} ${route.url} names no permission`)
+    const { permission, public: isPublic = false } = route.config ?? {}
+    if (isApiPath(route.url) && !permission && !isPublic) throw new Error(`${String(route.method)} ${route.url} names no permission`)
+    const requiredQuery = (route.schema?.querystring as { required?: string[] } | undefined)?.required ?? []
+    // A query nobody declared is a mistake of the caller, on every route of the native API.
+    if (route.url.startsWith('/api/v1/') && !isPublic) route.schema = { querystring: noQuery, ...route.schema }
+    for (const method of [route.method].flat()) {
+      if (method !== 'HEAD') guards.push({ method, path: route.url, permission, isPublic, hasId: route.url.includes('/:'), requiredQuery })
+    }
   })
   app.addHook('onRequest', async (request, reply) => {
     reply.headers(securityHeaders(options))

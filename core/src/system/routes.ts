@@ -34,7 +34,6 @@ export type Health = {
 }
 
 const tags = ['system']
-const EmptyQuery = Type.Object({}, { additionalProperties: false })
 const Site = Type.Object({ name: Type.String(), timeZone: Type.String(), language: Type.String() })
 const SitePatch = Type.Object(
   {
@@ -63,17 +62,17 @@ export function registerSystemRoutes(app: App, context: Context, parts: SystemPa
   registerMetrics(app, context, parts)
   app.get(
     '/api/v1/overview',
-    { config: { permission: 'device.read' }, schema: { tags, summary: 'Figures of the first page', querystring: EmptyQuery, response: { 200: Overview, ...problems(400, 401, 403) } } },
+    { config: { permission: 'device.read' }, schema: { tags, summary: 'Figures of the first page', response: { 200: Overview, ...problems(400, 401, 403) } } },
     (request) => readOverview(context, parts, actorOf(request).scope, request.protocol === 'https'),
   )
   app.get(
     '/api/v1/system/refused-connections',
-    { config: { permission: 'system.read' }, schema: { tags, summary: 'Connections refused lately, newest first', querystring: EmptyQuery, response: { 200: RefusedList, ...problems(400, 401, 403) } } },
+    { config: { permission: 'system.read' }, schema: { tags, summary: 'Connections refused lately, newest first', response: { 200: RefusedList, ...problems(400, 401, 403) } } },
     () => ({ items: parts.refused.list() }),
   )
   app.get(
     '/api/v1/system/endpoints',
-    { config: { permission: 'device.read' }, schema: { tags, summary: 'Where devices connect', querystring: EmptyQuery, response: { 200: Endpoints, ...problems(400, 401, 403) } } },
+    { config: { permission: 'device.read' }, schema: { tags, summary: 'Where devices connect', response: { 200: Endpoints, ...problems(400, 401, 403) } } },
     () => {
       const { publicUrl } = context.config
       const { mqtt } = parts.ports()
@@ -83,7 +82,7 @@ export function registerSystemRoutes(app: App, context: Context, parts: SystemPa
   registerSite(app, context)
   app.post(
     '/api/v1/client-errors',
-    { config: { permission: 'session' }, schema: { tags, summary: 'Report an error of a page', querystring: EmptyQuery, body: ClientError, response: { 204: NoContent, ...problems(400, 401, 403) } } },
+    { config: { permission: 'session' }, schema: { tags, summary: 'Report an error of a page', body: ClientError, response: { 204: NoContent, ...problems(400, 401, 403) } } },
     async (request, reply) => {
       request.log.warn({ page: request.body }, 'a page reported an error')
       return reply.code(204).send(null)
@@ -95,7 +94,7 @@ export function registerSystemRoutes(app: App, context: Context, parts: SystemPa
 function registerSite(app: App, context: Context): void {
   app.get(
     '/api/v1/settings/site',
-    { config: { permission: 'settings.read' }, schema: { tags, summary: 'Read name, zone and language of the site', querystring: EmptyQuery, response: { 200: Site, ...problems(400, 401, 403) } } },
+    { config: { permission: 'settings.read' }, schema: { tags, summary: 'Read name, zone and language of the site', response: { 200: Site, ...problems(400, 401, 403) } } },
     async (request) => {
       const rows = await context.db.withTenant(actorOf(request).scope, (tx) => tx.execute<{ name: string; timeZone: string; language: string }>(sql`select name, time_zone as "timeZone", locale as language from tenants`))
       return rows[0]!
@@ -103,7 +102,7 @@ function registerSite(app: App, context: Context): void {
   )
   app.patch(
     '/api/v1/settings/site',
-    { config: { permission: 'settings.write' }, schema: { tags, summary: 'Change name, zone and language of the site', querystring: EmptyQuery, body: SitePatch, response: { 200: Site, ...problems(400, 401, 403, 422) } } },
+    { config: { permission: 'settings.write' }, schema: { tags, summary: 'Change name, zone and language of the site', body: SitePatch, response: { 200: Site, ...problems(400, 401, 403, 422) } } },
     async (request) => {
       const { name, timeZone, language } = request.body
       checkTimeZone(timeZone)
