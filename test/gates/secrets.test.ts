@@ -17,8 +17,9 @@ describe('the search for secrets', () => {
   })
 
   it('finds our own device tokens and API keys', () => {
-    expect(found(`pmsd_${letters(27)}`)).toHaveLength(1)
-    expect(found(`pmsk_${letters(33)}`)).toHaveLength(1)
+    expect(found(`pmsd_${letters(25)}xY`)).toHaveLength(1)
+    expect(found('pmsd_nobodyhasthistokenofours')).toEqual([])
+    expect(found(`pmsk_${letters(31)}xY`)).toHaveLength(1)
     expect(found('pmsd_<27 characters>')).toEqual([])
   })
 
@@ -44,7 +45,8 @@ describe('the search for secrets', () => {
   })
 
   it('never repeats the secret', () => {
-    const secret = `pmsk_${letters(33)}`
+    const secret = `pmsk_${letters(31)}xY`
+    expect(found(secret)).toHaveLength(1)
     expect(JSON.stringify(found(secret))).not.toContain(secret.slice(0, 10))
   })
 })

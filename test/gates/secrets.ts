@@ -2,10 +2,11 @@
 import { findPattern } from './files.ts'
 import type { Finding, TrackedFile } from './files.ts'
 
+// Our own tokens are random: one without capitals is somebody's example.
 const patterns: readonly { what: string; pattern: RegExp }[] = [
   { what: 'a private key', pattern: /-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY-----/ },
-  { what: 'a device token', pattern: /\bpmsd_[A-Za-z0-9]{20,}/ },
-  { what: 'an API key', pattern: /\bpmsk_[A-Za-z0-9]{20,}/ },
+  { what: 'a device token', pattern: /\bpmsd_(?=\w*[A-Z])(?=\w*[a-z])[A-Za-z0-9]{20,}/ },
+  { what: 'an API key', pattern: /\bpmsk_(?=\w*[A-Z])(?=\w*[a-z])[A-Za-z0-9]{20,}/ },
   { what: 'a JSON web token', pattern: /\beyJ[\w-]{16,}\.eyJ[\w-]{16,}\.[\w-]{16,}/ },
   { what: 'an AWS access key', pattern: /\b(?:AKIA|ASIA)[A-Z0-9]{16}\b/ },
   { what: 'a GitHub token', pattern: /\b(?:gh[pousr]_\w{36,}|github_pat_\w{50,})/ },
