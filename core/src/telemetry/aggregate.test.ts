@@ -158,10 +158,10 @@ describe('any aggregation', () => {
       fc.asyncProperty(integers, async (points) => {
         fc.pre(points.length > 0)
         const [row] = await rowsOf(points, ['SUM', 'MIN', 'MAX', 'DELTA'], { edges: [0, 1000], from: 0, to: 1000 })
-        const all = points.map((point) => BigInt(point.value as bigint))
+        const all = points.map((point) => BigInt(point.value as number | bigint))
         const sorted = all.toSorted((a, b) => (a < b ? -1 : a > b ? 1 : 0))
         const delta = all.slice(1).reduce((sum, one, i) => sum + (one < all[i]! ? one : one - all[i]!), 0n)
-        expect(row!.slice(1).map((one) => BigInt(one as bigint))).toEqual([all.reduce((a, b) => a + b, 0n), sorted[0], sorted.at(-1), delta])
+        expect(row!.slice(1).map((one) => BigInt(one as number | bigint))).toEqual([all.reduce((a, b) => a + b, 0n), sorted[0], sorted.at(-1), delta])
       }),
       { numRuns: 200 },
     )
