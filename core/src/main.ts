@@ -23,6 +23,7 @@ const commands: Record<string, (args: string[]) => Promise<number | undefined>> 
   migrate: async () => (await import('./cli/admin.ts')).runMigrate(readConfig()),
   'admin setup-link': async () => (await import('./cli/admin.ts')).runSetupLink(readConfig()),
   'admin reset-password': async (args) => (await import('./cli/admin.ts')).runResetPassword(readConfig(), args[0]),
+  'device simulate': async (args) => (await import('./simulate/cli.ts')).runSimulate(args),
   version: async () => print(`${version}\n`),
   help: async () => print(usage),
 }

@@ -1,15 +1,21 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import type { Registry } from 'prom-client'
 import type { Context } from './context.ts'
-import { registerDeviceRoutes } from './devices/routes.ts'
+import { registerCompatDeviceRoutes } from './devices/compat.ts'
 import type { Devices } from './devices/devices.ts'
+import { registerDeviceRoutes } from './devices/routes.ts'
 import type { Authenticate } from './http/actor.ts'
 import { registerCompatScope } from './http/compat.ts'
 import type { App } from './http/server.ts'
 import type { IngestCounters } from './ingest/counters.ts'
 import type { Ingest } from './ingest/start-ingest.ts'
+import { writeAsUser } from './ingest/user-writes.ts'
+import { registerProductRoutes } from './products/routes.ts'
 import { registerSystemRoutes } from './system/routes.ts'
 import type { Health } from './system/routes.ts'
+import type { TelemetryParts } from './telemetry/answers.ts'
+import { registerCompatTelemetryRoutes } from './telemetry/compat.ts'
+import { registerTelemetryRoutes } from './telemetry/routes.ts'
 import type { TelemetryStore } from './telemetry/store.ts'
 import { registerCompatLogin } from './users/compat.ts'
 import type { People } from './users/people.ts'
@@ -34,8 +40,17 @@ export async function registerRoutes(app: App, context: Context, parts: RoutePar
   const { store, counters, ingest, people, setup, devices, authenticate, metrics, health, ports } = parts
   registerSystemRoutes(app, context, { store, counters, refused: ingest.refused, metrics, authenticate, health, ports })
   registerUserRoutes(app, people, setup)
+  registerProductRoutes(app, context, { registry: ingest.registry })
+  registerDeviceRoutes(app, context, { devices, store, sessions: ingest.sessions, rejects: ingest.rejects })
+  const telemetry: TelemetryParts = {
+    store,
+    findDevice: (scope, id) => devices.find(scope, id),
+    writeAsUser: (_, deviceId, payload, options) => writeAsUser(ingest, deviceId, payload, options),
+  }
+  await registerTelemetryRoutes(app, context, telemetry)
+  await registerCompatTelemetryRoutes(app, telemetry)
   await registerCompatScope(app, (scope) => {
     registerCompatLogin(scope, people)
+    registerCompatDeviceRoutes(scope, context, { devices })
   })
-  registerDeviceRoutes(app, context, { devices, store, sessions: ingest.sessions, rejects: ingest.rejects })
 }

@@ -42,6 +42,16 @@ export class Devices {
     return { device: device!, version: row.version }
   }
 
+  /** What reading telemetry needs to know of a device; undefined for absent and foreign ones. */
+  async find(scope: Scope, id: string): Promise<{ id: string; name: string; timeZone: string } | undefined> {
+    const rows = await this.#context.db.withTenant(scope, (tx) =>
+      tx.execute<{ id: string; name: string; timeZone: string }>(sql`
+        select d.id, d.name, coalesce(d.time_zone, t.time_zone) as "timeZone" from devices d join tenants t on t.id = d.tenant_id
+        where d.id = ${id} and d.deleted_at is null`),
+    )
+    return rows[0]
+  }
+
   /** @throws {ProblemError} `NAME_TAKEN`, `TOKEN_TAKEN`, `TIME_ZONE_UNKNOWN`, `UNPROCESSABLE` for an unknown product */
   async create(actor: Pick<Actor, 'scope'>, wanted: DeviceCreate & { isDemo?: boolean; additionalInfo?: Record<string, unknown> }, credentials?: Credentials): Promise<Device & { credentials: Credentials }> {
     const { scope } = actor

@@ -122,7 +122,8 @@ function answer(reply: FastifyReply, outcome: Outcome): unknown {
   }
 }
 
-function refusedError(reject: Reject): ProblemError {
+/** The answer to a message that was refused as a whole. */
+export function refusedError(reject: Reject): ProblemError {
   const errors = [toFieldError(reject)]
   switch (reject.code) {
     case 'TOO_MANY_POINTS':

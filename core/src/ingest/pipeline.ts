@@ -5,11 +5,11 @@ import { decodeAttributes, decodeTelemetry } from './codecs.ts'
 import type { Device } from './registry.ts'
 import type { RejectLog } from './reject-log.ts'
 import type { Reject } from './rejects.ts'
-import type { IngestSink, Outcome, Uplink, UplinkKind } from './uplink.ts'
+import type { IngestSink, Outcome, Uplink, UplinkKind, UplinkSource } from './uplink.ts'
 import type { Writer } from './writer.ts'
 
 /** A committed message, as the steps after the commit see it. */
-export type Stored = { device: Device; kind: UplinkKind; points: readonly Point[]; receivedAt: number; rejectCount: number }
+export type Stored = { device: Device; kind: UplinkKind; transport: UplinkSource['transport']; points: readonly Point[]; receivedAt: number; rejectCount: number }
 
 /** One thing to do after the commit. It must be quick; what is slow gathers and works later. */
 export type AfterCommit = { name: string; run: (stored: Stored) => void }
@@ -52,13 +52,14 @@ export class Pipeline implements IngestSink {
     for (const reject of decoded.rejects) this.#record(uplink, reject)
     if (decoded.points.length === 0) {
       // An empty message is an uplink all the same: the device is alive.
-      this.#follow({ device: uplink.device, kind: uplink.kind, points: [], receivedAt: uplink.receivedAt, rejectCount: decoded.rejects.length })
+      this.#follow({ device: uplink.device, kind: uplink.kind, transport: uplink.source.transport, points: [], receivedAt: uplink.receivedAt, rejectCount: decoded.rejects.length })
       return settle(decoded.rejects.length > 0 ? { status: 'rejected', rejects: decoded.rejects } : { status: 'stored', accepted: 0, rejects: [] })
     }
-    this.#write(uplink, decoded.points, decoded.rejects, settle)
+    this.write(uplink, decoded.points, decoded.rejects, settle)
   }
 
-  #write(uplink: Uplink, points: readonly Point[], early: readonly Reject[], settle: (outcome: Outcome) => void): void {
+  /** Commits decoded points; `early` are the refusals the message already has. */
+  write(uplink: Uplink, points: readonly Point[], early: readonly Reject[], settle: (outcome: Outcome) => void): void {
     const { device, kind, receivedAt } = uplink
     // The payload belongs to the entrance's buffer; only the reject log may still need its beginning.
     const sample = Buffer.from(uplink.payload.subarray(0, 256))
@@ -73,7 +74,7 @@ export class Pipeline implements IngestSink {
         const rejects = outcome.rejects.length > 0 ? [...early, ...outcome.rejects] : early
         const accepted = points.length - outcome.rejects.length
         settle(accepted > 0 ? { status: 'stored', accepted, rejects } : { status: 'rejected', rejects })
-        this.#follow({ device, kind, points: outcome.rejects.length > 0 ? without(points, outcome.rejects) : points, receivedAt, rejectCount: rejects.length })
+        this.#follow({ device, kind, transport: uplink.source.transport, points: outcome.rejects.length > 0 ? without(points, outcome.rejects) : points, receivedAt, rejectCount: rejects.length })
       },
     })
   }

@@ -52,7 +52,7 @@ export function createIngest(context: Context, parts: IngestParts): Ingest {
     log,
     afterCommit: [
       { name: 'counters', run: ({ device, points, rejectCount }) => parts.counters.add(device, { messages: 1, points: points.length, rejects: rejectCount }) },
-      { name: 'states', run: ({ device, receivedAt }) => states.active(device, receivedAt) },
+      { name: 'states', run: ({ device, transport, receivedAt }) => transport !== 'user' && states.active(device, receivedAt) },
       { name: 'live', run: (stored) => parts.topics.publish(stored) },
     ],
   })

@@ -203,6 +203,7 @@ describe('any cut', () => {
 
   it('ends with the range at the end of time', () => {
     const end = 8.64e15
+    expect(new ZoneOffsets('Asia/Shanghai').at(end).offsetMs).toBe(8 * hour)
     for (const unit of calendarUnits) {
       const count = unit === 'hour' ? 24 : unit === 'minute' ? 60 : 10_000
       expect(cutRange(calendar(unit, 'Asia/Shanghai', count), end - 1, end, limit).at(-1)).toBeGreaterThanOrEqual(end)

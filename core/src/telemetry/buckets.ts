@@ -21,6 +21,7 @@ const weekOrigins = { MON: -3, SUN: -4 } as const
 /** Temporal ends 100,000,000 days after 1970, in the year 275760. */
 const lastDay = 99_999_000
 const lastMonth = 273_000 * 12
+const lastInstant = 8_640_000_000_000_000
 
 /**
  * Cuts `from ≤ ts < to` into adjoining buckets [N-1].
@@ -125,7 +126,7 @@ export class ZoneOffsets {
     if (this.#span && ts >= this.#span.since && ts < this.#span.until) return this.#span
     const here = this.#zoned(ts)
     // "previous" is strictly before, and a change at `ts` itself belongs to this span.
-    const change = this.#zoned(ts + 1).getTimeZoneTransition('previous')
+    const change = this.#zoned(Math.min(ts + 1, lastInstant)).getTimeZoneTransition('previous')
     const next = here.getTimeZoneTransition('next')
     const offsetMs = here.offsetNanoseconds / 1e6
     this.#span = {

@@ -7,6 +7,11 @@ import type { MqttLimits } from './limits.ts'
 const maxAddresses = 4_096
 /** How soon the waiting sockets are looked through again. */
 const drainMs = 10
+/**
+ * A socket that waited behind silent ones gets this much longer than they, so that it sees them go,
+ * and this much to be read.
+ */
+const readMs = 300
 
 /** Refilled continuously, full at the start. */
 export class TokenBucket {
@@ -120,12 +125,14 @@ export class Admission {
     let hasTokens = true
     for (const one of waiting) {
       if (one.socket.destroyed) continue
-      const result = hasTokens ? this.#tryBegin(one.socket, one.address, one.isHeldByOthers ? one.since : now) : 'held_by_rate'
+      // Its CONNECT is mostly here already, unread: enough time for that is left in any case.
+      const since = one.isHeldByOthers ? Math.max(one.since, now - this.#limits.connectMs + readMs) : now
+      const result = hasTokens ? this.#tryBegin(one.socket, one.address, since) : 'held_by_rate'
       if (result === 'begun') continue
       if (result === 'held_by_rate') hasTokens = false
       // Behind silent sockets its time for a CONNECT runs as theirs does [M-2]; the rate may hold it longer.
       if (result === 'held_by_others') one.isHeldByOthers = true
-      const patienceMs = result === 'held_by_others' ? this.#limits.connectMs : this.#limits.waitingMs
+      const patienceMs = result === 'held_by_others' ? this.#limits.connectMs + readMs : this.#limits.waitingMs
       if (now - one.since > patienceMs) one.socket.destroy()
       else stillWaiting.push(one)
     }

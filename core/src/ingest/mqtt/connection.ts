@@ -61,6 +61,8 @@ const connectByte = packetType.connect << 4
  */
 export class Connection {
   readonly address: string
+  /** Already on the endpoint's list of connections to flush. */
+  isDirty = false
   readonly #context: ConnectionContext
   readonly #socket: Socket
   readonly #splitter: FrameSplitter

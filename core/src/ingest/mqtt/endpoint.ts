@@ -230,13 +230,18 @@ export class MqttEndpoint {
   /** All settles of one commit come in one go: their answers leave together right after it. */
   #markDirty(connection: Connection): void {
     if (this.#dirty.length === 0) process.nextTick(() => this.#flushDirty())
-    if (this.#dirty.at(-1) !== connection) this.#dirty.push(connection)
+    if (connection.isDirty) return
+    connection.isDirty = true
+    this.#dirty.push(connection)
   }
 
   #flushDirty(): void {
     const dirty = this.#dirty
     this.#dirty = []
-    for (const connection of dirty) connection.flush()
+    for (const connection of dirty) {
+      connection.isDirty = false
+      connection.flush()
+    }
   }
 
   #onRoom(): void {

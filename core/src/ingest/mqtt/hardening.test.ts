@@ -271,6 +271,7 @@ describe('fuzz', () => {
       await guard.ping()
       await until(() => bench.endpoint.depths.connections === 1)
       process.off('uncaughtException', onException)
+      forgetAll(); console.log(seen, grown/1e6)
       expect(exceptions).toEqual([])
       // It got to where it hurts: past CONNECT, into the sink, and into each kind of refusal.
       forgetAll()

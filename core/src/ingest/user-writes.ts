@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+import { ProblemError } from '../errors.ts'
+import { decodeTelemetry } from './codecs.ts'
+import { refusedError } from './http.ts'
+import type { Reject } from './rejects.ts'
+import type { Ingest } from './start-ingest.ts'
+import type { Outcome } from './uplink.ts'
+
+export type UserWriteOptions = {
+  /** Numeric strings become numbers, as for devices; never in the native API [V-17]. */
+  cast: boolean
+  /** One refused point refuses all of them. */
+  allOrNothing: boolean
+}
+
+/**
+ * A telemetry message that a person sends for a device: the same rules and the same commit as an
+ * uplink, but it is no sign of life of the device, and refusals go to the caller alone.
+ *
+ * @throws {ProblemError} when the message as a whole is refused or the server is stopping
+ */
+export async function writeAsUser(ingest: Ingest, deviceId: string, payload: Buffer, options: UserWriteOptions): Promise<{ accepted: number; rejected: readonly Reject[] }> {
+  const device = ingest.registry.get(deviceId)
+  if (!device) throw new ProblemError('NOT_FOUND')
+  if (ingest.pipeline.isFull) throw new ProblemError('OVERLOADED', { retryAfterS: 1 })
+  const receivedAt = Date.now()
+  const decoded = decodeTelemetry(payload, { ...device.rules, castNumericStrings: options.cast }, device, receivedAt)
+  if ('refused' in decoded) throw refusedError(decoded.refused)
+  if (decoded.points.length === 0 || (options.allOrNothing && decoded.rejects.length > 0)) return { accepted: 0, rejected: decoded.rejects }
+  const source = { transport: 'user' as const, topic: '', address: '' }
+  const outcome = await new Promise<Outcome>((resolve) => ingest.pipeline.write({ device, kind: 'telemetry', payload, source, receivedAt }, decoded.points, decoded.rejects, resolve))
+  if (outcome.status === 'unavailable') throw new ProblemError('STORE_UNAVAILABLE', { retryAfterS: 5 })
+  if (outcome.status === 'refused') throw refusedError(outcome.reject)
+  return { accepted: outcome.status === 'stored' ? outcome.accepted : 0, rejected: outcome.rejects }
+}
