@@ -7,7 +7,7 @@ import { registerDeviceRoutes } from './devices/routes.ts'
 import type { Authenticate } from './http/actor.ts'
 import { registerCompatScope } from './http/compat.ts'
 import type { App } from './http/server.ts'
-import type { IngestCounters } from './ingest/counters.ts'
+import type { IngestCounters } from './system/ingest-counters.ts'
 import type { Ingest } from './ingest/start-ingest.ts'
 import { writeAsUser } from './ingest/user-writes.ts'
 import { registerProductRoutes } from './products/routes.ts'
@@ -45,7 +45,7 @@ export async function registerRoutes(app: App, context: Context, parts: RoutePar
   const telemetry: TelemetryParts = {
     store,
     findDevice: (scope, id) => devices.find(scope, id),
-    writeAsUser: (_, deviceId, payload, options) => writeAsUser(ingest, deviceId, payload, options),
+    writeAsUser: (_, deviceId, payload, options) => writeAsUser(ingest, deviceId, payload, options, context.clock.now()),
   }
   await registerTelemetryRoutes(app, context, telemetry)
   await registerCompatTelemetryRoutes(app, telemetry)

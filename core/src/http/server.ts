@@ -44,7 +44,7 @@ export type ServerOptions = {
   compatProblem: (error: ProblemError) => { status: number; body: unknown }
 }
 
-const noQuery = { type: 'object', additionalProperties: false } as const
+const noQuery = { type: 'object', properties: {}, additionalProperties: false } as const
 
 /** Fastify with our conventions: one place for permissions, validation, errors and headers. */
 export async function createServer(options: ServerOptions): Promise<App> {

@@ -19,11 +19,10 @@ export type UserWriteOptions = {
  *
  * @throws {ProblemError} when the message as a whole is refused or the server is stopping
  */
-export async function writeAsUser(ingest: Ingest, deviceId: string, payload: Buffer, options: UserWriteOptions): Promise<{ accepted: number; rejected: readonly Reject[] }> {
+export async function writeAsUser(ingest: Ingest, deviceId: string, payload: Buffer, options: UserWriteOptions, receivedAt: number): Promise<{ accepted: number; rejected: readonly Reject[] }> {
   const device = ingest.registry.get(deviceId)
   if (!device) throw new ProblemError('NOT_FOUND')
   if (ingest.pipeline.isFull) throw new ProblemError('OVERLOADED', { retryAfterS: 1 })
-  const receivedAt = Date.now()
   const decoded = decodeTelemetry(payload, { ...device.rules, castNumericStrings: options.cast }, device, receivedAt)
   if ('refused' in decoded) throw refusedError(decoded.refused)
   if (decoded.points.length === 0 || (options.allOrNothing && decoded.rejects.length > 0)) return { accepted: 0, rejected: decoded.rejects }

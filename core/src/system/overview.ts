@@ -7,7 +7,7 @@ import type { Scope, Tx } from '../db/client.ts'
 import { LatestValue } from '../devices/schemas.ts'
 import { stateSql } from '../devices/states.ts'
 import { Id, Instant } from '../http/schemas.ts'
-import type { IngestCounters } from '../ingest/counters.ts'
+import type { IngestCounters } from './ingest-counters.ts'
 import type { TelemetryStore } from '../telemetry/store.ts'
 import { toJsonValue } from '../telemetry/values.ts'
 

@@ -2151,110 +2151,20 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/api/auth/login": {
+    "/api/v1/products": {
         parameters: {
             query?: never;
             header?: never;
             path?: never;
             cookie?: never;
         };
-        get?: never;
-        put?: never;
-        /** Sign in; the token lives 9,000 s */
-        post: {
-            parameters: {
-                query?: never;
-                header?: never;
-                path?: never;
-                cookie?: never;
-            };
-            requestBody: {
-                content: {
-                    "application/json": {
-                        username: string;
-                        password: string;
-                    };
-                };
-            };
-            responses: {
-                /** @description Default Response */
-                200: {
-                    headers: {
-                        [name: string]: unknown;
-                    };
-                    content: {
-                        "application/json": {
-                            token: string;
-                            refreshToken: string;
-                            scope: null;
-                        };
-                    };
-                };
-            };
-        };
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/auth/token": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /** Exchange a refresh token for the next pair */
-        post: {
-            parameters: {
-                query?: never;
-                header?: never;
-                path?: never;
-                cookie?: never;
-            };
-            requestBody: {
-                content: {
-                    "application/json": {
-                        refreshToken: string;
-                    };
-                };
-            };
-            responses: {
-                /** @description Default Response */
-                200: {
-                    headers: {
-                        [name: string]: unknown;
-                    };
-                    content: {
-                        "application/json": {
-                            token: string;
-                            refreshToken: string;
-                            scope: null;
-                        };
-                    };
-                };
-            };
-        };
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/auth/user": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /** The signed-in user */
+        /** List products by name */
         get: {
             parameters: {
-                query?: never;
+                query?: {
+                    limit?: number;
+                    cursor?: string;
+                };
                 header?: never;
                 path?: never;
                 cookie?: never;
@@ -2268,69 +2178,546 @@ export interface paths {
                     };
                     content: {
                         "application/json": {
-                            id: {
-                                entityType: string;
+                            items: {
+                                /** Format: uuid */
                                 id: string;
-                            };
-                            createdTime: number;
-                            tenantId: {
-                                entityType: string;
-                                id: string;
-                            };
-                            customerId: {
-                                entityType: string;
-                                id: string;
-                            };
-                            email: string;
-                            authority: "TENANT_ADMIN" | "CUSTOMER_USER";
-                            firstName: string;
-                            lastName: null;
-                            additionalInfo: Record<string, never>;
+                                name: string;
+                                description: string;
+                                model: {
+                                    keys: {
+                                        [key: string]: {
+                                            title?: {
+                                                zh?: string;
+                                                en?: string;
+                                            };
+                                            unit?: string;
+                                            decimals?: number;
+                                            min?: number;
+                                            max?: number;
+                                        };
+                                    };
+                                    primaryKey: string | null;
+                                };
+                                payload: {
+                                    json: "relaxed" | "strict";
+                                    duplicateKeys: "last" | "reject";
+                                    castNumericStrings: boolean;
+                                    timestampUnit: "ms" | "s" | "auto";
+                                    maxFutureMs: number;
+                                    ackInvalidPayload: boolean;
+                                };
+                                inactivityTimeoutMs: number;
+                                deviceCount: number;
+                                isDefault: boolean;
+                                /** Format: date-time */
+                                createdAt: string;
+                                /** Format: date-time */
+                                updatedAt: string;
+                            }[];
+                            nextCursor: string | null;
                         };
+                    };
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        /** Create a product */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": {
+                        name: string;
+                        description?: string | null;
+                        model?: {
+                            keys?: {
+                                [key: string]: {
+                                    title?: {
+                                        zh?: string | null;
+                                        en?: string | null;
+                                    } | null;
+                                    unit?: string | null;
+                                    decimals?: number | null;
+                                    min?: number | null;
+                                    max?: number | null;
+                                } | null;
+                            } | null;
+                            primaryKey?: string | null;
+                        } | null;
+                        payload?: {
+                            json?: ("relaxed" | "strict") | null;
+                            duplicateKeys?: ("last" | "reject") | null;
+                            castNumericStrings?: boolean | null;
+                            timestampUnit?: ("ms" | "s" | "auto") | null;
+                            maxFutureMs?: number | null;
+                            ackInvalidPayload?: boolean | null;
+                        } | null;
+                        inactivityTimeoutMs?: number | null;
+                    };
+                };
+            };
+            responses: {
+                /** @description Default Response */
+                201: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            /** Format: uuid */
+                            id: string;
+                            name: string;
+                            description: string;
+                            model: {
+                                keys: {
+                                    [key: string]: {
+                                        title?: {
+                                            zh?: string;
+                                            en?: string;
+                                        };
+                                        unit?: string;
+                                        decimals?: number;
+                                        min?: number;
+                                        max?: number;
+                                    };
+                                };
+                                primaryKey: string | null;
+                            };
+                            payload: {
+                                json: "relaxed" | "strict";
+                                duplicateKeys: "last" | "reject";
+                                castNumericStrings: boolean;
+                                timestampUnit: "ms" | "s" | "auto";
+                                maxFutureMs: number;
+                                ackInvalidPayload: boolean;
+                            };
+                            inactivityTimeoutMs: number;
+                            deviceCount: number;
+                            isDefault: boolean;
+                            /** Format: date-time */
+                            createdAt: string;
+                            /** Format: date-time */
+                            updatedAt: string;
+                        };
+                    };
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                409: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                422: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/products/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Read a product */
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            /** Format: uuid */
+                            id: string;
+                            name: string;
+                            description: string;
+                            model: {
+                                keys: {
+                                    [key: string]: {
+                                        title?: {
+                                            zh?: string;
+                                            en?: string;
+                                        };
+                                        unit?: string;
+                                        decimals?: number;
+                                        min?: number;
+                                        max?: number;
+                                    };
+                                };
+                                primaryKey: string | null;
+                            };
+                            payload: {
+                                json: "relaxed" | "strict";
+                                duplicateKeys: "last" | "reject";
+                                castNumericStrings: boolean;
+                                timestampUnit: "ms" | "s" | "auto";
+                                maxFutureMs: number;
+                                ackInvalidPayload: boolean;
+                            };
+                            inactivityTimeoutMs: number;
+                            deviceCount: number;
+                            isDefault: boolean;
+                            /** Format: date-time */
+                            createdAt: string;
+                            /** Format: date-time */
+                            updatedAt: string;
+                        };
+                    };
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
                     };
                 };
             };
         };
         put?: never;
         post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/auth/logout": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /** End the session of the token */
-        post: {
+        /** Delete a product without devices */
+        delete: {
             parameters: {
                 query?: never;
                 header?: never;
-                path?: never;
+                path: {
+                    id: string;
+                };
                 cookie?: never;
             };
             requestBody?: never;
+            responses: {
+                /** @description Nothing. */
+                204: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content?: never;
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                409: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                412: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        options?: never;
+        head?: never;
+        /** Edit a product */
+        patch: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": {
+                        name?: string;
+                        description?: string | null;
+                        model?: {
+                            keys?: {
+                                [key: string]: {
+                                    title?: {
+                                        zh?: string | null;
+                                        en?: string | null;
+                                    } | null;
+                                    unit?: string | null;
+                                    decimals?: number | null;
+                                    min?: number | null;
+                                    max?: number | null;
+                                } | null;
+                            } | null;
+                            primaryKey?: string | null;
+                        } | null;
+                        payload?: {
+                            json?: ("relaxed" | "strict") | null;
+                            duplicateKeys?: ("last" | "reject") | null;
+                            castNumericStrings?: boolean | null;
+                            timestampUnit?: ("ms" | "s" | "auto") | null;
+                            maxFutureMs?: number | null;
+                            ackInvalidPayload?: boolean | null;
+                        } | null;
+                        inactivityTimeoutMs?: number | null;
+                    };
+                };
+            };
             responses: {
                 /** @description Default Response */
                 200: {
                     headers: {
                         [name: string]: unknown;
                     };
-                    content?: never;
+                    content: {
+                        "application/json": {
+                            /** Format: uuid */
+                            id: string;
+                            name: string;
+                            description: string;
+                            model: {
+                                keys: {
+                                    [key: string]: {
+                                        title?: {
+                                            zh?: string;
+                                            en?: string;
+                                        };
+                                        unit?: string;
+                                        decimals?: number;
+                                        min?: number;
+                                        max?: number;
+                                    };
+                                };
+                                primaryKey: string | null;
+                            };
+                            payload: {
+                                json: "relaxed" | "strict";
+                                duplicateKeys: "last" | "reject";
+                                castNumericStrings: boolean;
+                                timestampUnit: "ms" | "s" | "auto";
+                                maxFutureMs: number;
+                                ackInvalidPayload: boolean;
+                            };
+                            inactivityTimeoutMs: number;
+                            deviceCount: number;
+                            isDefault: boolean;
+                            /** Format: date-time */
+                            createdAt: string;
+                            /** Format: date-time */
+                            updatedAt: string;
+                        };
+                    };
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                409: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                412: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                422: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
                 };
             };
         };
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
         trace?: never;
     };
     "/api/v1/devices": {
@@ -3875,6 +4262,1517 @@ export interface paths {
                     };
                     content: {
                         "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/devices/{id}/telemetry": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Newest values */
+        get: {
+            parameters: {
+                query?: {
+                    /** @description Keys separated by commas. */
+                    keys?: string;
+                    /** @description A key as it is, also with commas; may be repeated. Wins over `keys`. */
+                    key?: string | string[];
+                };
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            items: {
+                                key: string;
+                                ts: number;
+                                value: unknown;
+                                /** @enum {string} */
+                                kind: "double" | "integer" | "boolean" | "string" | "json";
+                            }[];
+                        };
+                    };
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        /** Write points for a device */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            accepted: number;
+                            rejected: {
+                                code: string;
+                                detail: string;
+                                key?: string;
+                                ts?: number;
+                            }[];
+                        };
+                    };
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                413: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                415: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                422: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                503: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        /** Delete points of keys in a range */
+        delete: {
+            parameters: {
+                query: {
+                    /** @description Keys separated by commas. */
+                    keys?: string;
+                    /** @description A key as it is, also with commas; may be repeated. Wins over `keys`. */
+                    key?: string | string[];
+                    /** @description ms since 1970 UTC, or RFC 3339. */
+                    from: string;
+                    /** @description ms since 1970 UTC, or RFC 3339. */
+                    to: string;
+                };
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            /** @description How many points are gone. */
+                            deleted: number;
+                        };
+                    };
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                422: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/devices/{id}/telemetry/keys": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Keys a device has sent */
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            items: {
+                                key: string;
+                                /** @enum {string} */
+                                kind: "double" | "integer" | "boolean" | "string" | "json";
+                                lastTs: number;
+                            }[];
+                        };
+                    };
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/devices/{id}/telemetry/history": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** History: raw, downsampled or aggregated */
+        get: {
+            parameters: {
+                query: {
+                    /** @description Keys separated by commas. */
+                    keys?: string;
+                    /** @description A key as it is, also with commas; may be repeated. Wins over `keys`. */
+                    key?: string | string[];
+                    /** @description ms since 1970 UTC, or RFC 3339. */
+                    from: string;
+                    /** @description ms since 1970 UTC, or RFC 3339. */
+                    to: string;
+                    /** @description NONE, or up to five aggregations separated by commas. */
+                    agg?: string;
+                    intervalType?: "fixed" | "minute" | "hour" | "day" | "week" | "month" | "quarter" | "year";
+                    /** @description ms for `fixed` (at least 1,000), else how many units (default 1). */
+                    interval?: number;
+                    /** @description IANA name; default the device's, else the installation's. */
+                    timeZone?: string;
+                    weekStart?: "MON" | "SUN";
+                    counter?: "monotonic" | "signed";
+                    /** @description Raw points per key. */
+                    limit?: number;
+                    order?: "asc" | "desc";
+                    downsample?: "lttb" | "minmax";
+                    /** @description Most points per key after downsampling (default 1,000). */
+                    points?: number;
+                    cursor?: string;
+                };
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            from: number;
+                            to: number;
+                            timeZone: string;
+                            series: {
+                                key: string;
+                                /** @enum {string} */
+                                agg: "NONE" | "MIN" | "MAX" | "AVG" | "SUM" | "COUNT" | "FIRST" | "LAST" | "DELTA" | "RATE";
+                                /** @description Pairs of time (ms) and value. */
+                                points: unknown[][];
+                                /**
+                                 * @description Some integers are strings of their digits.
+                                 * @enum {boolean}
+                                 */
+                                int64?: true;
+                            }[];
+                            sourcePoints: number;
+                            downsampled: boolean;
+                            nextCursor: string | null;
+                        };
+                    };
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                422: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/devices/{id}/telemetry/export": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** History as a CSV file */
+        get: {
+            parameters: {
+                query: {
+                    /** @description Keys separated by commas. */
+                    keys?: string;
+                    /** @description A key as it is, also with commas; may be repeated. Wins over `keys`. */
+                    key?: string | string[];
+                    /** @description ms since 1970 UTC, or RFC 3339. */
+                    from: string;
+                    /** @description ms since 1970 UTC, or RFC 3339. */
+                    to: string;
+                    /** @description NONE, or up to five aggregations separated by commas. */
+                    agg?: string;
+                    intervalType?: "fixed" | "minute" | "hour" | "day" | "week" | "month" | "quarter" | "year";
+                    /** @description ms for `fixed` (at least 1,000), else how many units (default 1). */
+                    interval?: number;
+                    /** @description IANA name; default the device's, else the installation's. */
+                    timeZone?: string;
+                    weekStart?: "MON" | "SUN";
+                    counter?: "monotonic" | "signed";
+                    /** @description Raw points per key. */
+                    limit?: number;
+                    order?: "asc" | "desc";
+                    downsample?: "lttb" | "minmax";
+                    /** @description Most points per key after downsampling (default 1,000). */
+                    points?: number;
+                    format: "csv";
+                    layout?: "long" | "wide";
+                    lang?: "zh" | "en";
+                };
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description UTF-8 with byte order mark, CRLF. */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "text/csv": string;
+                    };
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                413: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                422: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/plugins/telemetry/DEVICE/{id}/keys/timeseries": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Telemetry keys */
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": string[];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/plugins/telemetry/DEVICE/{id}/values/timeseries": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Newest values, or history */
+        get: {
+            parameters: {
+                query: {
+                    /** @description Keys separated by commas. */
+                    keys?: string;
+                    /** @description A key as it is, also with commas; may be repeated. Wins over `keys`. */
+                    key?: string | string[];
+                    startTs?: number;
+                    endTs?: number;
+                    interval: number;
+                    intervalType?: "MILLISECONDS" | "WEEK" | "WEEK_ISO" | "MONTH" | "QUARTER";
+                    timeZone?: string;
+                    limit: number;
+                    agg: "NONE" | "MIN" | "MAX" | "AVG" | "SUM" | "COUNT";
+                    orderBy: "ASC" | "DESC";
+                    useStrictDataTypes: boolean;
+                };
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            [key: string]: {
+                                ts: number;
+                                value: unknown;
+                            }[];
+                        };
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/plugins/telemetry/DEVICE/{id}/values/timeseries/history": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Newest values, or history */
+        get: {
+            parameters: {
+                query: {
+                    /** @description Keys separated by commas. */
+                    keys?: string;
+                    /** @description A key as it is, also with commas; may be repeated. Wins over `keys`. */
+                    key?: string | string[];
+                    startTs?: number;
+                    endTs?: number;
+                    interval: number;
+                    intervalType?: "MILLISECONDS" | "WEEK" | "WEEK_ISO" | "MONTH" | "QUARTER";
+                    timeZone?: string;
+                    limit: number;
+                    agg: "NONE" | "MIN" | "MAX" | "AVG" | "SUM" | "COUNT";
+                    orderBy: "ASC" | "DESC";
+                    useStrictDataTypes: boolean;
+                };
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            [key: string]: {
+                                ts: number;
+                                value: unknown;
+                            }[];
+                        };
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/plugins/telemetry/DEVICE/{id}/timeseries/history": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Newest values, or history */
+        get: {
+            parameters: {
+                query: {
+                    /** @description Keys separated by commas. */
+                    keys?: string;
+                    /** @description A key as it is, also with commas; may be repeated. Wins over `keys`. */
+                    key?: string | string[];
+                    startTs?: number;
+                    endTs?: number;
+                    interval: number;
+                    intervalType?: "MILLISECONDS" | "WEEK" | "WEEK_ISO" | "MONTH" | "QUARTER";
+                    timeZone?: string;
+                    limit: number;
+                    agg: "NONE" | "MIN" | "MAX" | "AVG" | "SUM" | "COUNT";
+                    orderBy: "ASC" | "DESC";
+                    useStrictDataTypes: boolean;
+                };
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            [key: string]: {
+                                ts: number;
+                                value: unknown;
+                            }[];
+                        };
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/plugins/telemetry/DEVICE/{id}/timeseries/delete": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** Delete telemetry */
+        delete: {
+            parameters: {
+                query: {
+                    /** @description Keys separated by commas. */
+                    keys?: string;
+                    /** @description A key as it is, also with commas; may be repeated. Wins over `keys`. */
+                    key?: string | string[];
+                    deleteAllDataForKeys: boolean;
+                    startTs?: number;
+                    endTs?: number;
+                };
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Nothing. */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content?: never;
+                };
+            };
+        };
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/plugins/telemetry/DEVICE/{id}/timeseries/{scope}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Write telemetry */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                    scope: string;
+                    ttl: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Nothing. */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content?: never;
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/plugins/telemetry/DEVICE/{id}/timeseries/{scope}/{ttl}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Write telemetry */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                    scope: string;
+                    ttl: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Nothing. */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content?: never;
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/auth/login": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Sign in; the token lives 9,000 s */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": {
+                        username: string;
+                        password: string;
+                    };
+                };
+            };
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            token: string;
+                            refreshToken: string;
+                            scope: null;
+                        };
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/auth/token": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Exchange a refresh token for the next pair */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": {
+                        refreshToken: string;
+                    };
+                };
+            };
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            token: string;
+                            refreshToken: string;
+                            scope: null;
+                        };
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/auth/user": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The signed-in user */
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            id: {
+                                entityType: string;
+                                id: string;
+                            };
+                            createdTime: number;
+                            tenantId: {
+                                entityType: string;
+                                id: string;
+                            };
+                            customerId: {
+                                entityType: string;
+                                id: string;
+                            };
+                            email: string;
+                            authority: "TENANT_ADMIN" | "CUSTOMER_USER";
+                            firstName: string;
+                            lastName: null;
+                            additionalInfo: Record<string, never>;
+                        };
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/auth/logout": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** End the session of the token */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content?: never;
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/device": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Create or change a device */
+        post: {
+            parameters: {
+                query?: {
+                    accessToken?: string;
+                };
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": {
+                        id?: {
+                            /** Format: uuid */
+                            id: string;
+                        } | null;
+                        name: string;
+                        type?: string | null;
+                        label?: string | null;
+                        deviceProfileId?: {
+                            /** Format: uuid */
+                            id: string;
+                        } | null;
+                        additionalInfo?: {
+                            [key: string]: unknown;
+                        } | null;
+                        version?: number | null;
+                    };
+                };
+            };
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            id: {
+                                entityType: string;
+                                /** Format: uuid */
+                                id: string;
+                            };
+                            createdTime: number;
+                            tenantId: {
+                                entityType: string;
+                                /** Format: uuid */
+                                id: string;
+                            };
+                            customerId: {
+                                entityType: string;
+                                /** Format: uuid */
+                                id: string;
+                            };
+                            name: string;
+                            type: string;
+                            label: string | null;
+                            deviceProfileId: {
+                                entityType: string;
+                                /** Format: uuid */
+                                id: string;
+                            };
+                            firmwareId: null;
+                            softwareId: null;
+                            version: number;
+                            additionalInfo: {
+                                [key: string]: unknown;
+                            };
+                        };
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/device/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Read a device */
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            id: {
+                                entityType: string;
+                                /** Format: uuid */
+                                id: string;
+                            };
+                            createdTime: number;
+                            tenantId: {
+                                entityType: string;
+                                /** Format: uuid */
+                                id: string;
+                            };
+                            customerId: {
+                                entityType: string;
+                                /** Format: uuid */
+                                id: string;
+                            };
+                            name: string;
+                            type: string;
+                            label: string | null;
+                            deviceProfileId: {
+                                entityType: string;
+                                /** Format: uuid */
+                                id: string;
+                            };
+                            firmwareId: null;
+                            softwareId: null;
+                            version: number;
+                            additionalInfo: {
+                                [key: string]: unknown;
+                            };
+                        };
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        /** Move a device to the bin */
+        delete: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content?: never;
+                };
+            };
+        };
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/tenant/devices": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List devices, or find one by its name */
+        get: {
+            parameters: {
+                query?: {
+                    pageSize?: number;
+                    page?: number;
+                    textSearch?: string;
+                    sortProperty?: "createdTime" | "name" | "type" | "label";
+                    sortOrder?: "ASC" | "DESC";
+                    type?: string;
+                    deviceName?: string;
+                };
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            data: {
+                                id: {
+                                    entityType: string;
+                                    /** Format: uuid */
+                                    id: string;
+                                };
+                                createdTime: number;
+                                tenantId: {
+                                    entityType: string;
+                                    /** Format: uuid */
+                                    id: string;
+                                };
+                                customerId: {
+                                    entityType: string;
+                                    /** Format: uuid */
+                                    id: string;
+                                };
+                                name: string;
+                                type: string;
+                                label: string | null;
+                                deviceProfileId: {
+                                    entityType: string;
+                                    /** Format: uuid */
+                                    id: string;
+                                };
+                                firmwareId: null;
+                                softwareId: null;
+                                version: number;
+                                additionalInfo: {
+                                    [key: string]: unknown;
+                                };
+                            }[];
+                            totalPages: number;
+                            totalElements: number;
+                            hasNext: boolean;
+                        } | {
+                            id: {
+                                entityType: string;
+                                /** Format: uuid */
+                                id: string;
+                            };
+                            createdTime: number;
+                            tenantId: {
+                                entityType: string;
+                                /** Format: uuid */
+                                id: string;
+                            };
+                            customerId: {
+                                entityType: string;
+                                /** Format: uuid */
+                                id: string;
+                            };
+                            name: string;
+                            type: string;
+                            label: string | null;
+                            deviceProfileId: {
+                                entityType: string;
+                                /** Format: uuid */
+                                id: string;
+                            };
+                            firmwareId: null;
+                            softwareId: null;
+                            version: number;
+                            additionalInfo: {
+                                [key: string]: unknown;
+                            };
+                        };
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/device/{id}/credentials": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Show the credentials of a device */
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            id: {
+                                /** Format: uuid */
+                                id: string;
+                            };
+                            createdTime: number;
+                            deviceId: {
+                                entityType: string;
+                                /** Format: uuid */
+                                id: string;
+                            };
+                            credentialsType: "ACCESS_TOKEN" | "MQTT_BASIC";
+                            credentialsId: string;
+                            credentialsValue: string | null;
+                            version: number;
+                        };
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/device/credentials": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Replace the credentials of a device */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": {
+                        deviceId: {
+                            /** Format: uuid */
+                            id: string;
+                        };
+                        credentialsType: string;
+                        credentialsId?: string | null;
+                        credentialsValue?: string | null;
+                    };
+                };
+            };
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            id: {
+                                /** Format: uuid */
+                                id: string;
+                            };
+                            createdTime: number;
+                            deviceId: {
+                                entityType: string;
+                                /** Format: uuid */
+                                id: string;
+                            };
+                            credentialsType: "ACCESS_TOKEN" | "MQTT_BASIC";
+                            credentialsId: string;
+                            credentialsValue: string | null;
+                            version: number;
+                        };
                     };
                 };
             };
