@@ -174,7 +174,7 @@ export class Devices {
   /** Deletes devices in the bin for good, their telemetry first. */
   async purge(scope: Scope, ids: readonly string[]): Promise<void> {
     for (const id of ids) {
-      await this.#store.delete(scope, id, undefined, 0, Number.MAX_SAFE_INTEGER)
+      await this.#store.deleteDevice(scope, id)
       const rows = await this.#context.db.withTenant(scope, (tx) => tx.execute(sql`delete from devices where id = ${id} and deleted_at is not null returning id`))
       if (rows.length === 0) throw new ProblemError('NOT_FOUND')
     }

@@ -21,7 +21,7 @@ describe.each(scenarios.map((scenario) => scenario.name))('the scenario %s', (na
 
   it('measures each key of its product, within its bounds and decimals', () => {
     for (const index of [0, 1, 2, 11]) {
-      for (const row of run(name, index, 60_000, dayMs)) {
+      for (const row of run(name, index, 600_000, dayMs)) {
         expect(Object.keys(row).toSorted()).toEqual(Object.keys(scenario.keys).toSorted())
         for (const [key, { decimals, min, max }] of Object.entries(scenario.keys)) {
           const value = row[key]

@@ -46,4 +46,7 @@ export interface TelemetryStore {
 
   /** Removes points of the keys (undefined: all keys) in the range; returns how many. */
   delete(scope: Scope, deviceId: string, keys: readonly string[] | undefined, from: number, to: number): Promise<number>
+
+  /** Removes all that is known of a device which goes for good: its points and the list of its keys. */
+  deleteDevice(scope: Scope, deviceId: string): Promise<void>
 }

@@ -120,6 +120,15 @@ export class TableStore implements TelemetryStore {
     return Number(rows[0]?.count ?? 0)
   }
 
+  async deleteDevice(scope: Scope, deviceId: string): Promise<void> {
+    await this.delete(scope, deviceId, undefined, 0, Number.MAX_SAFE_INTEGER)
+    const [device] = await this.#context.db.withTenant(scope, (tx) => tx.execute<{ number: number }>(sql`select number from devices where id = ${deviceId}`))
+    if (!device) return
+    await this.#context.db.withRole('pms_store', (tx) =>
+      tx.execute(sql`delete from telemetry_device_keys where tenant_no = ${scope.tenantNo} and device_no = ${device.number}`),
+    )
+  }
+
   /** This month, two before it and two after it: ingest never waits for a partition. */
   async #ensurePartitions(): Promise<void> {
     const month = new Date(this.#context.clock.now())
