@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+import { randomBytes } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { TestPlatform } from '@iot-pms/core/testing'
+import { RawClient } from './raw-client.ts'
+import { isMatch } from './matches.ts'
+
+export type Step = { do: string } & Record<string, unknown>
+export type Case = { id: string; title: string; spec: string[]; timeoutMs?: number; steps: Step[] }
+
+/** Text of the payload that many cases send; `3.0` must stay a double, so it is text and not an object. */
+const samplePayload = '{"key1":"value1","key2":true,"key3":3.0,"key4":4,"key5":{"someNumber":42,"someArray":[1,2,3],"someNestedObject":{"key":"value"}}}'
+/** One point more than a message may hold, in a packet of allowed size. */
+const manyPoints = `[${Array.from({ length: 10_001 }, () => '{a:1}').join()}]`
+
+/** Runs cases of the device contract, written as data, against a real server. */
+export class CaseRunner {
+  readonly #platform: TestPlatform
+  readonly #vars = new Map<string, unknown>()
+  readonly #clients = new Map<string, RawClient>()
+
+  constructor(platform: TestPlatform) {
+    this.#platform = platform
+    this.#vars.set('run', randomBytes(5).toString('hex'))
+    this.#vars.set('now', Date.now())
+    this.#vars.set('P', samplePayload)
+    this.#vars.set('many', manyPoints)
+  }
+
+  /** @throws an error that names the step */
+  async run(one: Case): Promise<void> {
+    try {
+      for (const [index, raw] of one.steps.entries()) {
+        const step = this.#fill(raw) as Step
+        await this.#do(step).catch((error: unknown) => {
+          throw new Error(`step ${index} ${JSON.stringify(raw).slice(0, 300)}: ${(error as Error).message}`, { cause: error })
+        })
+      }
+    } finally {
+      for (const client of this.#clients.values()) client.end()
+    }
+  }
+
+  async #do(step: Step): Promise<void> {
+    const text = (name: string) => String(step[name])
+    switch (step.do) {
+      case 'product':
+        return this.#createProduct(text('as'), step['body'] as Record<string, unknown>)
+      case 'device':
+        return this.#createDevice(step)
+      case 'credentials':
+        return this.#setCredentials(text('device'), text('type'), step['value'])
+      case 'connect':
+        return this.#connect(step)
+      case 'publish':
+        return this.#publish(step)
+      case 'subscribe':
+        return expectMatch(step['codes'], await this.#client(step).subscribe(step['filters'] as [string, number][]))
+      case 'closed': {
+        const reason = await this.#client(step).closed(5000)
+        if (step['reason'] !== undefined) expectMatch(step['reason'], reason)
+        return
+      }
+      case 'alive':
+        return this.#client(step).ping()
+      case 'http':
+        return this.#http(step)
+      case 'latest':
+        return this.#latest(step)
+      case 'history':
+        return this.#history(step)
+      case 'rejects':
+        return this.#rejects(text('device'), text('code'))
+      case 'set':
+        for (const [name, value] of Object.entries(step['vars'] as Record<string, unknown>)) this.#vars.set(name, value)
+        return
+      default:
+        throw new Error(`no such verb: ${step.do}`)
+    }
+  }
+
+  async #createProduct(as: string, body: Record<string, unknown>): Promise<void> {
+    const name = `product-${this.#vars.get('run') as string}-${as}`
+    const answer = await this.#platform.call('POST', '/api/v1/products', { body: { ...body, name } })
+    expectMatch(201, answer.status)
+    this.#vars.set(`id.${as}`, answer.json()['id'])
+    this.#vars.set(`name.${as}`, name)
+  }
+
+  async #createDevice(step: Step): Promise<void> {
+    const as = String(step['as'])
+    const name = `device-${this.#vars.get('run') as string}-${as}`
+    const token = randomBytes(10).toString('hex')
+    const product = step['product'] ? { deviceProfileId: { entityType: 'DEVICE_PROFILE', id: this.#vars.get(`id.${String(step['product'])}`) } } : {}
+    const answer = await this.#platform.call('POST', `/api/device?accessToken=${token}`, { body: { name, ...product, ...(step['gateway'] ? { additionalInfo: { gateway: true } } : {}) } })
+    expectMatch(200, answer.status)
+    this.#vars.set(`id.${as}`, answer.json<{ id: { id: string } }>().id.id)
+    this.#vars.set(`name.${as}`, name)
+    this.#vars.set(`token.${as}`, token)
+  }
+
+  async #setCredentials(device: string, type: string, value: unknown): Promise<void> {
+    const id = String(this.#vars.get(`id.${device}`))
+    const current = await this.#platform.call('GET', `/api/device/${id}/credentials`)
+    const changed = await this.#platform.call('POST', '/api/device/credentials', { body: { ...current.json(), credentialsType: type, credentialsValue: JSON.stringify(value) } })
+    expectMatch(200, changed.status)
+  }
+
+  async #connect(step: Step): Promise<void> {
+    const client = new RawClient(this.#platform.ports.mqtt!, Number(step['v']))
+    const user = step['device'] === undefined ? (step['user'] as string | undefined) : String(this.#vars.get(`token.${String(step['device'])}`))
+    const connack = await client.connect({ clientId: (step['clientId'] as string | undefined) ?? `c-${randomBytes(8).toString('hex')}`, user, pass: step['pass'] as string | undefined })
+    expectMatch({ code: step['code'], sessionPresent: false }, connack)
+    if (step['code'] !== 0) await client.closed(2000)
+    if (step['as']) this.#clients.set(String(step['as']), client)
+  }
+
+  async #publish(step: Step): Promise<void> {
+    const payload = step['text'] === undefined ? JSON.stringify(step['json']) : String(step['text'])
+    const qos = (step['qos'] as 0 | 1 | undefined) ?? 1
+    const ack = await this.#client(step).publish(String(step['topic']), payload, qos)
+    if (qos === 0) return
+    expectMatch(step['ack'] === 'none' ? undefined : step['ack'], ack)
+  }
+
+  async #http(step: Step): Promise<void> {
+    const options = { ...(step['auth'] === 'none' ? { token: null } : {}), ...(step['body'] === undefined ? {} : { body: step['body'] }) }
+    await retry(Number(step['retry'] ?? 0), async () => {
+      const answer = await this.#platform.call(String(step['method']), String(step['path']), options)
+      expectMatch(step['status'], answer.status)
+      if (step['json'] !== undefined) expectMatch(step['json'], answer.json())
+      if (step['bodyText'] !== undefined) expectMatch(step['bodyText'], answer.text)
+    })
+  }
+
+  async #latest(step: Step): Promise<void> {
+    const id = String(this.#vars.get(`id.${String(step['device'])}`))
+    await retry(2000, async () => {
+      const answer = await this.#platform.call('GET', `/api/plugins/telemetry/DEVICE/${id}/values/timeseries?useStrictDataTypes=${step['strict'] === true}`)
+      const found = answer.json<Record<string, { ts: number; value: unknown }[]>>()
+      for (const [key, value] of Object.entries(step['values'] as Record<string, unknown>)) expectMatch(value, found[key]?.[0]?.value)
+      for (const [key, ts] of Object.entries((step['ts'] as Record<string, number> | undefined) ?? {})) expectMatch(ts, found[key]?.[0]?.ts)
+      for (const key of (step['absent'] as string[] | undefined) ?? []) expectMatch(undefined, found[key])
+    })
+  }
+
+  async #history(step: Step): Promise<void> {
+    const id = String(this.#vars.get(`id.${String(step['device'])}`))
+    const query = (step['query'] as string | undefined) ?? 'orderBy=ASC&limit=20000'
+    const answer = await this.#platform.call('GET', `/api/plugins/telemetry/DEVICE/${id}/values/timeseries?keys=${(step['keys'] as string[]).join(',')}&startTs=${String(step['from'])}&endTs=${String(step['to'])}&${query}`)
+    expectMatch(200, answer.status)
+    const found = answer.json<Record<string, { ts: number; value: unknown }[]>>()
+    for (const [key, series] of Object.entries(step['series'] as Record<string, unknown>)) expectMatch(series, (found[key] ?? []).map((point) => [point.ts, point.value]))
+  }
+
+  async #rejects(device: string, code: string): Promise<void> {
+    await retry(3000, async () => {
+      const answer = await this.#platform.call('GET', `/api/v1/devices/${String(this.#vars.get(`id.${device}`))}/rejects`)
+      const codes = answer.json<{ items: { code: string }[] }>().items.map((item) => item.code)
+      if (!codes.includes(code)) throw new Error(`${code} is not among ${codes.join(', ')}`)
+    })
+  }
+
+  #client(step: Step): RawClient {
+    const client = this.#clients.get(String(step['on']))
+    if (!client) throw new Error(`no client ${String(step['on'])}`)
+    return client
+  }
+
+  /** Puts the values of `{{name}}` in; a string that is one placeholder takes the raw value. */
+  #fill(value: unknown): unknown {
+    if (Array.isArray(value)) return value.map((one) => this.#fill(one))
+    if (typeof value === 'object' && value !== null) return Object.fromEntries(Object.entries(value).map(([name, one]) => [name, this.#fill(one)]))
+    if (typeof value !== 'string') return value
+    const whole = /^\{\{([^{}]+)\}\}$/.exec(value)
+    if (whole) return this.#lookUp(whole[1]!)
+    return value.replace(/\{\{([^{}]+)\}\}/g, (_, name: string) => {
+      const found = this.#lookUp(name)
+      return typeof found === 'string' ? found : JSON.stringify(found)
+    })
+  }
+
+  #lookUp(name: string): unknown {
+    const sum = /^(.+?)([+-]\d+)$/.exec(name)
+    if (sum && this.#vars.has(sum[1]!)) return Number(this.#vars.get(sum[1]!)) + Number(sum[2])
+    if (!this.#vars.has(name)) throw new Error(`nothing is called ${name}`)
+    return this.#vars.get(name)
+  }
+}
+
+function expectMatch(expected: unknown, actual: unknown): void {
+  if (!isMatch(expected, actual)) throw new Error(`expected ${JSON.stringify(expected)}, got ${JSON.stringify(actual)}`)
+}
+
+async function retry(ms: number, work: () => Promise<void>): Promise<void> {
+  for (let waited = 0; ; waited += 50) {
+    try {
+      return await work()
+    } catch (error) {
+      if (waited >= ms) throw error
+      await sleep(50)
+    }
+  }
+}
