@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import type { Registry } from 'prom-client'
 import type { Context } from './context.ts'
+import type { Demo } from './demo/demo.ts'
+import { registerDemoRoutes } from './demo/routes.ts'
 import { registerCompatDeviceRoutes } from './devices/compat.ts'
 import type { Devices } from './devices/devices.ts'
 import { registerDeviceRoutes } from './devices/routes.ts'
@@ -29,6 +31,7 @@ export type RouteParts = {
   people: People
   setup: Setup
   devices: Devices
+  demo: Demo
   authenticate: Authenticate
   metrics: Registry
   health: Health
@@ -37,11 +40,12 @@ export type RouteParts = {
 
 /** Every route of the REST API; openapi.json is what comes out of it. */
 export async function registerRoutes(app: App, context: Context, parts: RouteParts): Promise<void> {
-  const { store, counters, ingest, people, setup, devices, authenticate, metrics, health, ports } = parts
+  const { store, counters, ingest, people, setup, devices, demo, authenticate, metrics, health, ports } = parts
   registerSystemRoutes(app, context, { store, counters, refused: ingest.refused, metrics, authenticate, health, ports })
   registerUserRoutes(app, people, setup)
   registerProductRoutes(app, context, { registry: ingest.registry })
   registerDeviceRoutes(app, context, { devices, store, sessions: ingest.sessions, rejects: ingest.rejects })
+  registerDemoRoutes(app, { demo })
   const telemetry: TelemetryParts = {
     store,
     findDevice: (scope, id) => devices.find(scope, id),

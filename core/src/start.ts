@@ -9,6 +9,7 @@ import { Db } from './db/client.ts'
 import { listTenants, loadInstallation, loadRootTenant, saveSecretKeyId } from './db/installation.ts'
 import { migrate } from './db/migrate.ts'
 import { checkDatabase, ensureDataDir, openDatabase } from './db/open.ts'
+import { Demo } from './demo/demo.ts'
 import { Devices } from './devices/devices.ts'
 import { StartError, exitCodes } from './errors.ts'
 import { EventBus } from './events.ts'
@@ -43,6 +44,7 @@ export type Platform = {
   /** Every route with its guard, for tests that sweep over all of them. */
   routes: readonly RouteGuard[]
   ingest: Ingest
+  demo: Demo
   /** Ports in use; undefined when not opened. */
   ports: { http: number | undefined; mqtt: number | undefined }
   /** One-time link while there is no administrator. */
@@ -105,9 +107,12 @@ async function start(config: Config, log: Log, stops: (() => Promise<void> | voi
   topics.start()
   stops.push(() => topics.stop())
 
+  const ports: Platform['ports'] = { http: undefined, mqtt: undefined }
   let isDraining = false
   const ingest = createIngest(context, { store, counters, topics, load, metrics, isDraining: () => isDraining })
-  const people = createPeople(context, { version })
+  const devices = new Devices(context, ingest.registry, store)
+  const demo = new Demo(context, { devices, registry: ingest.registry, store, mqttPort: () => ports.mqtt })
+  const people = createPeople(context, { version, hasDemo: async () => (await demo.status()).loaded })
   const setup = await ensureSetup(people)
   const authenticate = createAuthenticate(people)
   const basePath = config.publicUrl?.pathname ?? '/'
@@ -124,8 +129,6 @@ async function start(config: Config, log: Log, stops: (() => Promise<void> | voi
     basePath,
   })
   const stream = new LiveStream(context, topics)
-  const devices = new Devices(context, ingest.registry, store)
-  const ports: Platform['ports'] = { http: undefined, mqtt: undefined }
   const health: Health = {
     isAlive: () => load.isAlive,
     hasBeenReady: false,
@@ -135,7 +138,7 @@ async function start(config: Config, log: Log, stops: (() => Promise<void> | voi
       { name: 'draining', ok: !isDraining, detail: 'not stopping' },
     ],
   }
-  await registerRoutes(app, context, { store, counters, ingest, people, setup, devices, authenticate, metrics, health, ports: () => ports })
+  await registerRoutes(app, context, { store, counters, ingest, people, setup, devices, demo, authenticate, metrics, health, ports: () => ports })
   await registerHttpIngest(app, {
     sink: ingest.pipeline,
     clock: context.clock,
@@ -163,12 +166,14 @@ async function start(config: Config, log: Log, stops: (() => Promise<void> | voi
     stream.stop()
     await Promise.all([app.close(), ingest.stop(drainMs)])
   })
+  await demo.start()
+  stops.push(() => demo.stop())
   startUpkeep(context, ingest, devices, stops)
   warnAboutHooks(config, log, stops)
   buildDashboard(config, log, pages.reload)
   health.hasBeenReady = true
   log.info({ version, ...ports }, 'ready')
-  return { context, app, routes: listRoutes(app), ingest, ports, setupLink: setup.link, stop }
+  return { context, app, routes: listRoutes(app), ingest, demo, ports, setupLink: setup.link, stop }
 }
 
 /** [SC-2] The key of the settings or the data folder; made at the first start, never silently replaced. */

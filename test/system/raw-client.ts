@@ -26,7 +26,7 @@ export class RawClient {
       this.#packets.push(packet)
       this.#waiting?.()
     })
-    this.#socket.on('data', (chunk) => incoming.parse(chunk))
+    this.#socket.on('data', (chunk) => incoming.parse(Buffer.from(chunk)))
     this.#socket.on('error', () => {})
     this.#socket.on('close', () => {
       this.#isClosed = true

@@ -19,6 +19,7 @@ export async function runStart(args: string[]): Promise<undefined> {
   const stopped = onSignal(async () => (await starting).stop())
   const platform = await starting
   announce(platform, config)
+  if (values.demo) await platform.demo.load()
   await stopped
   // The log line is written and nothing else is left to do; open handles of libraries must not keep us.
   process.exit(0)
