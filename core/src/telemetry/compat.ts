@@ -45,7 +45,6 @@ const DeleteQuery = Type.Object({
 })
 
 const Values = Type.Record(Type.String(), Type.Array(Type.Object({ ts: Type.Integer(), value: Type.Unknown() })))
-const Empty = Type.Null({ description: 'Nothing.' })
 
 const prefix = '/api/plugins/telemetry/DEVICE/:id'
 const tags = ['compat']
@@ -78,7 +77,7 @@ export async function registerCompatTelemetryRoutes(app: App, parts: TelemetryPa
   }
   app.delete(
     `${prefix}/timeseries/delete`,
-    { config: canWrite, schema: { tags, summary: 'Delete telemetry', params: DeviceParams, querystring: DeleteQuery, response: { 200: Empty } } },
+    { config: canWrite, schema: { tags, summary: 'Delete telemetry', params: DeviceParams, querystring: DeleteQuery } },
     async (request, reply) => {
       const actor = actorOf(request)
       const { source } = await open(parts, actor, request.params.id)
@@ -87,7 +86,7 @@ export async function registerCompatTelemetryRoutes(app: App, parts: TelemetryPa
       const range = isEverything ? { from: 0, to: maxTs + 1 } : parseTimes(startTs, endTs)
       // The newest value is always the newest stored point: deleteLatest and rewriteLatestIfDeleted need no work.
       await source.store.delete(source.scope, source.deviceId, keys, range.from, range.to)
-      return reply.code(200).send(null)
+      return reply.code(200).send()
     },
   )
   await registerRawScope(
@@ -96,12 +95,12 @@ export async function registerCompatTelemetryRoutes(app: App, parts: TelemetryPa
     (scope) => {
       for (const path of ['timeseries/:scope', 'timeseries/:scope/:ttl']) {
         const params = Type.Object({ ...DeviceParams.properties, scope: Type.String(), ttl: Type.Optional(Type.String()) })
-        scope.post(`${prefix}/${path}`, { config: canWrite, schema: { tags, summary: 'Write telemetry', params, response: { 200: Empty } } }, async (request, reply) => {
+        scope.post(`${prefix}/${path}`, { config: canWrite, schema: { tags, summary: 'Write telemetry', params } }, async (request, reply) => {
           const actor = actorOf(request)
           const { device } = await open(parts, actor, request.params.id)
           const { rejected } = await parts.writeAsUser(actor, device.id, bytesOf(request), { cast: true, allOrNothing: true })
           if (rejected.length > 0) throw new ProblemError('VALIDATION_FAILED', { errors: describeRejects(rejected) })
-          return reply.code(200).send(null)
+          return reply.code(200).send()
         })
       }
     },

@@ -162,7 +162,7 @@ describe('what is read', () => {
           const zoned = Temporal.Instant.fromEpochMilliseconds(ts).toZonedDateTimeISO(timeZone)
           return `${zoned.toPlainDateTime().toString({ smallestUnit: 'millisecond' }).replace('T', ' ')},${zoned.offset}`
         }
-        const cell = (one: TypedValue) => (isNumber(one) || one.kind === 'boolean' ? String(one.value) : `"${String(one.value).replace(/^=/, "'=").replaceAll('"', '""')}"`)
+        const cell = ({ value: plain }: TypedValue) => (typeof plain !== 'string' ? String(plain) : `"${plain.replace(/^=/, "'=").replaceAll('"', '""')}"`)
         const rows = keys.flatMap((key) => inside(model, key, from, to).map((one) => ({ key, one })))
         rows.sort((a, b) => a.one.ts - b.one.ts || keys.indexOf(a.key) - keys.indexOf(b.key))
 
