@@ -166,6 +166,18 @@ describe('demo data', () => {
     await demo.start()
   })
 
+  it('does not hold up a server that stops while it is loaded', async () => {
+    const before = await countRows()
+    const loading = demo.load().catch((error: unknown) => error)
+    await new Promise((resolve) => setTimeout(resolve, 300))
+    const startedAt = performance.now()
+    await demo.stop()
+    expect(performance.now() - startedAt).toBeLessThan(1000)
+    expect(await loading).toMatchObject({ code: 'OVERLOADED' })
+    await demo.start()
+    expect(await countRows()).toEqual(before)
+  })
+
   it('stops sending for a device that is disabled or deleted, and sends with new credentials', async () => {
     await demo.load()
     await expect.poll(() => server.ingest.sessions.count, { timeout: 5000 }).toBe(12)

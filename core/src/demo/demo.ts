@@ -48,6 +48,7 @@ export class Demo {
   #deviceIds: ReadonlySet<string> = new Set()
   #senders: Senders | undefined
   #isStarted = false
+  #isStopping = false
   #stopListening: (() => void) | undefined
   #restartTimer: NodeJS.Timeout | undefined
   #turn: Promise<unknown> = Promise.resolve()
@@ -62,6 +63,7 @@ export class Demo {
   async start(): Promise<void> {
     if (this.#isStarted) return
     this.#isStarted = true
+    this.#isStopping = false
     this.#stopListening = this.#context.events.on('device.changed', ({ deviceId, change }) => {
       // A sender whose device was deleted, disabled or got other credentials would only be refused.
       if (change !== 'updated' && this.#deviceIds.has(deviceId)) this.#restartSoon()
@@ -73,8 +75,10 @@ export class Demo {
     })
   }
 
+  /** A load that is under way breaks off; the next start removes what it made. */
   async stop(): Promise<void> {
     this.#isStarted = false
+    this.#isStopping = true
     this.#stopListening?.()
     clearTimeout(this.#restartTimer)
     await this.#inTurn(() => this.#stopSenders())
@@ -100,9 +104,7 @@ export class Demo {
         await this.#createDevices(productId)
         await this.#setState(productId, 'loaded')
       } catch (error) {
-        await this.#removeAll(productId).catch((err: unknown) =>
-          this.#context.log.error({ err }, 'half loaded demo data could not be removed'),
-        )
+        if (!this.#isStopping) await this.#tidyUp(productId)
         throw error
       }
       this.#context.log.info({ ms: Math.round(performance.now() - startedAt) }, 'demo data is loaded')
@@ -140,8 +142,16 @@ export class Demo {
       const startTs = endTs - (historySteps - 1) * historyStepMs
       const unit = coldChain.createUnit({ index, startTs, failsAt: endTs - failsBeforeEndMs })
       this.#units.set(created.id, unit)
-      for (const points of measureHistory(unit, startTs)) await this.#parts.store.write([{ device, points }])
+      for (const points of measureHistory(unit, startTs)) {
+        if (this.#isStopping) throw new ProblemError('OVERLOADED', { retryAfterS: 10 })
+        await this.#parts.store.write([{ device, points }])
+      }
     }
+  }
+
+  /** After a failed load; its error is the one to tell. */
+  async #tidyUp(productId: string): Promise<void> {
+    await this.#removeAll(productId).catch((err: unknown) => this.#context.log.error({ err }, 'half loaded demo data could not be removed'))
   }
 
   async #removeAll(productId: string): Promise<void> {

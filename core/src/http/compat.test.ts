@@ -9,6 +9,7 @@ describe('refusals in ThingsBoard form', () => {
     ['VALIDATION_FAILED', 400, 31],
     ['UNPROCESSABLE', 400, 31],
     ['TOKEN_INVALID', 401, 10],
+    ['TOKEN_EXPIRED', 401, 11],
     ['LOGIN_FAILED', 401, 10],
     ['PERMISSION_DENIED', 403, 20],
     ['NOT_FOUND', 404, 32],
@@ -32,12 +33,8 @@ describe('refusals in ThingsBoard form', () => {
   it('gives every code a ThingsBoard one', () => {
     for (const code of Object.keys(errorCodes) as ErrorCode[]) {
       const { body } = compatProblem(new ProblemError(code))
-      expect([2, 10, 20, 31, 32, 33, 35], code).toContain(body.errorCode)
+      expect([2, 10, 11, 20, 31, 32, 33, 35], code).toContain(body.errorCode)
     }
-  })
-
-  it('tells a refresh token that is over from one that was never good', () => {
-    expect(compatProblem(new ProblemError('TOKEN_INVALID', { params: { reason: 'expired' } })).body.errorCode).toBe(11)
   })
 
   it('names what is wrong with the request', () => {

@@ -24,6 +24,8 @@ const compatCodes = {
 const exceptions: Partial<Record<ErrorCode, { status?: number; errorCode?: number; message?: string }>> = {
   NAME_TAKEN: { status: 400, message: 'Device with such name already exists!' },
   TOKEN_TAKEN: { status: 400, message: 'Device credentials are already assigned to another device!' },
+  // Clients sign in again on 11 instead of giving up.
+  TOKEN_EXPIRED: { errorCode: compatCodes.tokenExpired },
   LOGIN_FAILED: { message: 'Invalid username or password' },
   PERMISSION_DENIED: { message: "You don't have permission to perform this operation!" },
   VERSION_CONFLICT: { status: 409, errorCode: compatCodes.versionConflict },
@@ -38,14 +40,13 @@ export function compatProblem(error: ProblemError, now = Date.now()): { status: 
   const status = exception?.status ?? ([409, 422].includes(error.status) ? 400 : error.status)
   const details = error.errors?.map((one) => one.detail).join(' ')
   const message = exception?.message ?? (details ? `${error.message} ${details}` : error.message)
-  return { status, body: { status, message, errorCode: exception?.errorCode ?? codeOf(error, status), timestamp: now } }
+  return { status, body: { status, message, errorCode: exception?.errorCode ?? codeOfStatus(status), timestamp: now } }
 }
 
-function codeOf(error: ProblemError, status: number): number {
+function codeOfStatus(status: number): number {
   switch (status) {
     case 401:
-      // Clients sign in again on 11 instead of giving up.
-      return error.params['reason'] === 'expired' ? compatCodes.tokenExpired : compatCodes.authentication
+      return compatCodes.authentication
     case 403:
       return compatCodes.permission
     case 404:

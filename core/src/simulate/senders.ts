@@ -34,7 +34,9 @@ const connectsPerS = 200
 const reconnectMs = 3000
 /** Messages without an answer before a device waits for one. */
 const maxInFlight = 10
-const tickMs = 20
+/** Looks often enough for the interval, and no oftener: idle senders cost nothing. */
+const tickMs = (intervalMs: number) => Math.min(200, Math.max(20, intervalMs / 50))
+const pollMs = 20
 
 type Sender = { device: Simulated; client: MqttClient | undefined; nextAt: number; inFlight: number }
 
@@ -62,7 +64,7 @@ export class Senders {
       nextAt: this.#startedAt + (index / devices.length) * intervalMs,
       inFlight: 0,
     }))
-    this.#timer = setInterval(() => this.#tick(), tickMs)
+    this.#timer = setInterval(() => this.#tick(), tickMs(intervalMs))
     this.#tick()
   }
 
@@ -74,7 +76,7 @@ export class Senders {
     this.#senders = []
     const deadline = performance.now() + graceMs
     const isWaiting = () => senders.some((sender) => sender.inFlight > 0) && performance.now() < deadline
-    while (isWaiting()) await new Promise((resolve) => setTimeout(resolve, tickMs))
+    while (isWaiting()) await new Promise((resolve) => setTimeout(resolve, pollMs))
     // Forced where answers are missing: such a connection may hang.
     await Promise.all(senders.map(async ({ client, inFlight }) => client?.endAsync(inFlight > 0 || !client.connected)))
   }
