@@ -28,8 +28,8 @@ export class EventBus {
   on<K extends keyof Events>(name: K, listener: Listener<K>): () => void {
     const set = this.#listeners.get(name) ?? new Set()
     this.#listeners.set(name, set)
-    set.add(listener as Listener<never>)
-    return () => set.delete(listener as Listener<never>)
+    set.add(listener)
+    return () => set.delete(listener)
   }
 
   emit<K extends keyof Events>(name: K, event: Events[K]): void {

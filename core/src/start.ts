@@ -212,7 +212,7 @@ function startUpkeep(context: Context, ingest: Ingest, devices: Devices, stops: 
       await ingest.log.removeOld(tenant)
     }
   }
-  const timer = setInterval(() => work().catch((error: unknown) => context.log.error({ err: error }, 'the hourly upkeep failed')), upkeepMs).unref()
+  const timer = setInterval(() => void work().catch((error: unknown) => context.log.error({ err: error }, 'the hourly upkeep failed')), upkeepMs).unref()
   stops.push(() => clearInterval(timer))
 }
 

@@ -52,9 +52,9 @@ async function readPlatform(): Promise<{ openapi: unknown; schema: string }> {
   try {
     const running = await findRunningDatabase(dataDir)
     const sql = postgres(running!.adminUrl, { max: 1, onnotice: () => {} })
-    const schema = await dumpSchema(sql)
+    const dump = await dumpSchema(sql)
     await sql.end()
-    return { openapi: platform.app.swagger(), schema }
+    return { openapi: platform.app.swagger(), schema: dump }
   } finally {
     await platform.stop()
     rmSync(dataDir, { recursive: true, force: true })

@@ -21,7 +21,7 @@ afterAll(() => platform.close())
 
 describe('device API', () => {
   it.each(cases)('$id: $title', { timeout: 20_000 }, async (one) => {
-    await new CaseRunner(platform).run(one)
+    await expect(new CaseRunner(platform).run(one)).resolves.toBeUndefined()
   })
 
   it('notices a wrong expectation: negative control of the runner', async () => {

@@ -102,7 +102,7 @@ export class CaseRunner {
   async #setCredentials(device: string, type: string, value: unknown): Promise<void> {
     const id = String(this.#vars.get(`id.${device}`))
     const current = await this.#platform.call('GET', `/api/device/${id}/credentials`)
-    const changed = await this.#platform.call('POST', '/api/device/credentials', { body: { ...current.json<Record<string, unknown>>(), credentialsType: type, credentialsValue: JSON.stringify(value) } })
+    const changed = await this.#platform.call('POST', '/api/device/credentials', { body: { ...current.json(), credentialsType: type, credentialsValue: JSON.stringify(value) } })
     expectMatch(200, changed.status)
   }
 

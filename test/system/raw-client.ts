@@ -61,7 +61,7 @@ export class RawClient {
     return packet.reasonCode ?? 0
   }
 
-  async subscribe(filters: [string, number][]): Promise<(number | unknown)[]> {
+  async subscribe(filters: [string, number][]): Promise<unknown[]> {
     const messageId = ++this.#packetId
     this.#send({ cmd: 'subscribe', messageId, subscriptions: filters.map(([topic, qos]) => ({ topic, qos: qos as 0 })) })
     const packet = await this.#next('suback')

@@ -10,7 +10,7 @@ import type { Log } from '../log.ts'
 /** Whose data a transaction may see. `tenantNo` stands for the tenant in telemetry rows. */
 export type Scope = { tenantId: string; tenantNo: number; customerIds?: readonly string[] }
 
-type Database = PostgresJsDatabase<Record<string, never>>
+type Database = PostgresJsDatabase
 export type Tx = Parameters<Parameters<Database['transaction']>[0]>[0]
 
 /** Roles a transaction can take on besides `pms_app`; see migration 0001. */

@@ -70,7 +70,7 @@ export class EmbeddedPostgres {
     this.#isStopping = true
     const child = this.#child
     this.#child = undefined
-    if (!child || child.exitCode !== null || child.signalCode !== null) return
+    if (child?.exitCode !== null || child.signalCode !== null) return
     const ended = new Promise<void>((resolve) => child.once('exit', () => resolve()))
     child.kill('SIGINT')
     await Promise.race([ended, sleep(30_000, undefined, { ref: false })])

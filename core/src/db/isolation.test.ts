@@ -41,7 +41,7 @@ describe('tenant isolation in the database', () => {
       await tx`drop policy tenant on products`
       expect(await findOpenTables(tx)).toEqual(['products'])
       throw new Error('undo')
-    }).catch((error: Error) => expect(error.message).toBe('undo'))
+    }).catch((error: unknown) => expect(error).toMatchObject({ message: 'undo' }))
   })
 
   it('has the tenant first in every primary key and foreign key', async () => {

@@ -77,7 +77,7 @@ function decodePath(url: string): string | undefined {
 }
 
 function sendFile(request: FastifyRequest, reply: FastifyReply, file: File, read: (path: string) => Buffer): FastifyReply {
-  const accepted = String(request.headers['accept-encoding'] ?? '')
+  const accepted = request.headers['accept-encoding'] ?? ''
   const encoding = file.encodings.find((one) => accepted.includes(one))
   reply.headers({ vary: 'accept-encoding', 'cache-control': file.isImmutable ? 'public, max-age=31536000, immutable' : 'no-store' }).type(file.type)
   if (!encoding) return reply.send(read(file.path))

@@ -48,8 +48,9 @@ const noQuery = { type: 'object', properties: {}, additionalProperties: false } 
 
 /** Fastify with our conventions: one place for permissions, validation, errors and headers. */
 export async function createServer(options: ServerOptions): Promise<App> {
+  const logger: FastifyBaseLogger = options.log
   const app: App = Fastify({
-    loggerInstance: options.log as FastifyBaseLogger,
+    loggerInstance: logger,
     logController: new LogController({ disableRequestLogging: true }),
     bodyLimit: maxBodyBytes,
     // Long enough for a proxy that keeps connections for 60 s.
@@ -155,5 +156,5 @@ function securityHeaders(options: ServerOptions): Record<string, string> {
 function maskUrl(url: string): string {
   const path = url.replace(/[?#].*$/, '')
   const match = /^\/api\/v1\/([^/]+)\/(telemetry|attributes|rpc|claim|firmware|software)\b/.exec(path)
-  return redact(match && match[1] ? path.replace(match[1], `…${match[1].slice(-4)}`) : path)
+  return redact(match?.[1] ? path.replace(match[1], `…${match[1].slice(-4)}`) : path)
 }

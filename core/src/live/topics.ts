@@ -122,11 +122,11 @@ export class Topics {
   #setsOf(subscription: Subscription): Set<Subscription>[] {
     switch (subscription.topic) {
       case 'telemetry':
-        return subscription.params.deviceIds.map((id) => entry(this.#telemetry, id))
+        return subscription.params.deviceIds.map((id) => setOf(this.#telemetry, id))
       case 'devices':
-        return subscription.params.ids.map((id) => entry(this.#devices, id))
+        return subscription.params.ids.map((id) => setOf(this.#devices, id))
       case 'deviceLog':
-        return [entry(this.#logs, subscription.params.id)]
+        return [setOf(this.#logs, subscription.params.id)]
       case 'system':
         return [this.#system]
       case 'overview':
@@ -179,7 +179,7 @@ export class Topics {
   }
 }
 
-function entry(index: Map<string, Set<Subscription>>, id: string): Set<Subscription> {
+function setOf(index: Map<string, Set<Subscription>>, id: string): Set<Subscription> {
   const set = index.get(id) ?? new Set()
   index.set(id, set)
   return set

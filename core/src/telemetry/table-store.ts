@@ -31,7 +31,7 @@ type Row = { ts: string; kind: number; num: number | null; big: string | null; t
 export class TableStore implements TelemetryStore {
   readonly #context: Context
   #writer: pg.Pool | undefined
-  #encoders: CopyEncoder[] = []
+  readonly #encoders: CopyEncoder[] = []
   #timer: NodeJS.Timeout | undefined
 
   constructor(context: Context) {
