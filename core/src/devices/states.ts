@@ -34,13 +34,16 @@ export const stateSql = sql`case d.link when 'none' then 'never' when 'session' 
  */
 export class DeviceStates {
   readonly #context: Context
+  readonly #sessionActivity: (deviceId: string) => number | undefined
   readonly #tracks = new Map<string, Track>()
   #flushTimer: NodeJS.Timeout | undefined
   #graceTimer: NodeJS.Timeout | undefined
   #flushing: Promise<void> = Promise.resolve()
 
-  constructor(context: Context) {
+  /** @param sessionActivity ms since 1970 of the last packet in the device's session, PINGREQ included */
+  constructor(context: Context, sessionActivity: (deviceId: string) => number | undefined) {
     this.#context = context
+    this.#sessionActivity = sessionActivity
   }
 
   start(): void {
@@ -108,6 +111,7 @@ export class DeviceStates {
     const now = this.#context.clock.now()
     const byTenant = new Map<string, { scope: Scope; due: Track[] }>()
     for (const track of this.#tracks.values()) {
+      if (track.link === 'session') track.lastActivityAt = Math.max(track.lastActivityAt, this.#sessionActivity(track.device.id) ?? 0)
       if (track.link === 'http' && now - track.lastActivityAt > track.device.inactivityTimeoutMs) {
         Object.assign(track, { link: 'closed', isChanged: true })
         this.#announce(track)

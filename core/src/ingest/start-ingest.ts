@@ -41,7 +41,7 @@ export function createIngest(context: Context, parts: IngestParts): Ingest {
   const sessions = new Sessions({ clock, log, limit: config.mqtt.maxSessions })
   const rejects = new RejectLog({ db, clock, events, log })
   const refused = new RefusedConnections(clock, events)
-  const states = new DeviceStates(context)
+  const states = new DeviceStates(context, (deviceId) => sessions.get(deviceId)?.lastActivityAt)
   const deviceLog = new DeviceLog(context)
   const telemetry = createWriter(context, parts.store, config.writer.connections)
   const attributes = createWriter(context, new AttributeStore(context), 1)
@@ -90,6 +90,9 @@ export function createIngest(context: Context, parts: IngestParts): Ingest {
     if (change === 'deleted') states.forget(deviceId)
   })
   watchGauge(parts.metrics, 'iot_pms_sessions', 'MQTT sessions open', () => sessions.count)
+  for (const name of ['connections', 'unauthenticated', 'waiting', 'delayedRefusals'] as const) {
+    watchGauge(parts.metrics, `iot_pms_mqtt_${name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)}`, 'Sockets of the MQTT endpoint, by what they wait for', () => endpoint?.depths[name] ?? 0)
+  }
   watchGauge(parts.metrics, 'iot_pms_devices', 'Devices in memory', () => registry.size)
   watchGauge(parts.metrics, 'iot_pms_writer_depth', 'Points accepted and not yet committed', () => telemetry.depth)
 
