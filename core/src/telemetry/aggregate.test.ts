@@ -29,7 +29,8 @@ async function rowsOf(points: StoredPoint[], aggs: Aggregation[], options: Optio
 
 /** Kinds of the values of the only row. */
 async function kindsOf(points: StoredPoint[], aggs: Aggregation[], options: Options = {}): Promise<(string | undefined)[]> {
-  for await (const [row] of aggregate(inBlocks(points, 100), { aggs, edges: [0, 10], from: 0, to: 10, ...options })) return row!.values.map((value) => value?.kind)
+  for await (const [row] of aggregate(inBlocks(points, 100), { aggs, edges: [0, 10], from: 0, to: 10, ...options }))
+    return row!.values.map((value) => value?.kind)
   return []
 }
 
@@ -48,21 +49,30 @@ describe('aggregation', () => {
     expect(await rowsOf([integer(0, max), integer(1, max), integer(2, 1)], ['SUM', 'MIN', 'MAX'])).toEqual([[0, 2n * max + 1n, 1, max]])
     expect(await rowsOf([integer(0, 9007199254740991), integer(1, 2)], ['SUM'])).toEqual([[0, 9007199254740993n]])
     expect(await rowsOf([integer(0, max), integer(1, -max), integer(2, 3)], ['SUM'])).toEqual([[0, 3]])
-    expect(await rowsOf([integer(0, 9007199254740993n), double(1, 9007199254740992)], ['MIN', 'MAX'])).toEqual([[0, 9007199254740992, 9007199254740993n]])
+    expect(await rowsOf([integer(0, 9007199254740993n), double(1, 9007199254740992)], ['MIN', 'MAX'])).toEqual([
+      [0, 9007199254740992, 9007199254740993n],
+    ])
     expect(await kindsOf([integer(0, 1), integer(1, 2)], ['SUM', 'MIN', 'AVG'])).toEqual(['integer', 'integer', 'double'])
     expect(await kindsOf([integer(0, 1), double(1, 2)], ['SUM', 'MIN', 'MAX'])).toEqual(['double', 'integer', 'double'])
   })
 
   it('does not lose small doubles beside large ones', async () => {
     expect(await rowsOf([double(0, 1), double(1, 1e100), double(2, 1), double(3, -1e100)], ['SUM'])).toEqual([[0, 2]])
-    expect(await rowsOf(Array.from({ length: 10 }, (_, i) => double(i, 0.1)), ['SUM'])).toEqual([[0, 1]])
+    expect(
+      await rowsOf(
+        Array.from({ length: 10 }, (_, i) => double(i, 0.1)),
+        ['SUM'],
+      ),
+    ).toEqual([[0, 1]])
     expect(await rowsOf([double(0, 1e308), double(1, 1e308), double(2, 5)], ['SUM'])).toEqual([[0, Infinity]])
   })
 
   it('counts every point but calculates with numbers and booleans only [N-2]', async () => {
     const points = [string(0, 'off'), boolean(1, true), boolean(2, false), integer(3, 5), { ts: 4, kind: 'json', value: '{}' } as const]
     expect(await rowsOf(points, ['COUNT', 'SUM', 'AVG', 'MIN', 'MAX', 'FIRST', 'LAST'])).toEqual([[0, 5, 6, 2, 0, 5, 'off', '{}']])
-    expect(await rowsOf([string(0, 'a')], ['COUNT', 'SUM', 'AVG', 'MIN', 'MAX', 'DELTA', 'RATE'])).toEqual([[0, 1, undefined, undefined, undefined, undefined, undefined, undefined]])
+    expect(await rowsOf([string(0, 'a')], ['COUNT', 'SUM', 'AVG', 'MIN', 'MAX', 'DELTA', 'RATE'])).toEqual([
+      [0, 1, undefined, undefined, undefined, undefined, undefined, undefined],
+    ])
   })
 
   it('by the compatibility rules leaves booleans out and orders texts by code point [TB-7]', async () => {
@@ -143,17 +153,27 @@ describe('any aggregation', () => {
 
   it('equals a naive recomputation from the points', async () => {
     await fc.assert(
-      fc.asyncProperty(series(value), fc.integer({ min: 7, max: 400 }), fc.integer({ min: 1, max: 20 }), fc.boolean(), async (points, step, blockSize, isSigned) => {
-        const edges = edgesOf(step)
-        const options = { edges, from: 0, to: 1000, counter: isSigned ? ('signed' as const) : ('monotonic' as const) }
-        expect(await rowsOf(points, [...aggregations], options, blockSize)).toEqual(naive(points, edges, 1000, isSigned))
-      }),
+      fc.asyncProperty(
+        series(value),
+        fc.integer({ min: 7, max: 400 }),
+        fc.integer({ min: 1, max: 20 }),
+        fc.boolean(),
+        async (points, step, blockSize, isSigned) => {
+          const edges = edgesOf(step)
+          const options = { edges, from: 0, to: 1000, counter: isSigned ? ('signed' as const) : ('monotonic' as const) }
+          expect(await rowsOf(points, [...aggregations], options, blockSize)).toEqual(naive(points, edges, 1000, isSigned))
+        },
+      ),
       { numRuns: 300 },
     )
   })
 
   it('of integers equals a recomputation with bigints', async () => {
-    const integers = series(fc.bigInt({ min: -(2n ** 63n), max: 2n ** 63n - 1n }).map((n): TypedValue => ({ kind: 'integer', value: Number.isSafeInteger(Number(n)) ? Number(n) : n })))
+    const integers = series(
+      fc
+        .bigInt({ min: -(2n ** 63n), max: 2n ** 63n - 1n })
+        .map((n): TypedValue => ({ kind: 'integer', value: Number.isSafeInteger(Number(n)) ? Number(n) : n })),
+    )
     await fc.assert(
       fc.asyncProperty(integers, async (points) => {
         fc.pre(points.length > 0)
@@ -161,7 +181,12 @@ describe('any aggregation', () => {
         const all = points.map((point) => BigInt(point.value as number | bigint))
         const sorted = all.toSorted((a, b) => (a < b ? -1 : a > b ? 1 : 0))
         const delta = all.slice(1).reduce((sum, one, i) => sum + (one < all[i]! ? one : one - all[i]!), 0n)
-        expect(row!.slice(1).map((one) => BigInt(one as number | bigint))).toEqual([all.reduce((a, b) => a + b, 0n), sorted[0], sorted.at(-1), delta])
+        expect(row!.slice(1).map((one) => BigInt(one as number | bigint))).toEqual([
+          all.reduce((a, b) => a + b, 0n),
+          sorted[0],
+          sorted.at(-1),
+          delta,
+        ])
       }),
       { numRuns: 200 },
     )

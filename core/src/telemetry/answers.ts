@@ -30,7 +30,12 @@ export type TelemetryParts = {
    * @throws {ProblemError} when the message as a whole is refused (`PAYLOAD_MALFORMED`, `SHAPE_INVALID`,
    *   `TOO_MANY_POINTS`) or can't be stored now (`STORE_UNAVAILABLE`)
    */
-  writeAsUser(actor: Actor, deviceId: string, payload: Buffer, options: WriteOptions): Promise<{ accepted: number; rejected: readonly Reject[] }>
+  writeAsUser(
+    actor: Actor,
+    deviceId: string,
+    payload: Buffer,
+    options: WriteOptions,
+  ): Promise<{ accepted: number; rejected: readonly Reject[] }>
 }
 
 /** Text sent at a time; a shorter answer is sent whole, so that a failure still gets its status. */
@@ -70,7 +75,11 @@ async function* joinPieces(pieces: AsyncIterable<string>): AsyncGenerator<string
 }
 
 /** A scope whose bodies arrive as the bytes that were sent, for the payload rules of §4.1. */
-export async function registerRawScope(app: App, isAccepted: (contentType: string) => boolean, register: (scope: App) => void): Promise<void> {
+export async function registerRawScope(
+  app: App,
+  isAccepted: (contentType: string) => boolean,
+  register: (scope: App) => void,
+): Promise<void> {
   await app.register(async (scope) => {
     scope.removeAllContentTypeParsers()
     scope.addContentTypeParser('*', { parseAs: 'buffer' }, (request, body, done) => {

@@ -33,7 +33,9 @@ describe('fixed buckets', () => {
 
   it('are refused above the limit, at once even for an endless range', () => {
     expect(cutRange({ type: 'fixed', ms: 1000 }, 0, 10_000_000, limit)).toHaveLength(limit + 1)
-    expect(() => cutRange({ type: 'fixed', ms: 1000 }, 0, 10_000_001, limit)).toThrow(expect.objectContaining({ code: 'RANGE_TOO_LARGE', params: { limit } }))
+    expect(() => cutRange({ type: 'fixed', ms: 1000 }, 0, 10_000_001, limit)).toThrow(
+      expect.objectContaining({ code: 'RANGE_TOO_LARGE', params: { limit } }),
+    )
     expect(() => cutRange({ type: 'fixed', ms: 1000 }, 0, 8.64e15, limit)).toThrow(expect.objectContaining({ code: 'RANGE_TOO_LARGE' }))
   })
 })
@@ -69,7 +71,10 @@ describe('days', () => {
   })
 
   it('begin at the first instant of the day where midnight does not exist', () => {
-    expect(edges(calendar('day', 'America/Sao_Paulo'), '2018-11-04T12:00Z', '2018-11-04T13:00Z')).toEqual(['2018-11-04T01:00-02:00', '2018-11-05T00:00-02:00'])
+    expect(edges(calendar('day', 'America/Sao_Paulo'), '2018-11-04T12:00Z', '2018-11-04T13:00Z')).toEqual([
+      '2018-11-04T01:00-02:00',
+      '2018-11-05T00:00-02:00',
+    ])
   })
 
   it('counted by several go from local 1970-01-01', () => {
@@ -79,66 +84,163 @@ describe('days', () => {
       '1970-01-31T00:00+08:00',
       '1970-02-10T00:00+08:00',
     ])
-    expect(edges(calendar('day', 'America/New_York', 10), '1970-01-01T01:00Z', '1970-01-01T02:00Z')).toEqual(['1969-12-22T00:00-05:00', '1970-01-01T00:00-05:00'])
+    expect(edges(calendar('day', 'America/New_York', 10), '1970-01-01T01:00Z', '1970-01-01T02:00Z')).toEqual([
+      '1969-12-22T00:00-05:00',
+      '1970-01-01T00:00-05:00',
+    ])
   })
 })
 
 describe('weeks', () => {
   it('begin on Monday, or on Sunday when asked', () => {
-    expect(edges(calendar('week', 'Europe/Berlin'), '2024-03-30T12:00Z', '2024-04-02T00:00Z')).toEqual(['2024-03-25T00:00+01:00', '2024-04-01T00:00+02:00', '2024-04-08T00:00+02:00'])
-    expect(edges(calendar('week', 'Europe/Berlin', 1, 'SUN'), '2024-03-30T12:00Z', '2024-04-02T00:00Z')).toEqual(['2024-03-24T00:00+01:00', '2024-03-31T00:00+01:00', '2024-04-07T00:00+02:00'])
+    expect(edges(calendar('week', 'Europe/Berlin'), '2024-03-30T12:00Z', '2024-04-02T00:00Z')).toEqual([
+      '2024-03-25T00:00+01:00',
+      '2024-04-01T00:00+02:00',
+      '2024-04-08T00:00+02:00',
+    ])
+    expect(edges(calendar('week', 'Europe/Berlin', 1, 'SUN'), '2024-03-30T12:00Z', '2024-04-02T00:00Z')).toEqual([
+      '2024-03-24T00:00+01:00',
+      '2024-03-31T00:00+01:00',
+      '2024-04-07T00:00+02:00',
+    ])
   })
 
   it('counted by several go from Monday 1969-12-29, or from the Sunday before', () => {
-    expect(edges(calendar('week', 'UTC', 2), '1970-01-01T00:00Z', '1970-01-02T00:00Z')).toEqual(['1969-12-29T00:00+00:00', '1970-01-12T00:00+00:00'])
-    expect(edges(calendar('week', 'UTC', 2, 'SUN'), '1970-01-01T00:00Z', '1970-01-02T00:00Z')).toEqual(['1969-12-28T00:00+00:00', '1970-01-11T00:00+00:00'])
+    expect(edges(calendar('week', 'UTC', 2), '1970-01-01T00:00Z', '1970-01-02T00:00Z')).toEqual([
+      '1969-12-29T00:00+00:00',
+      '1970-01-12T00:00+00:00',
+    ])
+    expect(edges(calendar('week', 'UTC', 2, 'SUN'), '1970-01-01T00:00Z', '1970-01-02T00:00Z')).toEqual([
+      '1969-12-28T00:00+00:00',
+      '1970-01-11T00:00+00:00',
+    ])
   })
 })
 
 describe('months, quarters and years', () => {
   it('begin on their first day in the zone', () => {
-    expect(edges(calendar('month', 'America/New_York'), '2024-02-10T00:00Z', '2024-04-01T00:00Z')).toEqual(['2024-02-01T00:00-05:00', '2024-03-01T00:00-05:00', '2024-04-01T00:00-04:00'])
-    expect(edges(calendar('quarter', 'Asia/Shanghai'), '2023-12-31T16:00Z', '2024-07-01T00:00Z')).toEqual(['2024-01-01T00:00+08:00', '2024-04-01T00:00+08:00', '2024-07-01T00:00+08:00', '2024-10-01T00:00+08:00'])
-    expect(edges(calendar('year', 'Asia/Kathmandu'), '2023-12-31T18:14:59.999Z', '2024-01-01T00:00Z')).toEqual(['2023-01-01T00:00+05:45', '2024-01-01T00:00+05:45', '2025-01-01T00:00+05:45'])
+    expect(edges(calendar('month', 'America/New_York'), '2024-02-10T00:00Z', '2024-04-01T00:00Z')).toEqual([
+      '2024-02-01T00:00-05:00',
+      '2024-03-01T00:00-05:00',
+      '2024-04-01T00:00-04:00',
+    ])
+    expect(edges(calendar('quarter', 'Asia/Shanghai'), '2023-12-31T16:00Z', '2024-07-01T00:00Z')).toEqual([
+      '2024-01-01T00:00+08:00',
+      '2024-04-01T00:00+08:00',
+      '2024-07-01T00:00+08:00',
+      '2024-10-01T00:00+08:00',
+    ])
+    expect(edges(calendar('year', 'Asia/Kathmandu'), '2023-12-31T18:14:59.999Z', '2024-01-01T00:00Z')).toEqual([
+      '2023-01-01T00:00+05:45',
+      '2024-01-01T00:00+05:45',
+      '2025-01-01T00:00+05:45',
+    ])
   })
 
   it('counted by several go from 1970', () => {
-    expect(edges(calendar('month', 'UTC', 5), '2024-01-01T00:00Z', '2024-01-02T00:00Z')).toEqual(['2023-10-01T00:00+00:00', '2024-03-01T00:00+00:00'])
-    expect(edges(calendar('quarter', 'UTC', 2), '2024-08-01T00:00Z', '2024-08-02T00:00Z')).toEqual(['2024-07-01T00:00+00:00', '2025-01-01T00:00+00:00'])
-    expect(edges(calendar('year', 'UTC', 10), '2024-08-01T00:00Z', '2024-08-02T00:00Z')).toEqual(['2020-01-01T00:00+00:00', '2030-01-01T00:00+00:00'])
+    expect(edges(calendar('month', 'UTC', 5), '2024-01-01T00:00Z', '2024-01-02T00:00Z')).toEqual([
+      '2023-10-01T00:00+00:00',
+      '2024-03-01T00:00+00:00',
+    ])
+    expect(edges(calendar('quarter', 'UTC', 2), '2024-08-01T00:00Z', '2024-08-02T00:00Z')).toEqual([
+      '2024-07-01T00:00+00:00',
+      '2025-01-01T00:00+00:00',
+    ])
+    expect(edges(calendar('year', 'UTC', 10), '2024-08-01T00:00Z', '2024-08-02T00:00Z')).toEqual([
+      '2020-01-01T00:00+00:00',
+      '2030-01-01T00:00+00:00',
+    ])
   })
 })
 
 describe('hours and minutes', () => {
   it('give the repeated hour two buckets', () => {
-    expect(edges(calendar('hour', 'Europe/Berlin'), '2024-10-26T23:30Z', '2024-10-27T02:00Z')).toEqual(['2024-10-27T01:00+02:00', '2024-10-27T02:00+02:00', '2024-10-27T02:00+01:00', '2024-10-27T03:00+01:00'])
+    expect(edges(calendar('hour', 'Europe/Berlin'), '2024-10-26T23:30Z', '2024-10-27T02:00Z')).toEqual([
+      '2024-10-27T01:00+02:00',
+      '2024-10-27T02:00+02:00',
+      '2024-10-27T02:00+01:00',
+      '2024-10-27T03:00+01:00',
+    ])
   })
 
   it('go on after a skipped hour', () => {
-    expect(edges(calendar('hour', 'America/New_York'), '2024-03-10T06:00Z', '2024-03-10T08:00Z')).toEqual(['2024-03-10T01:00-05:00', '2024-03-10T03:00-04:00', '2024-03-10T04:00-04:00'])
+    expect(edges(calendar('hour', 'America/New_York'), '2024-03-10T06:00Z', '2024-03-10T08:00Z')).toEqual([
+      '2024-03-10T01:00-05:00',
+      '2024-03-10T03:00-04:00',
+      '2024-03-10T04:00-04:00',
+    ])
   })
 
   it('start at local hours also where the offset is no whole hour', () => {
-    expect(edges(calendar('hour', 'Asia/Kathmandu'), '2024-01-01T00:00Z', '2024-01-01T01:00Z')).toEqual(['2024-01-01T05:00+05:45', '2024-01-01T06:00+05:45', '2024-01-01T07:00+05:45'])
+    expect(edges(calendar('hour', 'Asia/Kathmandu'), '2024-01-01T00:00Z', '2024-01-01T01:00Z')).toEqual([
+      '2024-01-01T05:00+05:45',
+      '2024-01-01T06:00+05:45',
+      '2024-01-01T07:00+05:45',
+    ])
   })
 
   it('follow a clock that changes by half an hour', () => {
-    expect(edges(calendar('hour', 'Australia/Lord_Howe'), '2024-04-06T14:00Z', '2024-04-06T16:00Z')).toEqual(['2024-04-07T01:00+11:00', '2024-04-07T02:00+10:30', '2024-04-07T03:00+10:30'])
-    expect(edges(calendar('hour', 'Australia/Lord_Howe'), '2024-10-05T14:30Z', '2024-10-05T16:30Z')).toEqual(['2024-10-06T01:00+10:30', '2024-10-06T02:30+11:00', '2024-10-06T03:00+11:00', '2024-10-06T04:00+11:00'])
+    expect(edges(calendar('hour', 'Australia/Lord_Howe'), '2024-04-06T14:00Z', '2024-04-06T16:00Z')).toEqual([
+      '2024-04-07T01:00+11:00',
+      '2024-04-07T02:00+10:30',
+      '2024-04-07T03:00+10:30',
+    ])
+    expect(edges(calendar('hour', 'Australia/Lord_Howe'), '2024-10-05T14:30Z', '2024-10-05T16:30Z')).toEqual([
+      '2024-10-06T01:00+10:30',
+      '2024-10-06T02:30+11:00',
+      '2024-10-06T03:00+11:00',
+      '2024-10-06T04:00+11:00',
+    ])
   })
 
   it('with a count start at local midnight and keep to the wall clock', () => {
     expect(hoursPerBucket(calendar('hour', 'Europe/Berlin', 6), '2024-03-30T23:00Z', '2024-03-31T22:00Z')).toEqual([5, 6, 6, 6])
     expect(hoursPerBucket(calendar('hour', 'Europe/Berlin', 6), '2024-10-26T22:00Z', '2024-10-27T23:00Z')).toEqual([7, 6, 6, 6])
-    expect(edges(calendar('hour', 'Europe/Berlin', 2), '2024-03-31T00:30Z', '2024-03-31T03:00Z')).toEqual(['2024-03-31T00:00+01:00', '2024-03-31T03:00+02:00', '2024-03-31T04:00+02:00', '2024-03-31T06:00+02:00'])
-    expect(edges(calendar('minute', 'Asia/Kathmandu', 30), '2024-01-01T00:00Z', '2024-01-01T00:50Z')).toEqual(['2024-01-01T05:30+05:45', '2024-01-01T06:00+05:45', '2024-01-01T06:30+05:45', '2024-01-01T07:00+05:45'])
+    expect(edges(calendar('hour', 'Europe/Berlin', 2), '2024-03-31T00:30Z', '2024-03-31T03:00Z')).toEqual([
+      '2024-03-31T00:00+01:00',
+      '2024-03-31T03:00+02:00',
+      '2024-03-31T04:00+02:00',
+      '2024-03-31T06:00+02:00',
+    ])
+    expect(edges(calendar('minute', 'Asia/Kathmandu', 30), '2024-01-01T00:00Z', '2024-01-01T00:50Z')).toEqual([
+      '2024-01-01T05:30+05:45',
+      '2024-01-01T06:00+05:45',
+      '2024-01-01T06:30+05:45',
+      '2024-01-01T07:00+05:45',
+    ])
   })
 })
 
 describe('any cut', () => {
-  const zones = ['Europe/Berlin', 'America/New_York', 'Australia/Lord_Howe', 'Asia/Shanghai', 'Asia/Kathmandu', 'Pacific/Apia', 'America/St_Johns', 'Africa/Cairo', 'UTC']
-  const counts: Record<CalendarUnit, number[]> = { minute: [1, 5, 15, 60], hour: [1, 2, 8, 24], day: [1, 2, 10], week: [1, 3], month: [1, 5], quarter: [1, 2], year: [1, 10] }
-  const lengths: Record<CalendarUnit, number> = { minute: 2 * hour, hour: 72 * hour, day: 300 * hour, week: 2000 * hour, month: 9000 * hour, quarter: 20_000 * hour, year: 90_000 * hour }
+  const zones = [
+    'Europe/Berlin',
+    'America/New_York',
+    'Australia/Lord_Howe',
+    'Asia/Shanghai',
+    'Asia/Kathmandu',
+    'Pacific/Apia',
+    'America/St_Johns',
+    'Africa/Cairo',
+    'UTC',
+  ]
+  const counts: Record<CalendarUnit, number[]> = {
+    minute: [1, 5, 15, 60],
+    hour: [1, 2, 8, 24],
+    day: [1, 2, 10],
+    week: [1, 3],
+    month: [1, 5],
+    quarter: [1, 2],
+    year: [1, 10],
+  }
+  const lengths: Record<CalendarUnit, number> = {
+    minute: 2 * hour,
+    hour: 72 * hour,
+    day: 300 * hour,
+    week: 2000 * hour,
+    month: 9000 * hour,
+    quarter: 20_000 * hour,
+    year: 90_000 * hour,
+  }
   const cuts = fc.record({
     timeZone: fc.constantFrom(...zones),
     type: fc.constantFrom(...calendarUnits),
@@ -166,7 +268,13 @@ describe('any cut', () => {
   })
 
   it('by hour and minute has the edges that stepping through time finds', () => {
-    const arbitrary = fc.record({ timeZone: fc.constantFrom(...zones), type: fc.constantFrom('minute' as const, 'hour' as const), pick: fc.nat(3), near: fc.nat(), shift: fc.integer({ min: -30 * hour, max: 30 * hour }) })
+    const arbitrary = fc.record({
+      timeZone: fc.constantFrom(...zones),
+      type: fc.constantFrom('minute' as const, 'hour' as const),
+      pick: fc.nat(3),
+      near: fc.nat(),
+      shift: fc.integer({ min: -30 * hour, max: 30 * hour }),
+    })
     fc.assert(
       fc.property(arbitrary, ({ timeZone, type, pick, near, shift }) => {
         const transitions = transitionsOf(timeZone)
@@ -211,7 +319,9 @@ describe('any cut', () => {
   })
 
   it('by day is refused above the limit', () => {
-    expect(() => cutRange(calendar('day', 'Europe/Berlin'), 0, Date.parse('2024-01-01T00:00Z'), limit)).toThrow(expect.objectContaining({ code: 'RANGE_TOO_LARGE' }))
+    expect(() => cutRange(calendar('day', 'Europe/Berlin'), 0, Date.parse('2024-01-01T00:00Z'), limit)).toThrow(
+      expect.objectContaining({ code: 'RANGE_TOO_LARGE' }),
+    )
   })
 })
 
@@ -230,6 +340,11 @@ describe('a zone', () => {
     const change = Date.parse('2024-03-31T01:00Z')
     expect(offsets.at(change)).toMatchObject({ offsetMs: 2 * hour, previousMs: hour, since: change })
     expect(offsets.at(change - 1)).toMatchObject({ offsetMs: hour, previousMs: 2 * hour, until: change })
-    expect(new ZoneOffsets('UTC').at(0)).toEqual({ offsetMs: 0, previousMs: 0, since: Number.NEGATIVE_INFINITY, until: Number.POSITIVE_INFINITY })
+    expect(new ZoneOffsets('UTC').at(0)).toEqual({
+      offsetMs: 0,
+      previousMs: 0,
+      since: Number.NEGATIVE_INFINITY,
+      until: Number.POSITIVE_INFINITY,
+    })
   })
 })

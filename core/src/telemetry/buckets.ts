@@ -7,9 +7,7 @@ export type CalendarUnit = (typeof calendarUnits)[number]
 export type WeekStart = 'MON' | 'SUN'
 
 /** How a range is cut: every so many ms since 1970 UTC, or by `count` calendar units of a zone. */
-export type BucketRule =
-  | { type: 'fixed'; ms: number }
-  | { type: CalendarUnit; count: number; weekStart: WeekStart; timeZone: string }
+export type BucketRule = { type: 'fixed'; ms: number } | { type: CalendarUnit; count: number; weekStart: WeekStart; timeZone: string }
 type CalendarRule = Exclude<BucketRule, { type: 'fixed' }>
 
 const minuteMs = 60_000

@@ -23,7 +23,10 @@ async function read(device: Device, rest: string): Promise<unknown> {
 }
 
 function expectRefusal(answer: Answer, status: number, errorCode: number): void {
-  expect([answer.status, answer.json()]).toEqual([status, { status, errorCode, message: expect.any(String), timestamp: expect.any(Number) }])
+  expect([answer.status, answer.json()]).toEqual([
+    status,
+    { status, errorCode, message: expect.any(String), timestamp: expect.any(Number) },
+  ])
 }
 
 describe('newest values', () => {
@@ -39,7 +42,15 @@ describe('newest values', () => {
       { key: 'j', ts: t0, kind: 'json', value: '{"a":[1.0]}' },
     ])
     const value = (text: string) => [{ ts: t0, value: text }]
-    expect(await read(device, 'values/timeseries')).toEqual({ d: value('42.0'), e: value('1e+25'), i: value('73'), n: value('9007199254740993'), b: value('true'), s: value('text'), j: value('{"a":[1.0]}') })
+    expect(await read(device, 'values/timeseries')).toEqual({
+      d: value('42.0'),
+      e: value('1e+25'),
+      i: value('73'),
+      n: value('9007199254740993'),
+      b: value('true'),
+      s: value('text'),
+      j: value('{"a":[1.0]}'),
+    })
     const strict = await server.call('GET', path(device, 'values/timeseries?keys=d,n,b,j&useStrictDataTypes=true'))
     expect(strict.text).toContain(`"n":[{"ts":${t0},"value":9007199254740993}]`)
     expect(strict.json()).toMatchObject({ d: [{ value: 42 }], b: [{ value: true }], j: [{ value: { a: [1] } }] })
@@ -58,17 +69,90 @@ describe('newest values', () => {
 describe('history', () => {
   const four = [integer('t', t0, 10), integer('t', t0 + 1000, 20), integer('t', t0 + 2000, 30), integer('t', t0 + 3000, 40)]
   const cases: [query: string, end: number, series: [number, unknown][]][] = [
-    ['limit=2', 4000, [[3000, '40'], [2000, '30']]],
-    ['limit=2&orderBy=ASC', 4000, [[0, '10'], [1000, '20']]],
-    ['orderBy=ASC&useStrictDataTypes=true', 3000, [[0, 10], [1000, 20], [2000, 30]]],
-    ['agg=AVG', 4000, [[3000, '40'], [2000, '30'], [1000, '20'], [0, '10']]],
+    [
+      'limit=2',
+      4000,
+      [
+        [3000, '40'],
+        [2000, '30'],
+      ],
+    ],
+    [
+      'limit=2&orderBy=ASC',
+      4000,
+      [
+        [0, '10'],
+        [1000, '20'],
+      ],
+    ],
+    [
+      'orderBy=ASC&useStrictDataTypes=true',
+      3000,
+      [
+        [0, 10],
+        [1000, 20],
+        [2000, 30],
+      ],
+    ],
+    [
+      'agg=AVG',
+      4000,
+      [
+        [3000, '40'],
+        [2000, '30'],
+        [1000, '20'],
+        [0, '10'],
+      ],
+    ],
     ['agg=NONE&interval=2000&limit=1', 4000, [[3000, '40']]],
-    ['agg=AVG&interval=2000', 4000, [[1000, '15.0'], [3000, '35.0']]],
-    ['agg=AVG&interval=2000&orderBy=DESC&limit=1', 4000, [[1000, '15.0'], [3000, '35.0']]],
-    ['agg=AVG&interval=2000&useStrictDataTypes=true', 4000, [[1000, 15], [3000, 35]]],
-    ['agg=SUM&interval=2000', 4000, [[1000, '30'], [3000, '70']]],
-    ['agg=COUNT&interval=2000', 4000, [[1000, '2'], [3000, '2']]],
-    ['agg=MAX&interval=3000', 4000, [[1500, '30'], [3500, '40']]],
+    [
+      'agg=AVG&interval=2000',
+      4000,
+      [
+        [1000, '15.0'],
+        [3000, '35.0'],
+      ],
+    ],
+    [
+      'agg=AVG&interval=2000&orderBy=DESC&limit=1',
+      4000,
+      [
+        [1000, '15.0'],
+        [3000, '35.0'],
+      ],
+    ],
+    [
+      'agg=AVG&interval=2000&useStrictDataTypes=true',
+      4000,
+      [
+        [1000, 15],
+        [3000, 35],
+      ],
+    ],
+    [
+      'agg=SUM&interval=2000',
+      4000,
+      [
+        [1000, '30'],
+        [3000, '70'],
+      ],
+    ],
+    [
+      'agg=COUNT&interval=2000',
+      4000,
+      [
+        [1000, '2'],
+        [3000, '2'],
+      ],
+    ],
+    [
+      'agg=MAX&interval=3000',
+      4000,
+      [
+        [1500, '30'],
+        [3500, '40'],
+      ],
+    ],
     ['agg=MIN&interval=10000', 60_000, [[5000, '10']]],
     ['agg=MIN&interval=10000', 2501, [[1250, '10']]],
   ]
@@ -86,7 +170,10 @@ describe('history', () => {
     const device = await server.createDevice()
     await server.write(device, [integer('a', t0, 1), integer('c', t0 + 9000, 2)])
     const range = `startTs=${t0}&endTs=${t0 + 10_000}&unheardOf=1`
-    expect(await read(device, `values/timeseries?keys=none,a,c&${range}&agg=COUNT&interval=1000`)).toEqual({ a: [{ ts: t0 + 500, value: '1' }], c: [{ ts: t0 + 9500, value: '1' }] })
+    expect(await read(device, `values/timeseries?keys=none,a,c&${range}&agg=COUNT&interval=1000`)).toEqual({
+      a: [{ ts: t0 + 500, value: '1' }],
+      c: [{ ts: t0 + 9500, value: '1' }],
+    })
     expect(await read(device, `values/timeseries?keys=none&${range}`)).toEqual({})
     expect(await read(device, `values/timeseries?keys=a&startTs=${t0}&endTs=${t0}&agg=COUNT&interval=1000`)).toEqual({})
     expect(await read(device, `values/timeseries?keys=a&startTs=0&endTs=9223372036854775807`)).toEqual({ a: [{ ts: t0, value: '1' }] })
@@ -96,10 +183,16 @@ describe('history', () => {
     const device = await server.createDevice({ timeZone: 'Asia/Shanghai' })
     const at = (text: string) => Date.parse(text)
     // Sunday 2024-03-31, Monday 2024-04-01 and Sunday 2024-04-07, noon in Shanghai.
-    await server.write(device, [integer('x', at('2024-03-31T04:00Z'), 1), integer('x', at('2024-04-01T04:00Z'), 2), integer('x', at('2024-04-07T04:00Z'), 4)])
+    await server.write(device, [
+      integer('x', at('2024-03-31T04:00Z'), 1),
+      integer('x', at('2024-04-01T04:00Z'), 2),
+      integer('x', at('2024-04-07T04:00Z'), 4),
+    ])
     const [start, end] = [at('2024-03-30T04:00Z'), at('2024-04-08T04:00Z')]
     const sums = async (type: string) => {
-      const found = (await read(device, `values/timeseries?keys=x&startTs=${start}&endTs=${end}&agg=SUM&intervalType=${type}`)) as { x: { ts: number; value: string }[] }
+      const found = (await read(device, `values/timeseries?keys=x&startTs=${start}&endTs=${end}&agg=SUM&intervalType=${type}`)) as {
+        x: { ts: number; value: string }[]
+      }
       return found.x.map(({ ts, value }) => [ts, value])
     }
     const middle = (a: number, b: number) => a + Math.floor((b - a) / 2)
@@ -142,21 +235,33 @@ describe('history', () => {
 
   it('takes 10,000 buckets', async () => {
     const device = await server.createDevice()
-    await server.write(device, Array.from({ length: 10_000 }, (_, i) => integer('t', t0 + i, i)))
+    await server.write(
+      device,
+      Array.from({ length: 10_000 }, (_, i) => integer('t', t0 + i, i)),
+    )
     const found = (await read(device, `values/timeseries?keys=t&startTs=${t0}&endTs=${t0 + 10_000}&agg=SUM&interval=1`)) as { t: unknown[] }
     expect(found.t).toHaveLength(10_000)
   })
 })
 
 describe('writing', () => {
-  it.each(['timeseries/ANY', 'timeseries/whatever/86400'])('to %s stores the points, casts numeric strings and answers nothing', async (rest) => {
-    const device = await server.createDevice()
-    for (const type of ['application/json', 'text/plain']) {
-      const answer = await server.call('POST', path(device, rest), { body: `{"ts":${t0},"values":{"a":"21.5","b":true}}`, headers: { 'content-type': type } })
-      expect([answer.status, answer.text]).toEqual([200, ''])
-    }
-    expect(await read(device, 'values/timeseries?useStrictDataTypes=true')).toEqual({ a: [{ ts: t0, value: 21.5 }], b: [{ ts: t0, value: true }] })
-  })
+  it.each(['timeseries/ANY', 'timeseries/whatever/86400'])(
+    'to %s stores the points, casts numeric strings and answers nothing',
+    async (rest) => {
+      const device = await server.createDevice()
+      for (const type of ['application/json', 'text/plain']) {
+        const answer = await server.call('POST', path(device, rest), {
+          body: `{"ts":${t0},"values":{"a":"21.5","b":true}}`,
+          headers: { 'content-type': type },
+        })
+        expect([answer.status, answer.text]).toEqual([200, ''])
+      }
+      expect(await read(device, 'values/timeseries?useStrictDataTypes=true')).toEqual({
+        a: [{ ts: t0, value: 21.5 }],
+        b: [{ ts: t0, value: true }],
+      })
+    },
+  )
 
   it('stores nothing when one point is refused', async () => {
     const device = await server.createDevice()
@@ -183,18 +288,24 @@ describe('deleting', () => {
 
   it('takes all points of the keys, or those of a range', async () => {
     const device = await filled()
-    const ranged = await server.call('DELETE', path(device, `timeseries/delete?keys=a&startTs=${t0 + 1000}&endTs=${t0 + 2000}&deleteLatest=true&rewriteLatestIfDeleted=false`))
+    const ranged = await server.call(
+      'DELETE',
+      path(device, `timeseries/delete?keys=a&startTs=${t0 + 1000}&endTs=${t0 + 2000}&deleteLatest=true&rewriteLatestIfDeleted=false`),
+    )
     expect([ranged.status, ranged.text]).toEqual([200, ''])
     expect(await read(device, 'values/timeseries')).toEqual({ a: [{ ts: t0, value: '1' }], b: [{ ts: t0, value: '3' }] })
     expect((await server.call('DELETE', path(device, 'timeseries/delete?keys=a,unknown&deleteAllDataForKeys=true'))).status).toBe(200)
     expect(await read(device, 'values/timeseries')).toEqual({ b: [{ ts: t0, value: '3' }] })
   })
 
-  it.each(['', 'keys=a', 'keys=a&startTs=1', 'keys=a&endTs=1', 'deleteAllDataForKeys=true', 'keys=a&deleteAllDataForKeys=false'])('refuses ?%s', async (query) => {
-    const device = await filled()
-    expectRefusal(await server.call('DELETE', path(device, `timeseries/delete?${query}`)), 400, 31)
-    expect(Object.keys((await read(device, 'values/timeseries')) as object)).toHaveLength(2)
-  })
+  it.each(['', 'keys=a', 'keys=a&startTs=1', 'keys=a&endTs=1', 'deleteAllDataForKeys=true', 'keys=a&deleteAllDataForKeys=false'])(
+    'refuses ?%s',
+    async (query) => {
+      const device = await filled()
+      expectRefusal(await server.call('DELETE', path(device, `timeseries/delete?${query}`)), 400, 31)
+      expect(Object.keys((await read(device, 'values/timeseries')) as object)).toHaveLength(2)
+    },
+  )
 })
 
 describe('who may do it', () => {
@@ -209,7 +320,8 @@ describe('who may do it', () => {
   it.each(calls)('%s %s', async (method, rest, right) => {
     const device = await server.createDevice()
     const body = method === 'POST' ? { body: '{"a":1}' } : {}
-    const call = async (as: 'nobody' | 'viewer' | 'stranger' | 'operator', url = path(device, rest)) => server.call(method, url, { as, ...body })
+    const call = async (as: 'nobody' | 'viewer' | 'stranger' | 'operator', url = path(device, rest)) =>
+      server.call(method, url, { as, ...body })
     expectRefusal(await call('nobody'), 401, 10)
     if (right === 'write') expectRefusal(await call('viewer'), 403, 20)
     else expect((await call('viewer')).status).toBe(200)

@@ -65,7 +65,11 @@ export async function registerCompatTelemetryRoutes(app: App, parts: TelemetryPa
   for (const path of ['values/timeseries', 'values/timeseries/history', 'timeseries/history']) {
     app.get(
       `${prefix}/${path}`,
-      { config: canRead, exposeHeadRoute: false, schema: { tags, summary: 'Newest values, or history', params: DeviceParams, querystring: ValuesQuery, response: { 200: Values } } },
+      {
+        config: canRead,
+        exposeHeadRoute: false,
+        schema: { tags, summary: 'Newest values, or history', params: DeviceParams, querystring: ValuesQuery, response: { 200: Values } },
+      },
       async (request, reply) => {
         const { source, device } = await open(parts, actorOf(request), request.params.id)
         const { query } = request
@@ -95,13 +99,17 @@ export async function registerCompatTelemetryRoutes(app: App, parts: TelemetryPa
     (scope) => {
       for (const path of ['timeseries/:scope', 'timeseries/:scope/:ttl']) {
         const params = Type.Object({ ...DeviceParams.properties, scope: Type.String(), ttl: Type.Optional(Type.String()) })
-        scope.post(`${prefix}/${path}`, { config: canWrite, schema: { tags, summary: 'Write telemetry', params } }, async (request, reply) => {
-          const actor = actorOf(request)
-          const { device } = await open(parts, actor, request.params.id)
-          const { rejected } = await parts.writeAsUser(actor, device.id, bytesOf(request), { cast: true, allOrNothing: true })
-          if (rejected.length > 0) throw new ProblemError('VALIDATION_FAILED', { errors: describeRejects(rejected) })
-          return reply.code(200).send()
-        })
+        scope.post(
+          `${prefix}/${path}`,
+          { config: canWrite, schema: { tags, summary: 'Write telemetry', params } },
+          async (request, reply) => {
+            const actor = actorOf(request)
+            const { device } = await open(parts, actor, request.params.id)
+            const { rejected } = await parts.writeAsUser(actor, device.id, bytesOf(request), { cast: true, allOrNothing: true })
+            if (rejected.length > 0) throw new ProblemError('VALIDATION_FAILED', { errors: describeRejects(rejected) })
+            return reply.code(200).send()
+          },
+        )
       }
     },
   )
@@ -168,7 +176,9 @@ function parseRule(intervalType: IntervalType = 'MILLISECONDS', interval: number
 
 async function* latestJson(source: Source, query: ValuesQuery): AsyncGenerator<string> {
   const points = await readLatest(source, parseKeys(query))
-  const members = points.map((point) => `${JSON.stringify(point.key)}:[{"ts":${point.ts},"value":${toCompatJsonText(point, query.useStrictDataTypes)}}]`)
+  const members = points.map(
+    (point) => `${JSON.stringify(point.key)}:[{"ts":${point.ts},"value":${toCompatJsonText(point, query.useStrictDataTypes)}}]`,
+  )
   yield `{${members.join(',')}}`
 }
 

@@ -34,7 +34,12 @@ describe('the formula guard', () => {
   })
 
   it('never lets a cell begin like a formula', () => {
-    fc.assert(fc.property(fc.string({ unit: fc.constantFrom("'", '=', '+', '-', '@', '\t', '\r', 'a') }), (text) => !/^[=+\-@\t\r]/.test(guardCell(text))))
+    fc.assert(
+      fc.property(
+        fc.string({ unit: fc.constantFrom("'", '=', '+', '-', '@', '\t', '\r', 'a') }),
+        (text) => !/^[=+\-@\t\r]/.test(guardCell(text)),
+      ),
+    )
   })
 })
 

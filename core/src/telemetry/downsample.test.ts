@@ -9,18 +9,29 @@ async function* inBlocks(points: readonly StoredPoint[], size: number): AsyncGen
   for (let i = 0; i < points.length; i += size) yield points.slice(i, i + size)
 }
 
-async function pick(points: StoredPoint[], mode: DownsampleMode, limit: number, { blockSize = 7, count = points.length } = {}): Promise<StoredPoint[]> {
+async function pick(
+  points: StoredPoint[],
+  mode: DownsampleMode,
+  limit: number,
+  { blockSize = 7, count = points.length } = {},
+): Promise<StoredPoint[]> {
   const picked: StoredPoint[] = []
   for await (const block of downsample(inBlocks(points, blockSize), mode, count, limit)) picked.push(...block)
   return picked
 }
 
 const series = fc
-  .uniqueArray(fc.record({ ts: fc.integer({ min: 1_760_000_000_000, max: 1_760_000_900_000 }), y: fc.oneof(fc.integer({ min: -50, max: 50 }), fc.double({ min: -1e6, max: 1e6, noNaN: true })) }), {
-    selector: ({ ts }) => ts,
-    minLength: 11,
-    maxLength: 300,
-  })
+  .uniqueArray(
+    fc.record({
+      ts: fc.integer({ min: 1_760_000_000_000, max: 1_760_000_900_000 }),
+      y: fc.oneof(fc.integer({ min: -50, max: 50 }), fc.double({ min: -1e6, max: 1e6, noNaN: true })),
+    }),
+    {
+      selector: ({ ts }) => ts,
+      minLength: 11,
+      maxLength: 300,
+    },
+  )
   .map((items) => items.sort((a, b) => a.ts - b.ts).map(({ ts, y }): StoredPoint => ({ ts, kind: 'double', value: y })))
 const mixed = fc.array(fc.oneof(fc.integer(), fc.boolean(), fc.string({ maxLength: 2 })), { minLength: 11, maxLength: 200 }).map((values) =>
   values.map((value, i): StoredPoint => {
@@ -40,7 +51,10 @@ function textbook(points: StoredPoint[], limit: number): StoredPoint[] {
   for (let k = 0; k < limit - 2; k++) {
     const before = picked.at(-1)!
     const next = bucket(k + 1)
-    const mean = { t: next.reduce((sum, point) => sum + point.ts - before.ts, 0) / next.length, y: next.reduce((sum, point) => sum + y(point), 0) / next.length }
+    const mean = {
+      t: next.reduce((sum, point) => sum + point.ts - before.ts, 0) / next.length,
+      y: next.reduce((sum, point) => sum + y(point), 0) / next.length,
+    }
     const area = (point: StoredPoint) => Math.abs((point.ts - before.ts) * (mean.y - y(before)) - mean.t * (y(point) - y(before)))
     picked.push(bucket(k).reduce((best, point) => (area(point) > area(best) ? point : best)))
   }
@@ -59,7 +73,11 @@ describe('largest triangle three buckets', () => {
   })
 
   it('keeps a lone peak', async () => {
-    const points = Array.from({ length: 10_000 }, (_, i): StoredPoint => ({ ts: i * 1000 + 1, kind: 'integer', value: i === 4321 ? 1000 : 0 }))
+    const points = Array.from({ length: 10_000 }, (_, i): StoredPoint => ({
+      ts: i * 1000 + 1,
+      kind: 'integer',
+      value: i === 4321 ? 1000 : 0,
+    }))
     const picked = await pick(points, 'lttb', 50)
     expect(picked).toHaveLength(50)
     expect(picked).toContain(points[4321])

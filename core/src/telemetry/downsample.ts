@@ -9,7 +9,12 @@ export type DownsampleMode = (typeof downsampleModes)[number]
  * will come. Only the points of two buckets are held at a time. Should a few more or fewer come than
  * were counted, since devices go on sending, the last buckets take the difference.
  */
-export function downsample(blocks: AsyncIterable<readonly StoredPoint[]>, mode: DownsampleMode, count: number, limit: number): AsyncGenerator<StoredPoint[]> {
+export function downsample(
+  blocks: AsyncIterable<readonly StoredPoint[]>,
+  mode: DownsampleMode,
+  count: number,
+  limit: number,
+): AsyncGenerator<StoredPoint[]> {
   return mode === 'lttb' ? pickTriangles(blocks, count, limit) : pickExtremes(blocks, count, limit)
 }
 

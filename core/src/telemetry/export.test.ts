@@ -40,7 +40,10 @@ function liveBytes(): number {
 
 /** Puts points straight into the table: a million by way of the store would take a minute. */
 async function fill(device: Device, keys: string[], count: number, stepMs = 1): Promise<void> {
-  await server.write(device, keys.map((key): Point => ({ key, ts: 1, kind: 'integer', value: 0 })))
+  await server.write(
+    device,
+    keys.map((key): Point => ({ key, ts: 1, kind: 'integer', value: 0 })),
+  )
   const { database } = server.context
   const { default: postgres } = await import('postgres')
   const admin = postgres(database.adminUrl, { max: 1, onnotice: () => {} })
@@ -93,13 +96,17 @@ describe('a CSV file', () => {
 
   it('takes its language from the request when none is asked for', async () => {
     const device = await server.createDevice()
-    expect((await exported(device, `keys=x&${range}`, { 'accept-language': 'en-GB' })).text).toBe('\ufeff"time","utc_offset","device","key","value"\r\n')
+    expect((await exported(device, `keys=x&${range}`, { 'accept-language': 'en-GB' })).text).toBe(
+      '\ufeff"time","utc_offset","device","key","value"\r\n',
+    )
   })
 
   it('is named after the device and the days, harmless for headers and file systems', async () => {
     const device = await server.createDevice({ name: '水泵/1"\\ é', timeZone: 'Asia/Shanghai' })
     const answer = await exported(device, `keys=x&from=2024-10-26T16:00:00Z&to=2024-10-28T00:00:00Z`)
-    expect(answer.headers['content-disposition']).toBe(`attachment; filename="___1__ __2024-10-27_2024-10-28.csv"; filename*=UTF-8''${encodeURIComponent('水泵_1__ é_2024-10-27_2024-10-28.csv')}`)
+    expect(answer.headers['content-disposition']).toBe(
+      `attachment; filename="___1__ __2024-10-27_2024-10-28.csv"; filename*=UTF-8''${encodeURIComponent('水泵_1__ é_2024-10-27_2024-10-28.csv')}`,
+    )
   })
 
   it('shows seconds in offsets of long ago and stands the end of time', async () => {
@@ -127,7 +134,11 @@ describe('a CSV file', () => {
   it('keeps the newest points first when asked, and no more per key than the limit', async () => {
     const device = await server.createDevice()
     await fill(device, ['a', 'b'], 100)
-    const values = (text: string) => text.split('\r\n').slice(1, -1).map((line) => line.split(',').slice(-2).join(' '))
+    const values = (text: string) =>
+      text
+        .split('\r\n')
+        .slice(1, -1)
+        .map((line) => line.split(',').slice(-2).join(' '))
     const answer = await exported(device, `keys=b,a&${range}&order=desc&limit=2`)
     expect(values(answer.text)).toEqual(['"b" 99', '"a" 99', '"b" 98', '"a" 98'])
   })
@@ -139,7 +150,10 @@ describe('a large file', () => {
     await fill(device, ['x', 'y'], 600_000)
     const url = (query: string) => `/api/v1/devices/${device.id}/telemetry/export?format=csv&${range}&${query}`
     const long = await server.call('GET', url('keys=x,y'), { headers: { 'accept-language': 'en' } })
-    expect([long.status, long.json()]).toEqual([413, expect.objectContaining({ code: 'EXPORT_TOO_LARGE', detail: expect.stringContaining('1200000') })])
+    expect([long.status, long.json()]).toEqual([
+      413,
+      expect.objectContaining({ code: 'EXPORT_TOO_LARGE', detail: expect.stringContaining('1200000') }),
+    ])
     expect(long.headers['content-disposition']).toBeUndefined()
     // The same points are 600,000 rows of a wide file.
     const wide = await server.call('GET', url('keys=x,y&layout=wide&lang=en'))
@@ -183,7 +197,9 @@ describe('a large file', () => {
     expect((all.peak - Math.min(before, liveBytes())) / 1_048_576).toBeLessThan(64)
 
     // While a reader stands still nothing piles up: two seconds of writing on would be some 20 MiB.
-    const stalled = await new Promise<IncomingMessage>((resolve, reject) => get(url, { headers: { 'x-caller': 'viewer' } }, resolve).on('error', reject))
+    const stalled = await new Promise<IncomingMessage>((resolve, reject) =>
+      get(url, { headers: { 'x-caller': 'viewer' } }, resolve).on('error', reject),
+    )
     stalled.pause()
     await sleep(1000)
     const early = liveBytes()
@@ -193,7 +209,11 @@ describe('a large file', () => {
 
     await read(1_000_000)
     await sleep(500)
-    const busy = await server.context.db.withRole('pms_jobs', (tx) => tx.execute<{ count: string }>(sql`select count(*) from pg_stat_activity where datname = current_database() and state <> 'idle' and pid <> pg_backend_pid()`))
+    const busy = await server.context.db.withRole('pms_jobs', (tx) =>
+      tx.execute<{ count: string }>(
+        sql`select count(*) from pg_stat_activity where datname = current_database() and state <> 'idle' and pid <> pg_backend_pid()`,
+      ),
+    )
     expect(Number(busy[0]!.count)).toBe(0)
   }, 120_000)
 })

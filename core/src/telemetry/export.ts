@@ -26,7 +26,13 @@ const headers = {
  * value, `wide` with a row per time and a column per key.
  * @throws {ProblemError} `EXPORT_TOO_LARGE` with the number of rows, before anything is read
  */
-export async function createExport(source: Source, deviceName: string, plan: HistoryPlan, layout: ExportLayout, language: Language): Promise<ExportFile> {
+export async function createExport(
+  source: Source,
+  deviceName: string,
+  plan: HistoryPlan,
+  layout: ExportLayout,
+  language: Language,
+): Promise<ExportFile> {
   const count = await countRows(source, plan, layout)
   if (count > maxExportRows) throw new ProblemError('EXPORT_TOO_LARGE', { params: { count, limit: maxExportRows } })
   const times = new LocalTimes(plan.timeZone)
@@ -38,7 +44,13 @@ export async function createExport(source: Source, deviceName: string, plan: His
   }
 }
 
-async function* longRows(source: Source, deviceName: string, plan: HistoryPlan, times: LocalTimes, language: Language): AsyncGenerator<string> {
+async function* longRows(
+  source: Source,
+  deviceName: string,
+  plan: HistoryPlan,
+  times: LocalTimes,
+  language: Language,
+): AsyncGenerator<string> {
   const { time, offset, device, key, value } = headers[language]
   yield byteOrderMark + csvRow([time, offset, device, key, value].map(textCell))
   const deviceCell = textCell(deviceName)

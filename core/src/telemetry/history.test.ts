@@ -12,7 +12,15 @@ beforeAll(async () => {
 afterAll(() => server.close())
 
 type Series = { key: string; agg: string; points: [number, unknown][]; int64?: true }
-type History = { from: number; to: number; timeZone: string; series: Series[]; sourcePoints: number; downsampled: boolean; nextCursor: string | null }
+type History = {
+  from: number
+  to: number
+  timeZone: string
+  series: Series[]
+  sourcePoints: number
+  downsampled: boolean
+  nextCursor: string | null
+}
 
 const t0 = 1_760_000_000_000
 const integer = (key: string, ts: number, value: number | bigint): Point => ({ key, ts, kind: 'integer', value })
@@ -39,7 +47,14 @@ describe('raw history', () => {
       timeZone: 'Asia/Shanghai',
       series: [
         { key: 'b', agg: 'NONE', points: [[t0 + 5, 9]] },
-        { key: 'a', agg: 'NONE', points: [[t0, 1], [t0 + 5, 2]] },
+        {
+          key: 'a',
+          agg: 'NONE',
+          points: [
+            [t0, 1],
+            [t0 + 5, 2],
+          ],
+        },
         { key: 'none', agg: 'NONE', points: [] },
       ],
       sourcePoints: 3,
@@ -69,7 +84,14 @@ describe('raw history', () => {
     const device = await server.createDevice()
     await server.write(device, [integer('a,b', t0, 1), integer('c', t0, 2), integer('d e', t0, 3)])
     const found = await history(device, `key=a%2Cb&key=d%20e&key=a%2Cb&keys=c&from=2025-10-09T08:53:20Z&to=2025-10-09T16:53:20.001%2B08:00`)
-    expect(found).toMatchObject({ from: t0, to: t0 + 1, series: [{ key: 'a,b', points: [[t0, 1]] }, { key: 'd e', points: [[t0, 3]] }] })
+    expect(found).toMatchObject({
+      from: t0,
+      to: t0 + 1,
+      series: [
+        { key: 'a,b', points: [[t0, 1]] },
+        { key: 'd e', points: [[t0, 3]] },
+      ],
+    })
     expect(found.series).toHaveLength(2)
   })
 
@@ -81,7 +103,10 @@ describe('raw history', () => {
     let cursor: string | null = null
     let pages = 0
     do {
-      const page: History = await history(device, `keys=a,b,c&from=${t0}&to=${t0 + 24}&limit=4&order=${order}${cursor ? `&cursor=${cursor}` : ''}`)
+      const page: History = await history(
+        device,
+        `keys=a,b,c&from=${t0}&to=${t0 + 24}&limit=4&order=${order}${cursor ? `&cursor=${cursor}` : ''}`,
+      )
       for (const { key, points: some } of page.series) {
         expect(some.length).toBeLessThanOrEqual(4)
         collected[key]!.push(...some)
@@ -89,14 +114,19 @@ describe('raw history', () => {
       cursor = page.nextCursor
       pages++
     } while (cursor !== null)
-    const expected = (key: string) => points.filter((point) => point.key === key && point.ts < t0 + 24).map((point) => [point.ts, point.value])
+    const expected = (key: string) =>
+      points.filter((point) => point.key === key && point.ts < t0 + 24).map((point) => [point.ts, point.value])
     expect(pages).toBe(6)
     for (const key of ['a', 'b', 'c']) expect(collected[key]).toEqual(order === 'asc' ? expected(key) : expected(key).toReversed())
   })
 
   it('streams 100,000 points as one valid answer', async () => {
     const device = await server.createDevice()
-    for (let i = 0; i < 100_000; i += 20_000) await server.write(device, Array.from({ length: 20_000 }, (_, j) => integer('x', t0 + i + j, i + j)))
+    for (let i = 0; i < 100_000; i += 20_000)
+      await server.write(
+        device,
+        Array.from({ length: 20_000 }, (_, j) => integer('x', t0 + i + j, i + j)),
+      )
     const found = await history(device, `keys=x&from=${t0}&to=${t0 + 200_000}&limit=100000`)
     expect(found.sourcePoints).toBe(100_000)
     expect(found.nextCursor).toBeNull()
@@ -105,7 +135,12 @@ describe('raw history', () => {
 
   it('reads long texts to the end', async () => {
     const device = await server.createDevice()
-    const points = Array.from({ length: 700 }, (_, i): Point => ({ key: 'log', ts: t0 + i, kind: 'string', value: `${i} ${'x'.repeat(20_000)}` }))
+    const points = Array.from({ length: 700 }, (_, i): Point => ({
+      key: 'log',
+      ts: t0 + i,
+      kind: 'string',
+      value: `${i} ${'x'.repeat(20_000)}`,
+    }))
     await server.write(device, points)
     const found = await history(device, `keys=log&from=${t0}&to=${t0 + 700}`)
     expect(found.series[0]!.points).toEqual(points.map(({ ts, value }) => [ts, value]))
@@ -147,14 +182,21 @@ describe('a history of which nothing can be made', () => {
     [`keys=a&${range}&agg=AVG&interval=1000&cursor=W10`, 422, 'UNPROCESSABLE'],
     [`keys=a&${range}&timeZone=Mars`, 422, 'TIME_ZONE_UNKNOWN'],
     [`keys=a&from=0&to=${t0}&agg=AVG&interval=1000`, 422, 'RANGE_TOO_LARGE'],
-    [`${Array.from({ length: 50 }, (_, i) => `key=k${i}`).join('&')}&from=0&to=9000000000&agg=MIN,MAX&interval=1000000`, 422, 'RANGE_TOO_LARGE'],
+    [
+      `${Array.from({ length: 50 }, (_, i) => `key=k${i}`).join('&')}&from=0&to=9000000000&agg=MIN,MAX&interval=1000000`,
+      422,
+      'RANGE_TOO_LARGE',
+    ],
   ])('?%s is %i %s', async (query, status, code) => {
     expect(await refusal(query)).toEqual([status, code])
   })
 
   it('names the parameter', async () => {
     const device = await server.createDevice()
-    const answer = await server.call('GET', `/api/v1/devices/${device.id}/telemetry/history?keys=a&${range}&agg=AVG&intervalType=hour&interval=5`)
+    const answer = await server.call(
+      'GET',
+      `/api/v1/devices/${device.id}/telemetry/history?keys=a&${range}&agg=AVG&intervalType=hour&interval=5`,
+    )
     expect(answer.json()).toMatchObject({ code: 'UNPROCESSABLE', errors: [{ pointer: '?interval' }] })
   })
 })
@@ -162,26 +204,53 @@ describe('a history of which nothing can be made', () => {
 describe('aggregated history', () => {
   it('gives a series per key and aggregation, bucket times before the range included', async () => {
     const device = await server.createDevice()
-    await server.write(device, [integer('a', t0 + 500, 4), integer('a', t0 + 900, 6), integer('a', t0 + 2000, 1), integer('b', t0 + 600, 7)])
+    await server.write(device, [
+      integer('a', t0 + 500, 4),
+      integer('a', t0 + 900, 6),
+      integer('a', t0 + 2000, 1),
+      integer('b', t0 + 600, 7),
+    ])
     const found = await history(device, `keys=b,a&from=${t0 + 400}&to=${t0 + 3000}&agg=MAX,AVG&interval=1000`)
     expect(found).toMatchObject({
       series: [
         { key: 'b', agg: 'MAX', points: [[t0, 7]] },
         { key: 'b', agg: 'AVG', points: [[t0, 7]] },
-        { key: 'a', agg: 'MAX', points: [[t0, 6], [t0 + 2000, 1]] },
-        { key: 'a', agg: 'AVG', points: [[t0, 5], [t0 + 2000, 1]] },
+        {
+          key: 'a',
+          agg: 'MAX',
+          points: [
+            [t0, 6],
+            [t0 + 2000, 1],
+          ],
+        },
+        {
+          key: 'a',
+          agg: 'AVG',
+          points: [
+            [t0, 5],
+            [t0 + 2000, 1],
+          ],
+        },
       ],
       sourcePoints: 4,
       downsampled: false,
       nextCursor: null,
     })
     const reversed = await history(device, `keys=a&from=${t0}&to=${t0 + 3000}&agg=MAX&interval=1000&order=desc`)
-    expect(reversed.series[0]!.points).toEqual([[t0 + 2000, 1], [t0, 6]])
+    expect(reversed.series[0]!.points).toEqual([
+      [t0 + 2000, 1],
+      [t0, 6],
+    ])
   })
 
   it('takes DELTA from the last number before the range, whatever its age', async () => {
     const device = await server.createDevice()
-    await server.write(device, [integer('energy', 5, 100), { key: 'energy', ts: 6, kind: 'string', value: 'reset soon' }, integer('energy', t0 + 1000, 130), integer('energy', t0 + 2000, 10)])
+    await server.write(device, [
+      integer('energy', 5, 100),
+      { key: 'energy', ts: 6, kind: 'string', value: 'reset soon' },
+      integer('energy', t0 + 1000, 130),
+      integer('energy', t0 + 2000, 10),
+    ])
     const found = await history(device, `keys=energy&from=${t0}&to=${t0 + 10_000}&agg=DELTA,RATE&interval=20000&intervalType=fixed`)
     expect(found.series.map(({ points }) => points[0]![1])).toEqual([40, 4])
     const signed = await history(device, `keys=energy&from=${t0}&to=${t0 + 10_000}&agg=DELTA&interval=20000&counter=signed`)
@@ -201,7 +270,10 @@ describe('aggregated history', () => {
   it('follows the days of the device, or of the zone that is asked for', async () => {
     const device = await server.createDevice({ timeZone: 'Europe/Berlin' })
     const start = Date.parse('2024-03-30T23:00:00Z')
-    await server.write(device, Array.from({ length: 48 }, (_, i) => integer('x', start + i * 3_600_000, 1)))
+    await server.write(
+      device,
+      Array.from({ length: 48 }, (_, i) => integer('x', start + i * 3_600_000, 1)),
+    )
     const query = `keys=x&from=${start}&to=${start + 48 * 3_600_000}&agg=SUM&intervalType=day`
     expect((await history(device, query)).series[0]!.points).toEqual([
       [start, 23],
@@ -217,7 +289,10 @@ describe('aggregated history', () => {
 describe('downsampled history', () => {
   it('is raw while there are no more points than asked for', async () => {
     const device = await server.createDevice()
-    await server.write(device, Array.from({ length: 10 }, (_, i) => integer('x', t0 + i, i)))
+    await server.write(
+      device,
+      Array.from({ length: 10 }, (_, i) => integer('x', t0 + i, i)),
+    )
     const found = await history(device, `keys=x&from=${t0}&to=${t0 + 10}&downsample=lttb&points=10`)
     expect(found).toMatchObject({ downsampled: false, sourcePoints: 10 })
     expect(found.series[0]!.points).toHaveLength(10)

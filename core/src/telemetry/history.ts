@@ -46,18 +46,34 @@ export function planHistory(query: HistoryParameters, zone: string, limit = defa
   const { from, to } = parseRange(query)
   const timeZone = parseTimeZone(query.timeZone ?? zone)
   const order = query.order ?? 'asc'
-  const aggs = query.agg === undefined || query.agg === 'NONE' ? [] : [...new Set(query.agg.split(','))] as Aggregation[]
+  const aggs = query.agg === undefined || query.agg === 'NONE' ? [] : ([...new Set(query.agg.split(','))] as Aggregation[])
 
   if (aggs.length > 0) {
     if (query.downsample !== undefined) fail('UNPROCESSABLE', '?downsample', 'only raw points are downsampled: leave out agg')
     if (query.cursor !== undefined) fail('UNPROCESSABLE', '?cursor', 'only raw points are paged')
     const most = Math.min(maxBuckets, Math.floor(maxBucketsInAll / (keys.length * aggs.length)))
     const edges = cutRange(parseRule(query, timeZone), from, to, most)
-    return { keys, from, to, timeZone, order, reading: { form: 'buckets', aggs, edges, counter: query.counter ?? 'monotonic' }, resume: undefined }
+    return {
+      keys,
+      from,
+      to,
+      timeZone,
+      order,
+      reading: { form: 'buckets', aggs, edges, counter: query.counter ?? 'monotonic' },
+      resume: undefined,
+    }
   }
   if (query.downsample !== undefined) {
     if (query.cursor !== undefined) fail('UNPROCESSABLE', '?cursor', 'only raw points are paged')
-    return { keys, from, to, timeZone, order, reading: { form: 'sampled', mode: query.downsample, points: query.points ?? defaultPoints }, resume: undefined }
+    return {
+      keys,
+      from,
+      to,
+      timeZone,
+      order,
+      reading: { form: 'sampled', mode: query.downsample, points: query.points ?? defaultPoints },
+      resume: undefined,
+    }
   }
   const resume = query.cursor === undefined ? undefined : parseResume(query.cursor, keys.length, from, to)
   return { keys, from, to, timeZone, order, reading: { form: 'raw', limit: query.limit ?? limit }, resume }
@@ -80,7 +96,12 @@ export async function* streamHistory(source: Source, plan: HistoryPlan): AsyncGe
 }
 
 /** @returns where the key goes on in the next page, null when this was its last */
-async function* pointSeries(source: Source, range: KeyRange, reading: Exclude<Reading, { form: 'buckets' }>, tally: Tally): AsyncGenerator<string, number | null> {
+async function* pointSeries(
+  source: Source,
+  range: KeyRange,
+  reading: Exclude<Reading, { form: 'buckets' }>,
+  tally: Tally,
+): AsyncGenerator<string, number | null> {
   const limit = reading.form === 'raw' ? reading.limit : Number.POSITIVE_INFINITY
   let separator = ''
   let count = 0
@@ -108,7 +129,12 @@ async function* pointSeries(source: Source, range: KeyRange, reading: Exclude<Re
   return next
 }
 
-async function* bucketSeries(source: Source, range: KeyRange, reading: Extract<Reading, { form: 'buckets' }>, tally: Tally): AsyncGenerator<string> {
+async function* bucketSeries(
+  source: Source,
+  range: KeyRange,
+  reading: Extract<Reading, { form: 'buckets' }>,
+  tally: Tally,
+): AsyncGenerator<string> {
   const series = reading.aggs.map((agg) => ({ agg, points: [] as string[], isInt64: false }))
   for await (const rows of readRows(source, range, reading, tally)) {
     for (const row of rows) {
@@ -121,7 +147,9 @@ async function* bucketSeries(source: Source, range: KeyRange, reading: Extract<R
     }
   }
   const key = JSON.stringify(range.key)
-  yield series.map(({ agg, points, isInt64 }) => `{"key":${key},"agg":"${agg}","points":[${points.join(',')}]${isInt64 ? ',"int64":true' : ''}}`).join(',')
+  yield series
+    .map(({ agg, points, isInt64 }) => `{"key":${key},"agg":"${agg}","points":[${points.join(',')}]${isInt64 ? ',"int64":true' : ''}}`)
+    .join(',')
 }
 
 function resumed(range: KeyRange, at: number | null | undefined): KeyRange {
@@ -141,7 +169,8 @@ function parseResume(cursor: string, length: number, from: number, to: number): 
 export function parseKeys({ keys, key }: { keys?: string | undefined; key?: string | string[] | undefined }): string[] | undefined {
   const named = key === undefined ? keys?.split(',') : [key].flat()
   if (named === undefined) return undefined
-  if (!named.every(isKey)) fail('VALIDATION_FAILED', key === undefined ? '?keys' : '?key', `a key has 1 to ${maxKeyLength} characters and no controls`)
+  if (!named.every(isKey))
+    fail('VALIDATION_FAILED', key === undefined ? '?keys' : '?key', `a key has 1 to ${maxKeyLength} characters and no controls`)
   return [...new Set(named)]
 }
 

@@ -27,9 +27,13 @@ const value = fc.oneof(
   fc.constantFrom<TypedValue>({ kind: 'string', value: '=x"' }, { kind: 'string', value: '开' }, { kind: 'json', value: '[1,"a"]' }),
 )
 /** Few times for many points: late ones, repeated ones, and ones that overwrite another kind. */
-const point = fc.record({ key: fc.constantFrom(...keys), step: fc.nat(120), one: value }).map(({ key, step, one }): Point => ({ key, ts: start + step * 1_080_000 + (step % 3), ...one }))
+const point = fc
+  .record({ key: fc.constantFrom(...keys), step: fc.nat(120), one: value })
+  .map(({ key, step, one }): Point => ({ key, ts: start + step * 1_080_000 + (step % 3), ...one }))
 const batches = fc.array(fc.array(point, { minLength: 1, maxLength: 60 }), { minLength: 1, maxLength: 4 })
-const range = fc.record({ from: fc.integer({ min: -3_600_000, max: spanMs / 2 }), length: fc.integer({ min: 1, max: spanMs }) }).map(({ from, length }) => ({ from: start + from, to: start + from + length }))
+const range = fc
+  .record({ from: fc.integer({ min: -3_600_000, max: spanMs / 2 }), length: fc.integer({ min: 1, max: spanMs }) })
+  .map(({ from, length }) => ({ from: start + from, to: start + from + length }))
 
 type Model = Map<string, (TypedValue & { ts: number })[]>
 const keyQuery = keys.map((key) => `key=${encodeURIComponent(key)}`).join('&')
@@ -55,15 +59,27 @@ const shown = (one: TypedValue): unknown => (one.kind === 'json' ? JSON.parse(on
 const isNumber = (one: TypedValue) => one.kind === 'double' || one.kind === 'integer'
 
 /** Values of all aggregations over one bucket, undefined where it has none. */
-function recompute(points: (TypedValue & { ts: number })[], all: (TypedValue & { ts: number })[], begin: number, seconds: number): Record<string, unknown> {
+function recompute(
+  points: (TypedValue & { ts: number })[],
+  all: (TypedValue & { ts: number })[],
+  begin: number,
+  seconds: number,
+): Record<string, unknown> {
   const summands = points.filter((one) => isNumber(one) || one.kind === 'boolean').map((one) => Number(one.value))
   const counters = points.filter(isNumber).map((one) => Number(one.value))
   const before = all.filter((one) => isNumber(one) && one.ts < begin).at(-1)
   const chain = before ? [Number(before.value), ...counters] : counters
   const delta = chain.slice(1).reduce((sum, one, i) => sum + (one < chain[i]! ? one : one - chain[i]!), 0)
   const sum = summands.reduce((a, b) => a + b, 0)
-  const numeric = summands.length === 0 ? {} : { MIN: Math.min(...summands), MAX: Math.max(...summands), AVG: sum / summands.length, SUM: sum }
-  return { ...numeric, COUNT: points.length, FIRST: shown(points[0]!), LAST: shown(points.at(-1)!), ...(counters.length === 0 ? {} : { DELTA: delta, RATE: delta / seconds }) }
+  const numeric =
+    summands.length === 0 ? {} : { MIN: Math.min(...summands), MAX: Math.max(...summands), AVG: sum / summands.length, SUM: sum }
+  return {
+    ...numeric,
+    COUNT: points.length,
+    FIRST: shown(points[0]!),
+    LAST: shown(points.at(-1)!),
+    ...(counters.length === 0 ? {} : { DELTA: delta, RATE: delta / seconds }),
+  }
 }
 
 type History = { series: { key: string; agg: string; points: [number, unknown][] }[]; sourcePoints: number }
@@ -84,7 +100,10 @@ describe('what is read', () => {
     await fc.assert(
       fc.asyncProperty(batches, range, fc.constantFrom('asc', 'desc'), async (all, { from, to }, order) => {
         const { device, model } = await write(all)
-        const found = await get<History>(device, `v1/devices/ID/telemetry/history?${keyQuery}&from=${from}&to=${to}&limit=1000&order=${order}`)
+        const found = await get<History>(
+          device,
+          `v1/devices/ID/telemetry/history?${keyQuery}&from=${from}&to=${to}&limit=1000&order=${order}`,
+        )
         for (const { key, points } of found.series) {
           const expected = inside(model, key, from, to).map((one) => [one.ts, shown(one)])
           expect(points).toEqual(order === 'asc' ? expected : expected.toReversed())
@@ -95,7 +114,11 @@ describe('what is read', () => {
   })
 
   it('aggregated equals a recomputation from the points', async () => {
-    const rules = fc.record({ type: fc.constantFrom('fixed', 'hour', 'day', 'week', 'month'), ms: fc.integer({ min: 600_000, max: 20_000_000 }), timeZone: fc.constantFrom(...zones) })
+    const rules = fc.record({
+      type: fc.constantFrom('fixed', 'hour', 'day', 'week', 'month'),
+      ms: fc.integer({ min: 600_000, max: 20_000_000 }),
+      timeZone: fc.constantFrom(...zones),
+    })
     await fc.assert(
       fc.asyncProperty(batches, range, rules, async (all, { from, to }, rule) => {
         const { device, model } = await write(all)
@@ -128,27 +151,33 @@ describe('what is read', () => {
 
   it('as compatibility history equals a recomputation by its own rules', async () => {
     await fc.assert(
-      fc.asyncProperty(batches, range, fc.integer({ min: 600_000, max: 20_000_000 }), fc.constantFrom('MIN', 'MAX', 'AVG', 'SUM', 'COUNT'), async (all, { from, to }, interval, agg) => {
-        const { device, model } = await write(all)
-        const found = await get<Record<string, { ts: number; value: unknown }[]>>(
-          device,
-          `plugins/telemetry/DEVICE/ID/values/timeseries?${keyQuery}&startTs=${from}&endTs=${to}&interval=${interval}&agg=${agg}&useStrictDataTypes=true`,
-        )
-        for (const key of keys) {
-          const buckets = Map.groupBy(inside(model, key, from, to), ({ ts }) => from + Math.floor((ts - from) / interval) * interval)
-          const expected = [...buckets].flatMap(([bucket, some]) => {
-            const ts = bucket + Math.floor((Math.min(bucket + interval, to) - bucket) / 2)
-            const numbers = some.filter(isNumber)
-            const texts = some.flatMap((one) => (one.kind === 'string' ? [one.value] : [])).sort()
-            if (numbers.length === 0 && agg !== 'COUNT') {
-              if (texts.length === 0 || agg === 'AVG' || agg === 'SUM') return []
-              return [{ ts, value: agg === 'MIN' ? texts[0] : texts.at(-1) }]
-            }
-            return [{ ts, value: recompute(agg === 'COUNT' ? some : numbers, [], 0, 1)[agg] }]
-          })
-          expect(found[key] ?? []).toEqual(expected)
-        }
-      }),
+      fc.asyncProperty(
+        batches,
+        range,
+        fc.integer({ min: 600_000, max: 20_000_000 }),
+        fc.constantFrom('MIN', 'MAX', 'AVG', 'SUM', 'COUNT'),
+        async (all, { from, to }, interval, agg) => {
+          const { device, model } = await write(all)
+          const found = await get<Record<string, { ts: number; value: unknown }[]>>(
+            device,
+            `plugins/telemetry/DEVICE/ID/values/timeseries?${keyQuery}&startTs=${from}&endTs=${to}&interval=${interval}&agg=${agg}&useStrictDataTypes=true`,
+          )
+          for (const key of keys) {
+            const buckets = Map.groupBy(inside(model, key, from, to), ({ ts }) => from + Math.floor((ts - from) / interval) * interval)
+            const expected = [...buckets].flatMap(([bucket, some]) => {
+              const ts = bucket + Math.floor((Math.min(bucket + interval, to) - bucket) / 2)
+              const numbers = some.filter(isNumber)
+              const texts = some.flatMap((one) => (one.kind === 'string' ? [one.value] : [])).sort()
+              if (numbers.length === 0 && agg !== 'COUNT') {
+                if (texts.length === 0 || agg === 'AVG' || agg === 'SUM') return []
+                return [{ ts, value: agg === 'MIN' ? texts[0] : texts.at(-1) }]
+              }
+              return [{ ts, value: recompute(agg === 'COUNT' ? some : numbers, [], 0, 1)[agg] }]
+            })
+            expect(found[key] ?? []).toEqual(expected)
+          }
+        },
+      ),
       { numRuns: 25 },
     )
   })
@@ -162,16 +191,21 @@ describe('what is read', () => {
           const zoned = Temporal.Instant.fromEpochMilliseconds(ts).toZonedDateTimeISO(timeZone)
           return `${zoned.toPlainDateTime().toString({ smallestUnit: 'millisecond' }).replace('T', ' ')},${zoned.offset}`
         }
-        const cell = ({ value: plain }: TypedValue) => (typeof plain !== 'string' ? String(plain) : `"${plain.replace(/^=/, "'=").replaceAll('"', '""')}"`)
+        const cell = ({ value: plain }: TypedValue) =>
+          typeof plain !== 'string' ? String(plain) : `"${plain.replace(/^=/, "'=").replaceAll('"', '""')}"`
         const rows = keys.flatMap((key) => inside(model, key, from, to).map((one) => ({ key, one })))
         rows.sort((a, b) => a.one.ts - b.one.ts || keys.indexOf(a.key) - keys.indexOf(b.key))
 
         const long = (await server.call('GET', url)).text
-        expect(long.split('\r\n').slice(1, -1)).toEqual(rows.map(({ key, one }) => `${local(one.ts)},"${device.name}","${key}",${cell(one)}`))
+        expect(long.split('\r\n').slice(1, -1)).toEqual(
+          rows.map(({ key, one }) => `${local(one.ts)},"${device.name}","${key}",${cell(one)}`),
+        )
 
         const wide = (await server.call('GET', `${url}&layout=wide`)).text
         const byTime = Map.groupBy(rows, ({ one }) => one.ts)
-        const expected = [...byTime].map(([ts, some]) => [local(ts), ...keys.map((key) => some.filter((row) => row.key === key).map(({ one }) => cell(one))[0] ?? '')].join(','))
+        const expected = [...byTime].map(([ts, some]) =>
+          [local(ts), ...keys.map((key) => some.filter((row) => row.key === key).map(({ one }) => cell(one))[0] ?? '')].join(','),
+        )
         expect(wide.split('\r\n').slice(1, -1)).toEqual(expected)
       }),
       { numRuns: 25 },

@@ -45,7 +45,8 @@ describe('the newest values', () => {
 
   it('are those of the named keys; a key without data is left out', async () => {
     const url = await filledDevice()
-    const keysOf = async (query: string) => (await server.call('GET', `${url}?${query}`)).json<{ items: { key: string }[] }>().items.map((item) => item.key)
+    const keysOf = async (query: string) =>
+      (await server.call('GET', `${url}?${query}`)).json<{ items: { key: string }[] }>().items.map((item) => item.key)
     expect(await keysOf('keys=temperature,missing')).toEqual(['temperature'])
     expect(await keysOf('key=a%2Cb')).toEqual(['a,b'])
     expect(await keysOf('keys=missing')).toEqual([])
@@ -58,7 +59,12 @@ describe('the newest values', () => {
 
   it('tell the keys, their kinds and last times', async () => {
     const answer = await server.call('GET', `${await filledDevice()}/keys`)
-    expect(answer.json()['items']).toEqual(expect.arrayContaining([{ key: 'temperature', kind: 'double', lastTs: t0 }, { key: 'position', kind: 'json', lastTs: t0 + 4 }]))
+    expect(answer.json()['items']).toEqual(
+      expect.arrayContaining([
+        { key: 'temperature', kind: 'double', lastTs: t0 },
+        { key: 'position', kind: 'json', lastTs: t0 + 4 },
+      ]),
+    )
     expect(answer.json()['items']).toHaveLength(5)
   })
 })
@@ -70,8 +76,14 @@ describe('writing as a user', () => {
     const device = await server.createDevice()
     const url = `/api/v1/devices/${device.id}/telemetry`
     const answer = await write(url, `[{"ts":${t0},"values":{"x":1,"text":"7","bad":1e400}}]`)
-    expect([answer.status, answer.json()]).toEqual([200, { accepted: 2, rejected: [{ code: 'VALUE_NOT_FINITE', detail: expect.any(String), key: 'bad', ts: t0 }] }])
-    expect((await server.call('GET', url)).json()['items']).toEqual([{ key: 'text', ts: t0, value: '7', kind: 'string' }, { key: 'x', ts: t0, value: 1, kind: 'integer' }])
+    expect([answer.status, answer.json()]).toEqual([
+      200,
+      { accepted: 2, rejected: [{ code: 'VALUE_NOT_FINITE', detail: expect.any(String), key: 'bad', ts: t0 }] },
+    ])
+    expect((await server.call('GET', url)).json()['items']).toEqual([
+      { key: 'text', ts: t0, value: '7', kind: 'string' },
+      { key: 'x', ts: t0, value: 1, kind: 'integer' },
+    ])
   })
 
   it('takes {} as nothing to do', async () => {
@@ -82,7 +94,10 @@ describe('writing as a user', () => {
   it('refuses a message of which no point is left', async () => {
     const device = await server.createDevice()
     const answer = await write(`/api/v1/devices/${device.id}/telemetry`, '{"ts":0,"values":{"x":1}}')
-    expect([answer.status, answer.json()]).toEqual([422, expect.objectContaining({ code: 'POINTS_REJECTED', errors: [{ pointer: '/x', detail: expect.stringContaining('TS_INVALID') }] })])
+    expect([answer.status, answer.json()]).toEqual([
+      422,
+      expect.objectContaining({ code: 'POINTS_REJECTED', errors: [{ pointer: '/x', detail: expect.stringContaining('TS_INVALID') }] }),
+    ])
   })
 
   it('refuses what is no JSON, nothing at all, and other content types', async () => {
@@ -102,14 +117,19 @@ describe('deleting points', () => {
     const url = await filledDevice()
     const answer = await server.call('DELETE', `${url}?keys=temperature,count&from=${t0 - 1000}&to=${t0}`)
     expect([answer.status, answer.json()]).toEqual([200, { deleted: 1 }])
-    expect((await server.call('GET', `${url}/history?keys=temperature&from=0&to=${t0 + 10}`)).json()['series']).toEqual([{ key: 'temperature', agg: 'NONE', points: [[t0, 21.5]] }])
+    expect((await server.call('GET', `${url}/history?keys=temperature&from=0&to=${t0 + 10}`)).json()['series']).toEqual([
+      { key: 'temperature', agg: 'NONE', points: [[t0, 21.5]] },
+    ])
     expect((await server.call('GET', url)).json<{ items: object[] }>().items).toHaveLength(5)
   })
 
-  it.each(['', 'keys=x', 'keys=x&from=1', 'from=1&to=2', 'keys=x&from=1&to=2&all=1'])('refuses ?%s, so that nobody deletes everything by omission', async (query) => {
-    const answer = await server.call('DELETE', `${await filledDevice()}?${query}`)
-    expect([answer.status, answer.json()['code']]).toEqual([400, 'VALIDATION_FAILED'])
-  })
+  it.each(['', 'keys=x', 'keys=x&from=1', 'from=1&to=2', 'keys=x&from=1&to=2&all=1'])(
+    'refuses ?%s, so that nobody deletes everything by omission',
+    async (query) => {
+      const answer = await server.call('DELETE', `${await filledDevice()}?${query}`)
+      expect([answer.status, answer.json()['code']]).toEqual([400, 'VALIDATION_FAILED'])
+    },
+  )
 })
 
 describe('who may do it', () => {
@@ -126,7 +146,8 @@ describe('who may do it', () => {
   it.each(calls)('%s telemetry%s: nobody without a credential, writing not for viewers', async (method, path, right) => {
     const device = await server.createDevice()
     const url = `/api/v1/devices/${device.id}/telemetry${path}`
-    const status = async (as: 'nobody' | 'viewer' | 'operator') => (await server.call(method, url, { as, ...(method === 'POST' ? { body: '{"x":1}' } : {}) })).status
+    const status = async (as: 'nobody' | 'viewer' | 'operator') =>
+      (await server.call(method, url, { as, ...(method === 'POST' ? { body: '{"x":1}' } : {}) })).status
     expect([await status('nobody'), await status('viewer'), await status('operator')]).toEqual([401, right === 'read' ? 200 : 403, 200])
   })
 
@@ -153,6 +174,13 @@ describe('who may do it', () => {
 
   it('finds a device by its id in capitals', async () => {
     const url = await filledDevice()
-    expect((await server.call('GET', url.replace(/[0-9a-f-]{36}/, (id) => id.toUpperCase()))).json<{ items: object[] }>().items).toHaveLength(5)
+    expect(
+      (
+        await server.call(
+          'GET',
+          url.replace(/[0-9a-f-]{36}/, (id) => id.toUpperCase()),
+        )
+      ).json<{ items: object[] }>().items,
+    ).toHaveLength(5)
   })
 })

@@ -10,7 +10,19 @@ import { bytesOf, describeRejects, readLatest, registerRawScope, sendChunks } fr
 import type { TelemetryDevice, TelemetryParts } from './answers.ts'
 import { createExport } from './export.ts'
 import { parseKeys, parseRange, planHistory, streamHistory } from './history.ts'
-import { DeleteQuery, Deleted, DeviceParams, ExportQuery, History, HistoryQuery, LatestQuery, LatestValues, NoQuery, TelemetryKeys, Written } from './schemas.ts'
+import {
+  DeleteQuery,
+  Deleted,
+  DeviceParams,
+  ExportQuery,
+  History,
+  HistoryQuery,
+  LatestQuery,
+  LatestValues,
+  NoQuery,
+  TelemetryKeys,
+  Written,
+} from './schemas.ts'
 import type { Source } from './series.ts'
 import type { LatestPoint } from './store.ts'
 import { toJsonText } from './values.ts'
@@ -26,7 +38,16 @@ export async function registerTelemetryRoutes(app: App, context: Context, parts:
 
   app.get(
     '/api/v1/devices/:id/telemetry',
-    { config: canRead, schema: { tags, summary: 'Newest values', params: DeviceParams, querystring: LatestQuery, response: { 200: LatestValues, ...problems(400, 401, 403, 404) } } },
+    {
+      config: canRead,
+      schema: {
+        tags,
+        summary: 'Newest values',
+        params: DeviceParams,
+        querystring: LatestQuery,
+        response: { 200: LatestValues, ...problems(400, 401, 403, 404) },
+      },
+    },
     async (request, reply) => {
       const { source } = await open(parts, actorOf(request), request.params.id)
       await sendChunks(reply, latestJson(await readLatest(source, parseKeys(request.query))), json)
@@ -35,7 +56,16 @@ export async function registerTelemetryRoutes(app: App, context: Context, parts:
   )
   app.get(
     '/api/v1/devices/:id/telemetry/keys',
-    { config: canRead, schema: { tags, summary: 'Keys a device has sent', params: DeviceParams, querystring: NoQuery, response: { 200: TelemetryKeys, ...problems(400, 401, 403, 404) } } },
+    {
+      config: canRead,
+      schema: {
+        tags,
+        summary: 'Keys a device has sent',
+        params: DeviceParams,
+        querystring: NoQuery,
+        response: { 200: TelemetryKeys, ...problems(400, 401, 403, 404) },
+      },
+    },
     async (request) => {
       const { source } = await open(parts, actorOf(request), request.params.id)
       const latest = await readLatest(source, undefined)
@@ -47,7 +77,13 @@ export async function registerTelemetryRoutes(app: App, context: Context, parts:
     {
       config: canRead,
       exposeHeadRoute: false,
-      schema: { tags, summary: 'History: raw, downsampled or aggregated', params: DeviceParams, querystring: HistoryQuery, response: { 200: History, ...problems(400, 401, 403, 404, 422) } },
+      schema: {
+        tags,
+        summary: 'History: raw, downsampled or aggregated',
+        params: DeviceParams,
+        querystring: HistoryQuery,
+        response: { 200: History, ...problems(400, 401, 403, 404, 422) },
+      },
     },
     async (request, reply) => {
       const { source, device } = await open(parts, actorOf(request), request.params.id)
@@ -65,7 +101,10 @@ export async function registerTelemetryRoutes(app: App, context: Context, parts:
         summary: 'History as a CSV file',
         params: DeviceParams,
         querystring: ExportQuery,
-        response: { 200: { description: 'UTF-8 with byte order mark, CRLF.', content: { 'text/csv': { schema: Type.String() } } }, ...problems(400, 401, 403, 404, 413, 422) },
+        response: {
+          200: { description: 'UTF-8 with byte order mark, CRLF.', content: { 'text/csv': { schema: Type.String() } } },
+          ...problems(400, 401, 403, 404, 413, 422),
+        },
       },
     },
     async (request, reply) => {
@@ -82,7 +121,16 @@ export async function registerTelemetryRoutes(app: App, context: Context, parts:
   )
   app.delete(
     '/api/v1/devices/:id/telemetry',
-    { config: canWrite, schema: { tags, summary: 'Delete points of keys in a range', params: DeviceParams, querystring: DeleteQuery, response: { 200: Deleted, ...problems(400, 401, 403, 404, 422) } } },
+    {
+      config: canWrite,
+      schema: {
+        tags,
+        summary: 'Delete points of keys in a range',
+        params: DeviceParams,
+        querystring: DeleteQuery,
+        response: { 200: Deleted, ...problems(400, 401, 403, 404, 422) },
+      },
+    },
     async (request) => {
       const actor = actorOf(request)
       const { device } = await open(parts, actor, request.params.id)
@@ -100,7 +148,16 @@ export async function registerTelemetryRoutes(app: App, context: Context, parts:
     (scope) =>
       scope.post(
         '/api/v1/devices/:id/telemetry',
-        { config: canWrite, schema: { tags, summary: 'Write points for a device', params: DeviceParams, querystring: NoQuery, response: { 200: Written, ...problems(400, 401, 403, 404, 413, 415, 422, 503) } } },
+        {
+          config: canWrite,
+          schema: {
+            tags,
+            summary: 'Write points for a device',
+            params: DeviceParams,
+            querystring: NoQuery,
+            response: { 200: Written, ...problems(400, 401, 403, 404, 413, 415, 422, 503) },
+          },
+        },
         async (request) => {
           const actor = actorOf(request)
           const { device } = await open(parts, actor, request.params.id)

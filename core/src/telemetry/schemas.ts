@@ -13,7 +13,11 @@ function oneOf<T extends string>(values: readonly T[]) {
 /** `keys=a,b`, or `key=` once for each, taken literally; `key` wins. */
 export const keyQuery = {
   keys: Type.Optional(Type.String({ description: 'Keys separated by commas.' })),
-  key: Type.Optional(Type.Union([Type.String(), Type.Array(Type.String())], { description: 'A key as it is, also with commas; may be repeated. Wins over `keys`.' })),
+  key: Type.Optional(
+    Type.Union([Type.String(), Type.Array(Type.String())], {
+      description: 'A key as it is, also with commas; may be repeated. Wins over `keys`.',
+    }),
+  ),
 }
 
 const Time = Type.String({ maxLength: 40, description: 'ms since 1970 UTC, or RFC 3339.' })
@@ -23,7 +27,13 @@ const historyMembers = {
   ...keyQuery,
   from: Time,
   to: Time,
-  agg: Type.Optional(Type.String({ pattern: `^(NONE|(${agg})(,(${agg})){0,4})$`, default: 'NONE', description: 'NONE, or up to five aggregations separated by commas.' })),
+  agg: Type.Optional(
+    Type.String({
+      pattern: `^(NONE|(${agg})(,(${agg})){0,4})$`,
+      default: 'NONE',
+      description: 'NONE, or up to five aggregations separated by commas.',
+    }),
+  ),
   intervalType: Type.Optional(oneOf(['fixed', ...calendarUnits])),
   interval: Type.Optional(Type.Integer({ minimum: 1, description: 'ms for `fixed` (at least 1,000), else how many units (default 1).' })),
   timeZone: Type.Optional(Type.String({ description: "IANA name; default the device's, else the installation's." })),
@@ -32,10 +42,15 @@ const historyMembers = {
   limit: Type.Optional(Type.Integer({ minimum: 1, maximum: 100_000, description: 'Raw points per key.' })),
   order: Type.Optional(oneOf(['asc', 'desc'])),
   downsample: Type.Optional(oneOf(downsampleModes)),
-  points: Type.Optional(Type.Integer({ minimum: 10, maximum: 10_000, description: 'Most points per key after downsampling (default 1,000).' })),
+  points: Type.Optional(
+    Type.Integer({ minimum: 10, maximum: 10_000, description: 'Most points per key after downsampling (default 1,000).' }),
+  ),
 }
 
-export const HistoryQuery = Type.Object({ ...historyMembers, cursor: Type.Optional(Type.String({ maxLength: 2000 })) }, { additionalProperties: false })
+export const HistoryQuery = Type.Object(
+  { ...historyMembers, cursor: Type.Optional(Type.String({ maxLength: 2000 })) },
+  { additionalProperties: false },
+)
 export type HistoryQuery = Static<typeof HistoryQuery>
 
 export const ExportQuery = Type.Object(
@@ -65,15 +80,21 @@ export const History = Type.Object({
 })
 
 export const LatestQuery = Type.Object(keyQuery, { additionalProperties: false })
-export const LatestValues = Type.Object({ items: Type.Array(Type.Object({ key: Type.String(), ts: Type.Integer(), value: AnyValue, kind: oneOf(valueKinds) })) })
-export const TelemetryKeys = Type.Object({ items: Type.Array(Type.Object({ key: Type.String(), kind: oneOf(valueKinds), lastTs: Type.Integer() })) })
+export const LatestValues = Type.Object({
+  items: Type.Array(Type.Object({ key: Type.String(), ts: Type.Integer(), value: AnyValue, kind: oneOf(valueKinds) })),
+})
+export const TelemetryKeys = Type.Object({
+  items: Type.Array(Type.Object({ key: Type.String(), kind: oneOf(valueKinds), lastTs: Type.Integer() })),
+})
 
 export const DeleteQuery = Type.Object({ ...keyQuery, from: Time, to: Time }, { additionalProperties: false })
 export const Deleted = Type.Object({ deleted: Type.Integer({ description: 'How many points are gone.' }) })
 
 export const Written = Type.Object({
   accepted: Type.Integer(),
-  rejected: Type.Array(Type.Object({ code: Type.String(), detail: Type.String(), key: Type.Optional(Type.String()), ts: Type.Optional(Type.Number()) })),
+  rejected: Type.Array(
+    Type.Object({ code: Type.String(), detail: Type.String(), key: Type.Optional(Type.String()), ts: Type.Optional(Type.Number()) }),
+  ),
 })
 
 /** Ids are checked by hand: a malformed one is no device's, and each API says so in its own way. */

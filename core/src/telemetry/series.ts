@@ -13,7 +13,13 @@ export type Source = { store: TelemetryStore; scope: Scope; deviceId: string }
 export type Reading =
   | { form: 'raw'; limit: number }
   | { form: 'sampled'; mode: DownsampleMode; points: number }
-  | { form: 'buckets'; aggs: readonly Aggregation[]; edges: readonly number[]; counter: 'monotonic' | 'signed'; rules?: 'native' | 'compat' }
+  | {
+      form: 'buckets'
+      aggs: readonly Aggregation[]
+      edges: readonly number[]
+      counter: 'monotonic' | 'signed'
+      rules?: 'native' | 'compat'
+    }
 
 export type Order = 'asc' | 'desc'
 export type KeyRange = { key: string; from: number; to: number; order: Order }
@@ -30,18 +36,33 @@ const heldRows = 20_000
 const noLimit = Number.POSITIVE_INFINITY
 
 /** Rows of one key in the asked order; a raw or sampled point is a row with one value. */
-export async function* readRows(source: Source, range: KeyRange, reading: Reading, tally: Tally, sideBySide = 1): AsyncGenerator<BucketRow[]> {
+export async function* readRows(
+  source: Source,
+  range: KeyRange,
+  reading: Reading,
+  tally: Tally,
+  sideBySide = 1,
+): AsyncGenerator<BucketRow[]> {
   if (reading.form === 'buckets') {
-    const base = reading.aggs.some((agg) => agg === 'DELTA' || agg === 'RATE') ? await findNumberBefore(source, range.key, range.from) : undefined
+    const base = reading.aggs.some((agg) => agg === 'DELTA' || agg === 'RATE')
+      ? await findNumberBefore(source, range.key, range.from)
+      : undefined
     const points = counted(readPoints(source, { ...range, order: 'asc' }, noLimit, sideBySide), tally)
     yield* ordered(aggregate(points, { ...reading, from: range.from, to: range.to, base }), range.order)
     return
   }
-  for await (const block of readKey(source, range, reading, tally, sideBySide)) yield block.map((point) => ({ ts: point.ts, values: [point] }))
+  for await (const block of readKey(source, range, reading, tally, sideBySide))
+    yield block.map((point) => ({ ts: point.ts, values: [point] }))
 }
 
 /** Raw or sampled points of one key in the asked order. */
-export async function* readKey(source: Source, range: KeyRange, reading: Exclude<Reading, { form: 'buckets' }>, tally: Tally, sideBySide = 1): AsyncGenerator<StoredPoint[]> {
+export async function* readKey(
+  source: Source,
+  range: KeyRange,
+  reading: Exclude<Reading, { form: 'buckets' }>,
+  tally: Tally,
+  sideBySide = 1,
+): AsyncGenerator<StoredPoint[]> {
   if (reading.form === 'raw') {
     yield* counted(readPoints(source, range, reading.limit, sideBySide), tally)
     return
@@ -61,7 +82,12 @@ export async function* readKey(source: Source, range: KeyRange, reading: Exclude
  * Points of one key, page by page. The size of a page follows the size of the values, so that what is
  * held stays small whatever a device has sent; `sideBySide` tells how many keys are read in turns.
  */
-async function* readPoints({ store, scope, deviceId }: Source, range: KeyRange, limit: number, sideBySide: number): AsyncGenerator<StoredPoint[]> {
+async function* readPoints(
+  { store, scope, deviceId }: Source,
+  range: KeyRange,
+  limit: number,
+  sideBySide: number,
+): AsyncGenerator<StoredPoint[]> {
   const most = Math.max(fewestPageRows, Math.floor(heldRows / sideBySide))
   const newestFirst = range.order === 'desc'
   let { from, to } = range

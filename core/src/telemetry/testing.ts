@@ -58,7 +58,9 @@ export async function startReadingServer(): Promise<ReadingServer> {
     store,
     async findDevice(scope, id) {
       const rows = await context.db.withTenant(scope, (tx) =>
-        tx.execute<{ id: string; name: string; timeZone: string }>(sql`select id, name, coalesce(time_zone, 'UTC') as "timeZone" from devices where id = ${id} and deleted_at is null`),
+        tx.execute<{ id: string; name: string; timeZone: string }>(
+          sql`select id, name, coalesce(time_zone, 'UTC') as "timeZone" from devices where id = ${id} and deleted_at is null`,
+        ),
       )
       return rows[0]
     },
@@ -85,7 +87,17 @@ export async function startReadingServer(): Promise<ReadingServer> {
         tx.execute<{ number: number }>(sql`insert into devices (tenant_id, id, product_id, name, time_zone)
           select ${tenantId}, ${id}, id, ${name}, ${timeZone ?? null} from products where is_default returning number`),
       )
-      const device: Device = { tenantId, tenantNo, id, no: rows[0]!.number, name, isDisabled: false, rules: defaultPayloadRules, inactivityTimeoutMs: 600_000, lastServerTs: 0 }
+      const device: Device = {
+        tenantId,
+        tenantNo,
+        id,
+        no: rows[0]!.number,
+        name,
+        isDisabled: false,
+        rules: defaultPayloadRules,
+        inactivityTimeoutMs: 600_000,
+        lastServerTs: 0,
+      }
       devices.set(id, device)
       return device
     },
@@ -113,5 +125,13 @@ function actorFor(caller: unknown, rootTenant: Scope): Actor | undefined {
   if (caller !== 'operator' && caller !== 'viewer' && caller !== 'stranger') return undefined
   const scope = caller === 'stranger' ? { tenantId: '018f0000-0000-7000-8000-000000000000', tenantNo: 4711 } : rootTenant
   const permissions = rolePermissions[caller === 'viewer' ? 'viewer' : 'operator']
-  return { kind: 'user', userId: '018f0000-0000-7000-8000-000000000001', name: caller, sessionId: 'session', authenticatedAt: 0, permissions, scope }
+  return {
+    kind: 'user',
+    userId: '018f0000-0000-7000-8000-000000000001',
+    name: caller,
+    sessionId: 'session',
+    authenticatedAt: 0,
+    permissions,
+    scope,
+  }
 }
