@@ -178,6 +178,25 @@ CREATE POLICY maintenance ON devices TO pms_owner USING (true) WITH CHECK (true)
 CREATE POLICY tenant ON devices TO pms_app USING (((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid) AND ((NULLIF(current_setting('iot_pms.customer_ids'::text, true), ''::text) IS NULL) OR (customer_id = ANY ((NULLIF(current_setting('iot_pms.customer_ids'::text, true), ''::text))::uuid[]))))) WITH CHECK (((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid) AND ((NULLIF(current_setting('iot_pms.customer_ids'::text, true), ''::text) IS NULL) OR (customer_id = ANY ((NULLIF(current_setting('iot_pms.customer_ids'::text, true), ''::text))::uuid[])))));
 GRANT DELETE, INSERT, SELECT, UPDATE ON devices TO pms_app;
 
+CREATE TABLE idempotency_keys (
+  tenant_id uuid NOT NULL,
+  user_id uuid NOT NULL,
+  key text NOT NULL,
+  request_sha256 bytea NOT NULL,
+  status integer,
+  sealed_body text,
+  created_at timestamp with time zone NOT NULL DEFAULT now(),
+  CONSTRAINT idempotency_keys_pkey PRIMARY KEY (tenant_id, user_id, key),
+  CONSTRAINT idempotency_keys_tenant_id_user_id_fkey FOREIGN KEY (tenant_id, user_id) REFERENCES users(tenant_id, id) ON DELETE CASCADE
+);
+ALTER TABLE idempotency_keys OWNER TO pms_owner;
+ALTER TABLE idempotency_keys ENABLE ROW LEVEL SECURITY;
+ALTER TABLE idempotency_keys FORCE ROW LEVEL SECURITY;
+CREATE INDEX idempotency_keys_created ON public.idempotency_keys USING btree (tenant_id, created_at);
+CREATE POLICY maintenance ON idempotency_keys TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON idempotency_keys TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
+GRANT DELETE, INSERT, SELECT, UPDATE ON idempotency_keys TO pms_app;
+
 CREATE TABLE ingest_minutes (
   tenant_id uuid NOT NULL,
   minute timestamp with time zone NOT NULL,

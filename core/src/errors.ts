@@ -25,6 +25,8 @@ export const errorCodes = {
   TOKEN_TAKEN: { status: 409, zh: '该令牌或凭证已被使用。', en: 'This token or credential is in use.' },
   LAST_ADMIN: { status: 409, zh: '至少要保留一位可登录的管理员。', en: 'At least one administrator who can sign in must remain.' },
   PRODUCT_IN_USE: { status: 409, zh: '产品下还有设备。', en: 'The product still has devices.' },
+  IDEMPOTENCY_RUNNING: { status: 409, zh: '同一 Idempotency-Key 的请求仍在处理。', en: 'A request with this Idempotency-Key is still running.' },
+  IDEMPOTENCY_MISMATCH: { status: 422, zh: '该 Idempotency-Key 已用于另一个请求。', en: 'This Idempotency-Key was used for another request.' },
   VERSION_CONFLICT: { status: 412, zh: '内容已被他人修改。', en: 'Somebody else has changed this meanwhile.' },
   BODY_TOO_LARGE: { status: 413, zh: '请求体超过 {limit} 字节。', en: 'The body is larger than {limit} bytes.' },
   TOO_MANY_POINTS: { status: 413, zh: '单条消息超过 {limit} 个数据点。', en: 'A message holds more than {limit} points.' },

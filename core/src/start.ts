@@ -15,6 +15,7 @@ import { StartError, exitCodes } from './errors.ts'
 import { EventBus } from './events.ts'
 import { createAuthenticate } from './http/authenticate.ts'
 import { compatProblem } from './http/compat.ts'
+import { removeOldIdempotencyKeys, useIdempotency } from './http/idempotency.ts'
 import { isBuildStale, registerPages } from './http/pages.ts'
 import { createServer, listRoutes } from './http/server.ts'
 import type { App, RouteGuard } from './http/server.ts'
@@ -128,6 +129,7 @@ async function start(config: Config, log: Log, stops: (() => Promise<void> | voi
     compatProblem,
     basePath,
   })
+  useIdempotency(app, context)
   const stream = new LiveStream(context, topics)
   const health: Health = {
     isAlive: () => load.isAlive,
@@ -210,6 +212,7 @@ function startUpkeep(context: Context, ingest: Ingest, devices: Devices, stops: 
       await devices.purgeExpired(tenant)
       await ingest.rejects.removeOld(tenant)
       await ingest.log.removeOld(tenant)
+      await removeOldIdempotencyKeys(context, tenant)
     }
   }
   const timer = setInterval(() => void work().catch((error: unknown) => context.log.error({ err: error }, 'the hourly upkeep failed')), upkeepMs).unref()

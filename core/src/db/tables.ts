@@ -198,6 +198,16 @@ export const deviceAttributes = pgTable('device_attributes', {
   updatedAt: instant('updated_at').notNull().defaultNow(),
 })
 
+export const idempotencyKeys = pgTable('idempotency_keys', {
+  tenantId: uuid('tenant_id').notNull(),
+  userId: uuid('user_id').notNull(),
+  key: text('key').notNull(),
+  requestSha256: bytea('request_sha256').notNull(),
+  status: integer('status'),
+  sealedBody: text('sealed_body'),
+  createdAt: instant('created_at').notNull().defaultNow(),
+})
+
 export const ingestMinutes = pgTable('ingest_minutes', {
   tenantId: uuid('tenant_id').notNull(),
   minute: instant('minute').notNull(),

@@ -5285,7 +5285,7 @@ export interface paths {
             };
             requestBody?: never;
             responses: {
-                /** @description Nothing. */
+                /** @description Default Response */
                 200: {
                     headers: {
                         [name: string]: unknown;
@@ -5322,7 +5322,7 @@ export interface paths {
             };
             requestBody?: never;
             responses: {
-                /** @description Nothing. */
+                /** @description Default Response */
                 200: {
                     headers: {
                         [name: string]: unknown;
@@ -5360,7 +5360,7 @@ export interface paths {
             };
             requestBody?: never;
             responses: {
-                /** @description Nothing. */
+                /** @description Default Response */
                 200: {
                     headers: {
                         [name: string]: unknown;
