@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+import { client, unwrap, unwrapWithResponse } from './client.ts'
+import type { Credentials, DevicePatch, DeviceQuery, FacetQuery, HistoryQuery, NoSession, Role, Scope, Series, Session, Setup } from './types.ts'
+
+type PageQuery = { cursor?: string; limit?: number }
+const byId = (id: string) => ({ params: { path: { id } } })
+
+/** Every call the interface makes, by the things it is about. All throw `ApiError`. */
+export const session = {
+  setup: (body: Setup) => unwrap(client.POST('/api/v1/setup', { body })),
+  login: (body: { email: string; password: string }) => unwrap(client.POST('/api/v1/auth/login', { body })),
+  // The client's types drop members that are always null, and `user: null` is what tells the two apart.
+  refresh: () => unwrap(client.POST('/api/v1/auth/refresh', { body: {} })) as Promise<Session | NoSession>,
+  logout: () => unwrap(client.POST('/api/v1/auth/logout', { body: {} })),
+  reauth: (password: string) => unwrap(client.POST('/api/v1/auth/reauth', { body: { password } })),
+  reset: (body: { token: string; password: string }) => unwrap(client.POST('/api/v1/auth/reset', { body })),
+}
+
+export const me = {
+  update: (body: { name?: string; language?: 'zh' | 'en'; prefs?: Record<string, unknown> }) => unwrap(client.PATCH('/api/v1/me', { body })),
+  changePassword: (body: { current: string; password: string }) => unwrap(client.POST('/api/v1/me/password', { body })),
+  logins: () => unwrap(client.GET('/api/v1/me/sessions')),
+  endLogin: (id: string) => unwrap(client.DELETE('/api/v1/me/sessions/{id}', byId(id))),
+}
+
+export const users = {
+  list: () => unwrap(client.GET('/api/v1/users', { params: { query: { limit: 500 } } })),
+  create: (body: { name: string; email: string; role: Role }) => unwrap(client.POST('/api/v1/users', { body })),
+  update: (id: string, body: { name?: string; role?: Role; disabled?: boolean }) => unwrap(client.PATCH('/api/v1/users/{id}', { ...byId(id), body })),
+  delete: (id: string) => unwrap(client.DELETE('/api/v1/users/{id}', byId(id))),
+  resetLink: (id: string) => unwrap(client.POST('/api/v1/users/{id}/reset-link', byId(id))),
+}
+
+export const apiKeys = {
+  list: () => unwrap(client.GET('/api/v1/api-keys')),
+  create: (body: { name: string; scopes: Scope[]; expiresInDays: number }) => unwrap(client.POST('/api/v1/api-keys', { body })),
+  delete: (id: string) => unwrap(client.DELETE('/api/v1/api-keys/{id}', byId(id))),
+}
+
+export const devices = {
+  list: (query: DeviceQuery, signal: AbortSignal) => unwrap(client.GET('/api/v1/devices', { params: { query }, signal })),
+  facets: (query: FacetQuery) => unwrap(client.GET('/api/v1/devices/facets', { params: { query } })),
+  create: (body: { name: string; productId?: string; gateway?: boolean }) => unwrap(client.POST('/api/v1/devices', { body })),
+  get: (id: string) => unwrapWithResponse(client.GET('/api/v1/devices/{id}', byId(id))),
+  update: (id: string, body: DevicePatch, etag?: string) => unwrap(client.PATCH('/api/v1/devices/{id}', { params: { path: { id } }, body, ...(etag ? { headers: { 'if-match': etag } } : {}) })),
+  delete: (id: string) => unwrap(client.DELETE('/api/v1/devices/{id}', byId(id))),
+  credentials: (id: string) => unwrap(client.GET('/api/v1/devices/{id}/credentials', byId(id))),
+  setCredentials: (id: string, body: Credentials) => unwrap(client.PUT('/api/v1/devices/{id}/credentials', { ...byId(id), body })),
+  rotate: (id: string, graceSeconds: number) => unwrap(client.POST('/api/v1/devices/{id}/credentials/rotate', { ...byId(id), body: { graceSeconds } })),
+  session: (id: string) => unwrap(client.GET('/api/v1/devices/{id}/session', byId(id))),
+  closeSession: (id: string) => unwrap(client.DELETE('/api/v1/devices/{id}/session', byId(id))),
+  rejects: (id: string, query: PageQuery) => unwrap(client.GET('/api/v1/devices/{id}/rejects', { params: { path: { id }, query } })),
+  clearRejects: (id: string) => unwrap(client.DELETE('/api/v1/devices/{id}/rejects', byId(id))),
+  log: (id: string, query: PageQuery) => unwrap(client.GET('/api/v1/devices/{id}/log', { params: { path: { id }, query } })),
+}
+
+export const telemetry = {
+  latest: (id: string) => unwrap(client.GET('/api/v1/devices/{id}/telemetry', byId(id))),
+  /** Pairs are pairs: the schema only knows arrays. */
+  history: async (id: string, query: HistoryQuery, signal: AbortSignal): Promise<Series[]> =>
+    (await unwrap(client.GET('/api/v1/devices/{id}/telemetry/history', { params: { path: { id }, query }, signal }))).series as Series[],
+}
+
+export const bin = {
+  list: (query: PageQuery) => unwrap(client.GET('/api/v1/bin', { params: { query } })),
+  restore: (ids: string[]) => unwrap(client.POST('/api/v1/bin/restore', { body: { ids } })),
+  purge: (ids: string[]) => unwrap(client.DELETE('/api/v1/bin', { body: { ids } })),
+}
+
+export const products = {
+  list: () => unwrap(client.GET('/api/v1/products', { params: { query: { limit: 500 } } })),
+}
+
+export const system = {
+  overview: () => unwrap(client.GET('/api/v1/overview')),
+  endpoints: () => unwrap(client.GET('/api/v1/system/endpoints')),
+  refused: () => unwrap(client.GET('/api/v1/system/refused-connections')),
+  loadDemo: () => unwrap(client.POST('/api/v1/demo')),
+  clearDemo: () => unwrap(client.DELETE('/api/v1/demo')),
+  updateSite: (body: { name?: string; timeZone?: string; language?: 'zh' | 'en' }) => unwrap(client.PATCH('/api/v1/settings/site', { body })),
+  ticket: () => unwrap(client.POST('/api/v1/stream/ticket', { body: {} })),
+  reportError: (body: { message: string; stack?: string; route: string; version: string }) => unwrap(client.POST('/api/v1/client-errors', { body })),
+}

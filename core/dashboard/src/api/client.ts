@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+import createClient from 'openapi-fetch'
+import { baseUrl } from '../base.ts'
+import { currentLanguage } from '../i18n/index.ts'
+import { ApiError, readError } from './errors.ts'
+import type { paths } from './schema.d.ts'
+
+/** What the client needs from the session; given once by it, so that the two files do not import each other. */
+export type Gate = {
+  accessToken(): string | undefined
+  /** Tries to get a new access token. False when the person has to sign in. */
+  renew(): Promise<boolean>
+  /** Lets the person sign in again over the page; true when the call may be repeated. */
+  askLogin(): Promise<boolean>
+  /** Lets the person enter the password again [SC-26]. */
+  askPassword(): Promise<boolean>
+  reached(isReachable: boolean): void
+}
+
+let gate: Gate | undefined
+
+export function setGate(next: Gate): void {
+  gate = next
+}
+
+const timeoutMs = 15_000
+const exportTimeoutMs = 120_000
+/** Waits before a GET is repeated [D-34]. */
+const retryMs = [500, 1000, 2000]
+const retryStatuses = new Set([502, 503, 504])
+
+/** Calls that carry no token and whose 401 means what it says. */
+const isPublic = (url: URL) => /\/api\/v1\/(auth\/(login|refresh|reset)|setup)$/.test(url.pathname)
+
+/**
+ * The one fetch of the application: token, language, time-out, repeats, and what a 401 leads to.
+ *
+ * @throws {ApiError} when no answer came
+ */
+export async function apiFetch(request: Request): Promise<Response> {
+  let response = await send(request)
+  const url = new URL(request.url)
+  if (response.status === 401 && !isPublic(url) && gate) {
+    if ((await gate.renew()) || (await gate.askLogin())) response = await send(request)
+  }
+  if (response.status === 403 && gate && (await readError(response)).code === 'REAUTH_REQUIRED' && (await gate.askPassword())) {
+    response = await send(request)
+  }
+  return response
+}
+
+async function send(request: Request): Promise<Response> {
+  const isGet = request.method === 'GET'
+  for (let attempt = 0; ; attempt++) {
+    const wait = isGet ? retryMs[attempt] : undefined
+    try {
+      const response = await sendOnce(request)
+      gate?.reached(true)
+      const isSetup = response.status === 503 && (await readError(response)).code === 'SETUP_REQUIRED'
+      if (wait === undefined || !retryStatuses.has(response.status) || isSetup) return response
+    } catch (error) {
+      if (request.signal.aborted) throw error
+      if (wait === undefined) {
+        gate?.reached(false)
+        throw error
+      }
+    }
+    await new Promise((resolve) => setTimeout(resolve, wait * (0.8 + Math.random() * 0.4)))
+  }
+}
+
+async function sendOnce(request: Request): Promise<Response> {
+  // A request can be sent once; repeats need a copy. AbortSignal.any is too new for our browsers [D-12].
+  const abort = new AbortController()
+  const give = () => abort.abort()
+  request.signal.addEventListener('abort', give)
+  const limit = request.url.includes('/export') ? exportTimeoutMs : timeoutMs
+  const timer = setTimeout(give, limit)
+  const copy = new Request(request.clone(), { signal: abort.signal })
+  copy.headers.set('accept-language', currentLanguage() === 'en' ? 'en' : 'zh-CN')
+  const token = isPublic(new URL(request.url)) ? undefined : gate?.accessToken()
+  if (token) copy.headers.set('authorization', `Bearer ${token}`)
+  try {
+    return await fetch(copy)
+  } catch (error) {
+    if (request.signal.aborted) throw error
+    const code = abort.signal.aborted ? 'TIMEOUT' : 'NETWORK'
+    throw new ApiError({ status: 0, code, detail: code })
+  } finally {
+    clearTimeout(timer)
+    request.signal.removeEventListener('abort', give)
+  }
+}
+
+/** The API as the generated schema describes it. */
+export const client = createClient<paths>({ baseUrl: baseUrl.href.replace(/\/$/, ''), fetch: apiFetch })
+
+type Answer<T> = { data?: T; error?: unknown; response: Response }
+
+/**
+ * The body of an answer, undefined for 204.
+ *
+ * @throws {ApiError}
+ */
+export async function unwrap<T>(call: Promise<Answer<T>>): Promise<T> {
+  const { data, response } = await call
+  if (!response.ok) throw await readError(response)
+  return data as T
+}
+
+/** The same with the answer's headers (`ETag`). */
+export async function unwrapWithResponse<T>(call: Promise<Answer<T>>): Promise<{ data: T; response: Response }> {
+  const { data, response } = await call
+  if (!response.ok) throw await readError(response)
+  return { data: data as T, response }
+}
+
+/** A file made by the server, under the name it gave [D-42]. */
+export async function download(path: string, query: Record<string, string>): Promise<void> {
+  const url = new URL(path.replace(/^\//, ''), baseUrl)
+  for (const [name, value] of Object.entries(query)) url.searchParams.set(name, value)
+  const response = await apiFetch(new Request(url))
+  if (!response.ok) throw await readError(response)
+  const given = response.headers.get('content-disposition') ?? ''
+  const extended = /filename\*=UTF-8''([^;]+)/i.exec(given)?.[1]
+  const plain = /filename="?([^";]+)"?/i.exec(given)?.[1]
+  saveFile(await response.blob(), extended ? decodeURIComponent(extended) : (plain ?? 'export.csv'))
+}
+
+export function saveFile(blob: Blob, name: string): void {
+  const link = document.createElement('a')
+  link.href = URL.createObjectURL(blob)
+  link.download = name
+  document.body.append(link)
+  link.click()
+  link.remove()
+  // The browser reads the file after this task.
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000)
+}

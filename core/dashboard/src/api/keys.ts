@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+/** Cache keys. A mutation names the keys it invalidates; no page refreshes another by hand [D-36]. */
+export const keys = {
+  overview: () => ['overview'],
+  device: (id: string) => ['device', id],
+  deviceLatest: (id: string) => ['device', id, 'latest'],
+  deviceSession: (id: string) => ['device', id, 'session'],
+  products: () => ['products'],
+  facets: (query: Record<string, string>) => ['devices', 'facets', query],
+  devices: () => ['devices'],
+  bin: () => ['bin'],
+  users: () => ['users'],
+  apiKeys: () => ['api-keys'],
+  logins: () => ['me', 'sessions'],
+  endpoints: () => ['system', 'endpoints'],
+  refused: () => ['system', 'refused'],
+}
+
+/** How long an answer counts as fresh, ms. */
+export const freshMs = { list: 10_000, normal: 30_000, catalogue: 600_000 }

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+import type { paths } from './schema.d.ts'
+
+/** Names for the shapes of the generated schema. What the schema leaves open (pairs of a series, kinds) is narrowed here. */
+type Json<R> = R extends { content: { 'application/json': infer T } } ? T : never
+type Answer<P extends keyof paths, M extends keyof paths[P], S extends number> = paths[P][M] extends { responses: infer R } ? (S extends keyof R ? Json<R[S]> : never) : never
+type Body<P extends keyof paths, M extends keyof paths[P]> = paths[P][M] extends { requestBody: { content: { 'application/json': infer T } } } ? T : never
+type Query<P extends keyof paths, M extends keyof paths[P]> = paths[P][M] extends { parameters: { query?: infer Q } } ? NonNullable<Q> : never
+
+export type Session = Answer<'/api/v1/auth/login', 'post', 200>
+export type NoSession = Extract<Answer<'/api/v1/auth/refresh', 'post', 200>, { user: null }>
+export type User = Session['user']
+export type Role = User['role']
+export type Site = Session['site']
+export type Setup = Body<'/api/v1/setup', 'post'>
+export type Login = Answer<'/api/v1/me/sessions', 'get', 200>['items'][number]
+export type UserRow = Answer<'/api/v1/users', 'get', 200>['items'][number]
+export type ApiKey = Answer<'/api/v1/api-keys', 'get', 200>['items'][number]
+export type Scope = Body<'/api/v1/api-keys', 'post'>['scopes'][number]
+
+export type Page<T> = { items: T[]; nextCursor: string | null }
+export type Device = Answer<'/api/v1/devices/{id}', 'get', 200>
+export type DeviceState = Device['state']
+export type DeviceQuery = Query<'/api/v1/devices', 'get'>
+export type FacetQuery = Query<'/api/v1/devices/facets', 'get'>
+export type DevicePatch = Body<'/api/v1/devices/{id}', 'patch'>
+export type Credentials = Answer<'/api/v1/devices/{id}/credentials', 'get', 200>
+export type Facet = Answer<'/api/v1/devices/facets', 'get', 200>['tag'][number]
+export type LogEntry = Answer<'/api/v1/devices/{id}/log', 'get', 200>['items'][number]
+export type Reject = Answer<'/api/v1/devices/{id}/rejects', 'get', 200>['items'][number]
+export type BinItem = Answer<'/api/v1/bin', 'get', 200>['items'][number]
+export type Product = Answer<'/api/v1/products', 'get', 200>['items'][number]
+export type KeyModel = Product['model']['keys'][string]
+export type Latest = Answer<'/api/v1/devices/{id}/telemetry', 'get', 200>['items'][number]
+export type HistoryQuery = Query<'/api/v1/devices/{id}/telemetry/history', 'get'>
+export type RawPoint = [ts: number, value: unknown]
+export type Series = { key: string; agg: string; points: RawPoint[]; int64?: true }
+
+export type Overview = Answer<'/api/v1/overview', 'get', 200>
+/** One minute of the ingest series. */
+export type Minute = [ts: number, points: number, rejects: number]
+export type DeviceCounts = Overview['devices']
+export type RecentValue = Overview['recent'][number]
+export type Attention = Overview['attention'][number]
+export type Refused = Answer<'/api/v1/system/refused-connections', 'get', 200>['items'][number]

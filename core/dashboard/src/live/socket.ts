@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+import { readFrame } from './topics.ts'
+import type { Topic, Topics } from './topics.ts'
+
+/** Waits before the next try, ±20 % [D-39]. */
+const retryMs = [500, 1000, 2000, 4000, 8000, 15_000]
+const pingMs = 10_000
+/** No pong for this long means the line is dead [D-39]. */
+const lostMs = 20_000
+/** So many failures while HTTP works mean that sockets do not get through here. */
+const giveUpFailures = 3
+
+export type LiveStatus = 'idle' | 'connecting' | 'open' | 'polling'
+
+export type Listener = {
+  items(items: unknown[]): void
+  /** Something was dropped or the line was down: what is shown has to be fetched again. */
+  resync?(): void
+}
+
+type Subscription = { id: string; topic: Topic; params: object; listeners: Set<Listener>; isOpen: boolean; seen: boolean }
+
+export type SocketOptions = {
+  /** A fresh one-time address, or undefined when nobody is signed in. */
+  address(): Promise<URL | undefined>
+  status(status: LiveStatus): void
+  sessionEnded(): void
+  /** The constructor, so that tests in Node can give theirs. */
+  WebSocket?: typeof WebSocket
+}
+
+/** One WebSocket per tab for everything [D-37]. Equal subscriptions share one [D-38]. */
+export class LiveSocket {
+  readonly #options: SocketOptions
+  readonly #subscriptions = new Map<string, Subscription>()
+  #socket: WebSocket | undefined
+  #isStarted = false
+  #isSuspended = false
+  #failures = 0
+  #nextId = 1
+  #retryTimer: ReturnType<typeof setTimeout> | undefined
+  #pingTimer: ReturnType<typeof setInterval> | undefined
+  #lastPong = 0
+
+  constructor(options: SocketOptions) {
+    this.#options = options
+  }
+
+  start(): void {
+    if (this.#isStarted) return
+    this.#isStarted = true
+    void this.#connect()
+  }
+
+  stop(): void {
+    this.#isStarted = false
+    clearTimeout(this.#retryTimer)
+    clearInterval(this.#pingTimer)
+    const socket = this.#socket
+    this.#socket = undefined
+    socket?.close(1000)
+    this.#failures = 0
+    this.#options.status('idle')
+  }
+
+  /** @returns the function that ends it */
+  subscribe<T extends Topic>(topic: T, params: Topics[T]['params'], listener: Listener): () => void {
+    const key = `${topic} ${JSON.stringify(params)}`
+    let subscription = this.#subscriptions.get(key)
+    if (!subscription) {
+      subscription = { id: String(this.#nextId++), topic, params, listeners: new Set(), isOpen: false, seen: false }
+      this.#subscriptions.set(key, subscription)
+      this.#open(subscription)
+    } else if (topic === 'telemetry' || topic === 'overview') {
+      // The first frame holds what is current; a listener that comes later asks for it by fetching.
+      listener.resync?.()
+    }
+    subscription.listeners.add(listener)
+    return () => {
+      subscription.listeners.delete(listener)
+      if (subscription.listeners.size > 0 || this.#subscriptions.get(key) !== subscription) return
+      this.#subscriptions.delete(key)
+      if (subscription.isOpen) this.#send({ op: 'unsub', id: subscription.id })
+    }
+  }
+
+  /** A tab nobody looks at needs no stream [D-38]. */
+  suspend(isHidden: boolean): void {
+    if (this.#isSuspended === isHidden) return
+    this.#isSuspended = isHidden
+    for (const subscription of this.#subscriptions.values()) {
+      if (isHidden && subscription.isOpen) {
+        this.#send({ op: 'unsub', id: subscription.id })
+        subscription.isOpen = false
+      } else if (!isHidden) {
+        this.#open(subscription)
+        this.#resync(subscription)
+      }
+    }
+  }
+
+  #open(subscription: Subscription): void {
+    if (this.#isSuspended || this.#socket?.readyState !== 1) return
+    subscription.isOpen = true
+    this.#send({ op: 'sub', id: subscription.id, topic: subscription.topic, params: subscription.params })
+  }
+
+  #send(frame: object): void {
+    if (this.#socket?.readyState === 1) this.#socket.send(JSON.stringify(frame))
+  }
+
+  async #connect(): Promise<void> {
+    this.#options.status('connecting')
+    let url: URL | undefined
+    try {
+      url = await this.#options.address()
+    } catch {
+      // The server is away; HTTP failing is no sign that sockets do not get through.
+      if (this.#isStarted) this.#retry()
+      return
+    }
+    if (!this.#isStarted || !url) return
+    const socket = new (this.#options.WebSocket ?? WebSocket)(url)
+    this.#socket = socket
+    let wasOpen = false
+    socket.addEventListener('open', () => {
+      wasOpen = true
+      this.#opened(socket)
+    })
+    socket.addEventListener('message', (event: MessageEvent<unknown>) => this.#receive(event.data))
+    socket.addEventListener('close', (event) => {
+      if (this.#socket !== socket) return
+      this.#socket = undefined
+      clearInterval(this.#pingTimer)
+      for (const subscription of this.#subscriptions.values()) subscription.isOpen = false
+      if (!this.#isStarted) return
+      if (event.code === 4401) this.#options.sessionEnded()
+      if (!wasOpen) this.#failures++
+      this.#retry()
+    })
+  }
+
+  #opened(socket: WebSocket): void {
+    this.#failures = 0
+    this.#attempt = 0
+    this.#lastPong = Date.now()
+    this.#options.status('open')
+    this.#pingTimer = setInterval(() => {
+      if (Date.now() - this.#lastPong > lostMs) socket.close(4000)
+      else this.#send({ op: 'ping', t: Date.now() })
+    }, pingMs)
+    for (const subscription of this.#subscriptions.values()) {
+      const isAgain = subscription.seen
+      this.#open(subscription)
+      if (isAgain) this.#resync(subscription)
+    }
+  }
+
+  #attempt = 0
+
+  #retry(): void {
+    this.#options.status(this.#failures >= giveUpFailures ? 'polling' : 'connecting')
+    const wait = retryMs[Math.min(this.#attempt++, retryMs.length - 1)]! * (0.8 + Math.random() * 0.4)
+    clearTimeout(this.#retryTimer)
+    this.#retryTimer = setTimeout(() => void this.#connect(), wait)
+  }
+
+  #resync(subscription: Subscription): void {
+    for (const listener of subscription.listeners) listener.resync?.()
+  }
+
+  #receive(text: unknown): void {
+    const frame = readFrame(text)
+    if (!frame) return
+    if (frame.op === 'pong') {
+      this.#lastPong = Date.now()
+      return
+    }
+    if (frame.op === 'event') {
+      if (frame.topic === 'session') this.#options.sessionEnded()
+      return
+    }
+    for (const subscription of this.#subscriptions.values()) {
+      if (subscription.id !== frame.id) continue
+      if (frame.op === 'ok') subscription.seen = true
+      if (frame.op === 'resync') this.#resync(subscription)
+      if (frame.op === 'data') for (const listener of subscription.listeners) listener.items(frame.items)
+    }
+  }
+}

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+import { createRouter, createWebHistory } from 'vue-router'
+import type { Router, RouteRecordRaw } from 'vue-router'
+import { basePath, readReturnTo } from './base.ts'
+import { leavePage } from './composables/use-page.ts'
+import { IconCpu, IconKey, IconOverview, IconServer, IconTrash, IconUser, IconUsers } from './icons.ts'
+import { useSession } from './session.ts'
+
+/** Title, icon, group and permission of a page stand here; the menu is computed from them. */
+const routes: RouteRecordRaw[] = [
+  { path: '/setup', name: 'setup', component: () => import('./pages/start/SetupPage.vue'), meta: { isPublic: true } },
+  { path: '/login', name: 'login', component: () => import('./pages/start/LoginPage.vue'), meta: { isPublic: true } },
+  { path: '/reset', name: 'reset', component: () => import('./pages/start/ResetPage.vue'), meta: { isPublic: true } },
+  {
+    path: '/',
+    name: 'overview',
+    component: () => import('./pages/overview/OverviewPage.vue'),
+    meta: { title: 'overview.title', icon: IconOverview, group: 'monitor', order: 1, permission: 'device.read', isPrimary: true },
+  },
+  {
+    path: '/devices',
+    name: 'devices',
+    component: () => import('./pages/devices/DeviceListPage.vue'),
+    meta: { title: 'devices.title', icon: IconCpu, group: 'monitor', order: 2, permission: 'device.read', isPrimary: true },
+  },
+  {
+    path: '/devices/:id',
+    component: () => import('./pages/device/DevicePage.vue'),
+    props: true,
+    meta: { permission: 'device.read' },
+    children: [
+      { path: '', redirect: { name: 'device.overview' } },
+      { path: 'overview', name: 'device.overview', component: () => import('./pages/device/OverviewTab.vue') },
+      { path: 'telemetry', name: 'device.telemetry', component: () => import('./pages/device/TelemetryTab.vue') },
+      { path: 'rejects', name: 'device.rejects', component: () => import('./pages/device/RejectsTab.vue') },
+      { path: 'log', name: 'device.log', component: () => import('./pages/device/LogTab.vue') },
+      { path: 'connect', name: 'device.connect', component: () => import('./pages/device/ConnectTab.vue') },
+      { path: 'settings', name: 'device.settings', component: () => import('./pages/device/SettingsTab.vue') },
+    ],
+  },
+  {
+    path: '/bin',
+    name: 'bin',
+    component: () => import('./pages/bin/BinPage.vue'),
+    meta: { title: 'bin.title', icon: IconTrash, group: 'operate', order: 1, permission: 'device.write', isPrimary: true },
+  },
+  { path: '/settings', redirect: '/settings/profile' },
+  {
+    path: '/settings/profile',
+    name: 'settings.profile',
+    component: () => import('./pages/settings/ProfilePage.vue'),
+    meta: { title: 'settings.profile.title', icon: IconUser, group: 'settings', order: 1 },
+  },
+  {
+    path: '/settings/users',
+    name: 'settings.users',
+    component: () => import('./pages/settings/UsersPage.vue'),
+    meta: { title: 'settings.users.title', icon: IconUsers, group: 'settings', order: 2, permission: 'user.read' },
+  },
+  {
+    path: '/settings/api-keys',
+    name: 'settings.apiKeys',
+    component: () => import('./pages/settings/ApiKeysPage.vue'),
+    meta: { title: 'settings.apiKeys.title', icon: IconKey, group: 'settings', order: 3, permission: 'api-key.write' },
+  },
+  {
+    path: '/settings/system',
+    name: 'settings.system',
+    component: () => import('./pages/settings/SystemPage.vue'),
+    meta: { title: 'settings.system.title', icon: IconServer, group: 'settings', order: 4, permission: 'settings.read' },
+  },
+  { path: '/:path(.*)*', name: 'notFound', component: () => import('./pages/NotFoundPage.vue') },
+]
+
+const reloadedKey = 'iotpms.reloaded'
+
+export function createDashboardRouter(): Router {
+  const router = createRouter({ history: createWebHistory(basePath), routes, scrollBehavior: (_to, _from, saved) => saved ?? { top: 0 } })
+  router.beforeEach((to, from) => {
+    const session = useSession()
+    if (session.isSetupNeeded) return to.name === 'setup' ? true : { name: 'setup', hash: to.hash }
+    if (!session.user) return to.name === 'login' || to.name === 'reset' ? true : { name: 'login', ...(to.path === '/' || to.name === 'setup' ? {} : { query: { return_to: to.fullPath } }) }
+    if (to.name === 'login' || (to.name === 'setup' && from.name !== 'setup')) return readReturnTo(to.query['return_to'])
+    if (to.path !== from.path) leavePage()
+    return true
+  })
+  router.afterEach(() => sessionStorage.removeItem(reloadedKey))
+  // After an upgrade the chunks of the old build are gone: the page is loaded anew, once.
+  router.onError((error: unknown, to) => {
+    const isChunk = error instanceof TypeError && /import|module/i.test(error.message)
+    if (!isChunk || sessionStorage.getItem(reloadedKey)) throw error
+    sessionStorage.setItem(reloadedKey, '1')
+    location.assign(new URL(to.fullPath.slice(1), document.baseURI))
+  })
+  return router
+}
