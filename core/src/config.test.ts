@@ -17,12 +17,34 @@ function refusal(environment: Record<string, string>): string {
 
 describe('the configuration', () => {
   it('has defaults for everything', () => {
-    expect(readConfig({})).toMatchObject({ http: { port: 8080 }, mqtt: { port: 1883 }, database: { url: undefined }, writer: { commitWindowMs: 5 } })
+    expect(readConfig({})).toMatchObject({
+      http: { port: 8080 },
+      mqtt: { port: 1883 },
+      database: { url: undefined },
+      writer: { commitWindowMs: 5 },
+    })
   })
 
   it('lists all problems at once', () => {
-    const message = refusal({ IOT_PMS_HTTP_PORT: '99999', IOT_PMS_COMMIT_WINDOW_MS: '50', IOT_PMS_PUBLIC_URL: 'ftp://x', IOT_PMS_TRUSTED_PROXIES: '*', IOT_PMS_LOG_LEVEL: 'loud', DATABASE_URL: 'mysql://x', IOT_PMS_ADMIN_PASSWORD: 'x' })
-    for (const part of ['7 problems', 'IOT_PMS_HTTP_PORT=99999', 'IOT_PMS_COMMIT_WINDOW_MS=50', 'IOT_PMS_PUBLIC_URL=ftp://x', 'IOT_PMS_TRUSTED_PROXIES=*', 'IOT_PMS_LOG_LEVEL=loud', 'DATABASE_URL', 'IOT_PMS_ADMIN_EMAIL']) {
+    const message = refusal({
+      IOT_PMS_HTTP_PORT: '99999',
+      IOT_PMS_COMMIT_WINDOW_MS: '50',
+      IOT_PMS_PUBLIC_URL: 'ftp://x',
+      IOT_PMS_TRUSTED_PROXIES: '*',
+      IOT_PMS_LOG_LEVEL: 'loud',
+      DATABASE_URL: 'mysql://x',
+      IOT_PMS_ADMIN_PASSWORD: 'x',
+    })
+    for (const part of [
+      '7 problems',
+      'IOT_PMS_HTTP_PORT=99999',
+      'IOT_PMS_COMMIT_WINDOW_MS=50',
+      'IOT_PMS_PUBLIC_URL=ftp://x',
+      'IOT_PMS_TRUSTED_PROXIES=*',
+      'IOT_PMS_LOG_LEVEL=loud',
+      'DATABASE_URL',
+      'IOT_PMS_ADMIN_EMAIL',
+    ]) {
       expect(message).toContain(part)
     }
   })
@@ -56,6 +78,7 @@ describe('the configuration', () => {
 
   it('ends a public address with a slash and keeps its path', () => {
     expect(readConfig({ IOT_PMS_PUBLIC_URL: 'https://example.com/iot' }).publicUrl?.href).toBe('https://example.com/iot/')
-    for (const url of ['https://u:p@example.com', 'https://example.com/?x=1', 'example.com']) expect(refusal({ IOT_PMS_PUBLIC_URL: url }), url).not.toBe('accepted')
+    for (const url of ['https://u:p@example.com', 'https://example.com/?x=1', 'example.com'])
+      expect(refusal({ IOT_PMS_PUBLIC_URL: url }), url).not.toBe('accepted')
   })
 })

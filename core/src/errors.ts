@@ -9,9 +9,17 @@ type ErrorText = { status: number; zh: string; en: string }
  */
 export const errorCodes = {
   VALIDATION_FAILED: { status: 400, zh: '请求内容不合法。', en: 'The request is not valid.' },
-  CURSOR_INVALID: { status: 400, zh: '分页游标无效，请从第一页重新开始。', en: 'The cursor is not valid; start again from the first page.' },
+  CURSOR_INVALID: {
+    status: 400,
+    zh: '分页游标无效，请从第一页重新开始。',
+    en: 'The cursor is not valid; start again from the first page.',
+  },
   TOKEN_INVALID: { status: 401, zh: '登录状态无效或已过期，请重新登录。', en: 'The session is missing, not valid or over; sign in again.' },
-  TOKEN_EXPIRED: { status: 401, zh: '刷新令牌无效、已使用或已过期，请重新登录。', en: 'The refresh token is not valid, was used, or is over; sign in again.' },
+  TOKEN_EXPIRED: {
+    status: 401,
+    zh: '刷新令牌无效、已使用或已过期，请重新登录。',
+    en: 'The refresh token is not valid, was used, or is over; sign in again.',
+  },
   LOGIN_FAILED: { status: 401, zh: '邮箱或密码不对。', en: 'The e-mail or the password is wrong.' },
   DEVICE_UNAUTHORIZED: { status: 401, zh: '设备令牌未知，或设备已停用。', en: 'The device token is unknown, or the device is disabled.' },
   PERMISSION_DENIED: { status: 403, zh: '没有权限：需要 {permission}。', en: 'No permission: {permission} is needed.' },
@@ -25,12 +33,24 @@ export const errorCodes = {
   TOKEN_TAKEN: { status: 409, zh: '该令牌或凭证已被使用。', en: 'This token or credential is in use.' },
   LAST_ADMIN: { status: 409, zh: '至少要保留一位可登录的管理员。', en: 'At least one administrator who can sign in must remain.' },
   PRODUCT_IN_USE: { status: 409, zh: '产品下还有设备。', en: 'The product still has devices.' },
-  IDEMPOTENCY_RUNNING: { status: 409, zh: '同一 Idempotency-Key 的请求仍在处理。', en: 'A request with this Idempotency-Key is still running.' },
-  IDEMPOTENCY_MISMATCH: { status: 422, zh: '该 Idempotency-Key 已用于另一个请求。', en: 'This Idempotency-Key was used for another request.' },
+  IDEMPOTENCY_RUNNING: {
+    status: 409,
+    zh: '同一 Idempotency-Key 的请求仍在处理。',
+    en: 'A request with this Idempotency-Key is still running.',
+  },
+  IDEMPOTENCY_MISMATCH: {
+    status: 422,
+    zh: '该 Idempotency-Key 已用于另一个请求。',
+    en: 'This Idempotency-Key was used for another request.',
+  },
   VERSION_CONFLICT: { status: 412, zh: '内容已被他人修改。', en: 'Somebody else has changed this meanwhile.' },
   BODY_TOO_LARGE: { status: 413, zh: '请求体超过 {limit} 字节。', en: 'The body is larger than {limit} bytes.' },
   TOO_MANY_POINTS: { status: 413, zh: '单条消息超过 {limit} 个数据点。', en: 'A message holds more than {limit} points.' },
-  EXPORT_TOO_LARGE: { status: 413, zh: '导出共 {count} 行，超过 {limit} 行，请缩小时间范围。', en: 'The export has {count} rows, more than {limit}; narrow the time range.' },
+  EXPORT_TOO_LARGE: {
+    status: 413,
+    zh: '导出共 {count} 行，超过 {limit} 行，请缩小时间范围。',
+    en: 'The export has {count} rows, more than {limit}; narrow the time range.',
+  },
   CONTENT_TYPE: { status: 415, zh: '不支持该内容类型。', en: 'This content type is not supported.' },
   PAYLOAD_MALFORMED: { status: 400, zh: '报文不是合法 JSON。', en: 'The payload is not valid JSON.' },
   SHAPE_INVALID: { status: 400, zh: '报文结构不对。', en: 'The payload has the wrong shape.' },
@@ -39,14 +59,26 @@ export const errorCodes = {
   PASSWORD_WEAK: { status: 422, zh: '密码太弱。', en: 'The password is too weak.' },
   PASSWORD_WRONG: { status: 422, zh: '密码不对。', en: 'The password is wrong.' },
   TOKEN_RESERVED: { status: 422, zh: '该令牌是保留字，请换一个。', en: 'This token is a reserved word; choose another.' },
-  RANGE_TOO_LARGE: { status: 422, zh: '时间范围与间隔会产生超过 {limit} 个区间。', en: 'Range and interval make more than {limit} buckets.' },
+  RANGE_TOO_LARGE: {
+    status: 422,
+    zh: '时间范围与间隔会产生超过 {limit} 个区间。',
+    en: 'Range and interval make more than {limit} buckets.',
+  },
   TIME_ZONE_UNKNOWN: { status: 422, zh: '未知时区“{timeZone}”。', en: 'Unknown time zone "{timeZone}".' },
   RATE_LIMITED: { status: 429, zh: '请求太频繁，请稍后再试。', en: 'Too many requests; try again later.' },
   LOGIN_DELAYED: { status: 429, zh: '尝试次数过多，请在 {seconds} 秒后再试。', en: 'Too many attempts; try again in {seconds} s.' },
-  INTERNAL: { status: 500, zh: '服务器内部错误，日志中可按编号查到原因。', en: 'Internal error; the log has the cause under this trace id.' },
+  INTERNAL: {
+    status: 500,
+    zh: '服务器内部错误，日志中可按编号查到原因。',
+    en: 'Internal error; the log has the cause under this trace id.',
+  },
   SEAL_BROKEN: { status: 500, zh: '密文无法解开。', en: 'A sealed value does not open.' },
   SETUP_REQUIRED: { status: 503, zh: '请先完成初始设置。', en: 'Finish the set-up first.' },
-  STORE_UNAVAILABLE: { status: 503, zh: '数据库暂时不可用，请稍后重试。', en: 'The database is not available at the moment; repeat later.' },
+  STORE_UNAVAILABLE: {
+    status: 503,
+    zh: '数据库暂时不可用，请稍后重试。',
+    en: 'The database is not available at the moment; repeat later.',
+  },
   OVERLOADED: { status: 503, zh: '服务器繁忙，请稍后重试。', en: 'The server is busy; repeat later.' },
 } as const satisfies Record<string, ErrorText>
 

@@ -4,7 +4,11 @@ import type { Log } from './log.ts'
 /** What happened, for whom it may concern in this process. */
 export type Events = {
   /** A device row, its product or its credentials changed; the registry has taken it in when listeners hear of it. */
-  'device.changed': { tenantId: string; deviceId: string; change: 'created' | 'updated' | 'deleted' | 'restored' | 'credentials' | 'disabled' | 'enabled' }
+  'device.changed': {
+    tenantId: string
+    deviceId: string
+    change: 'created' | 'updated' | 'deleted' | 'restored' | 'credentials' | 'disabled' | 'enabled'
+  }
   'device.state': { tenantId: string; deviceId: string; state: 'never' | 'online' | 'offline'; lastActivityAt: number | undefined }
   'device.log': { tenantId: string; deviceId: string; entry: { id: string; at: string; event: string; detail: Record<string, unknown> } }
   'device.reject': { tenantId: string; deviceId: string; entry: Record<string, unknown> }

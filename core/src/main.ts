@@ -42,7 +42,15 @@ async function run(args: string[]): Promise<number | undefined> {
 
 /** The last line of standard error is one JSON object for scripts [RE-70]; the sentence before it is for people. */
 function fail(error: unknown): never {
-  const known = error instanceof StartError ? error : new StartError('INTERNAL', exitCodes.internal, error instanceof Error ? (error.stack ?? error.message) : String(error), 'This is a bug: please report it with the lines above.')
+  const known =
+    error instanceof StartError
+      ? error
+      : new StartError(
+          'INTERNAL',
+          exitCodes.internal,
+          error instanceof Error ? (error.stack ?? error.message) : String(error),
+          'This is a bug: please report it with the lines above.',
+        )
   process.stderr.write(`\n${known.message}\n→ ${known.hint}\n`)
   process.stderr.write(`${JSON.stringify({ code: known.code, message: known.message, hint: known.hint })}\n`)
   process.exit(known.exitCode)

@@ -94,7 +94,10 @@ export function createSecretKey(dataDir: string): Secrets {
 function parseKey(text: string): Buffer {
   const bytes = /^[0-9a-f]{64,}$/i.test(text) ? Buffer.from(text, 'hex') : Buffer.from(text, /[-_]/.test(text) ? 'base64url' : 'base64')
   if (bytes.length < 32 || new Set(bytes).size < 10) {
-    throw configError(['SECRET_KEY_WEAK: IOT_PMS_SECRET_KEY needs at least 32 random bytes. Make one with: openssl rand -base64 32'], 'SECRET_KEY_WEAK')
+    throw configError(
+      ['SECRET_KEY_WEAK: IOT_PMS_SECRET_KEY needs at least 32 random bytes. Make one with: openssl rand -base64 32'],
+      'SECRET_KEY_WEAK',
+    )
   }
   return bytes
 }

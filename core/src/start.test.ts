@@ -31,7 +31,14 @@ type Run = { child: ChildProcess; output: () => string; errors: () => string; en
 
 function run(args: string[], environment: Record<string, string> = {}): Run {
   const child = spawn(process.execPath, [join(rootDir, 'core/src/main.ts'), ...args], {
-    env: { PATH: process.env['PATH'] ?? '', IOT_PMS_DATA_DIR: dataDir, IOT_PMS_HTTP_PORT: '0', IOT_PMS_MQTT_PORT: '0', IOT_PMS_BUILD_DASHBOARD: '0', ...environment },
+    env: {
+      PATH: process.env['PATH'] ?? '',
+      IOT_PMS_DATA_DIR: dataDir,
+      IOT_PMS_HTTP_PORT: '0',
+      IOT_PMS_MQTT_PORT: '0',
+      IOT_PMS_BUILD_DASHBOARD: '0',
+      ...environment,
+    },
     stdio: ['ignore', 'pipe', 'pipe'],
   })
   children.push(child)
@@ -45,7 +52,10 @@ function run(args: string[], environment: Record<string, string> = {}): Run {
 
 async function ready(server: Run): Promise<{ http: number; mqtt: number }> {
   for (let waited = 0; waited < 30_000; waited += 20) {
-    const line = server.output().split('\n').find((one) => one.includes('"msg":"ready"'))
+    const line = server
+      .output()
+      .split('\n')
+      .find((one) => one.includes('"msg":"ready"'))
     if (line) return JSON.parse(line) as { http: number; mqtt: number }
     if (server.child.exitCode !== null) break
     await sleep(20)
@@ -74,7 +84,11 @@ function failure(server: Run): { code: string; message: string; hint: string } {
 const admin = { IOT_PMS_ADMIN_EMAIL: 'a@example.com', IOT_PMS_ADMIN_PASSWORD: 'correct-horse-9-battery' }
 
 async function login(port: number): Promise<string> {
-  const answer = await fetch(`http://127.0.0.1:${port}/api/v1/auth/login`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify({ email: admin.IOT_PMS_ADMIN_EMAIL, password: admin.IOT_PMS_ADMIN_PASSWORD }) })
+  const answer = await fetch(`http://127.0.0.1:${port}/api/v1/auth/login`, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    body: JSON.stringify({ email: admin.IOT_PMS_ADMIN_EMAIL, password: admin.IOT_PMS_ADMIN_PASSWORD }),
+  })
   return ((await answer.json()) as { accessToken: string }).accessToken
 }
 
@@ -101,7 +115,11 @@ describe('iot-pms start', { timeout: 60_000 }, () => {
     const first = run(['start'], admin)
     const { http } = await ready(first)
     const token = await login(http)
-    const created = await fetch(`http://127.0.0.1:${http}/api/v1/devices`, { method: 'POST', headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' }, body: '{"name":"pump"}' })
+    const created = await fetch(`http://127.0.0.1:${http}/api/v1/devices`, {
+      method: 'POST',
+      headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' },
+      body: '{"name":"pump"}',
+    })
     const device = (await created.json()) as { id: string; credentials: { token: string } }
     await stop(first.child, 'SIGKILL')
     expect(await postmasterPid()).toBeGreaterThan(0)
@@ -133,7 +151,10 @@ describe('iot-pms start', { timeout: 60_000 }, () => {
   it('lists every problem of the configuration and opens no port', async () => {
     const server = run(['start'], { IOT_PMS_HTTP_PORT: 'x', IOT_PMS_MAX_SESIONS: '5' })
     expect(await server.ended).toBe(78)
-    expect(failure(server)).toMatchObject({ code: 'CONFIG_INVALID', message: expect.stringMatching(/IOT_PMS_HTTP_PORT=x[\s\S]*IOT_PMS_MAX_SESSIONS/) })
+    expect(failure(server)).toMatchObject({
+      code: 'CONFIG_INVALID',
+      message: expect.stringMatching(/IOT_PMS_HTTP_PORT=x[\s\S]*IOT_PMS_MAX_SESSIONS/),
+    })
   })
 
   it('says what to do when a port is busy', async () => {
@@ -141,7 +162,11 @@ describe('iot-pms start', { timeout: 60_000 }, () => {
     const { port } = blocker.address() as AddressInfo
     const server = run(['start'], { IOT_PMS_MQTT_PORT: String(port) })
     expect(await server.ended).toBe(69)
-    expect(failure(server)).toMatchObject({ code: 'PORT_BUSY', message: expect.stringContaining(String(port)), hint: expect.stringContaining('IOT_PMS_MQTT_PORT') })
+    expect(failure(server)).toMatchObject({
+      code: 'PORT_BUSY',
+      message: expect.stringContaining(String(port)),
+      hint: expect.stringContaining('IOT_PMS_MQTT_PORT'),
+    })
     blocker.close()
   })
 
@@ -158,7 +183,11 @@ describe('iot-pms start', { timeout: 60_000 }, () => {
     await sql`insert into schema_version (version, name, checksum, min_server) values (9999, '9999_future.sql', 'x', '9.9.0')`
     const server = run(['start'], { DATABASE_URL: database.url, IOT_PMS_MIGRATE_URL: database.adminUrl })
     expect(await server.ended).toBe(78)
-    expect(failure(server)).toMatchObject({ code: 'SCHEMA_TOO_NEW', message: expect.stringContaining('9999_future.sql'), hint: expect.stringContaining('9.9.0') })
+    expect(failure(server)).toMatchObject({
+      code: 'SCHEMA_TOO_NEW',
+      message: expect.stringContaining('9999_future.sql'),
+      hint: expect.stringContaining('9.9.0'),
+    })
     expect(await sql`select count(*)::int as n from users`).toMatchObject([{ n: 0 }])
     await sql`delete from schema_version where version = 9999`
     await sql`update schema_version set checksum = 'changed' where version = 1`

@@ -90,7 +90,16 @@ async function start(config: Config, log: Log, stops: (() => Promise<void> | voi
   stops.push(() => db.stop())
   const installation = await loadInstallation(db)
   const secrets = await prepareSecrets(config, db, installation.secretKeyId)
-  const context: Context = { config, log, clock: systemClock, db, secrets, events: new EventBus(log), installId: installation.installId, rootTenant: await loadRootTenant(db) }
+  const context: Context = {
+    config,
+    log,
+    clock: systemClock,
+    db,
+    secrets,
+    events: new EventBus(log),
+    installId: installation.installId,
+    rootTenant: await loadRootTenant(db),
+  }
 
   const metrics = new Registry()
   collectDefaultMetrics({ register: metrics, prefix: 'iot_pms_' })
@@ -140,7 +149,19 @@ async function start(config: Config, log: Log, stops: (() => Promise<void> | voi
       { name: 'draining', ok: !isDraining, detail: 'not stopping' },
     ],
   }
-  await registerRoutes(app, context, { store, counters, ingest, people, setup, devices, demo, authenticate, metrics, health, ports: () => ports })
+  await registerRoutes(app, context, {
+    store,
+    counters,
+    ingest,
+    people,
+    setup,
+    devices,
+    demo,
+    authenticate,
+    metrics,
+    health,
+    ports: () => ports,
+  })
   await registerHttpIngest(app, {
     sink: ingest.pipeline,
     clock: context.clock,
@@ -157,7 +178,9 @@ async function start(config: Config, log: Log, stops: (() => Promise<void> | voi
   await ingest.start().catch(explainListenError('IOT_PMS_MQTT_PORT', config.mqtt.port))
   ports.mqtt = ingest.endpoint?.port
   if (config.http.port !== 'off') {
-    await app.listen({ port: config.http.port, ...(config.http.host ? { host: config.http.host } : { host: '::' }) }).catch(explainListenError('IOT_PMS_HTTP_PORT', config.http.port))
+    await app
+      .listen({ port: config.http.port, ...(config.http.host ? { host: config.http.host } : { host: '::' }) })
+      .catch(explainListenError('IOT_PMS_HTTP_PORT', config.http.port))
     const address = app.server.address()
     ports.http = typeof address === 'object' && address ? address.port : undefined
     stream.start(app.server, `${basePath}api/v1/stream`)
@@ -182,12 +205,22 @@ async function start(config: Config, log: Log, stops: (() => Promise<void> | voi
 async function prepareSecrets(config: Config, db: Db, knownKeyId: string | null): Promise<Secrets> {
   const loaded = loadSecretKey(config.secretKey, config.oldSecretKeys, config.dataDir)
   if (!loaded && knownKeyId) {
-    throw new StartError('SECRET_KEY_MISSING', exitCodes.config, 'The secret key of this installation is missing, but the database holds values sealed with it.', `Put the key back into ${config.dataDir}/secret.key or into IOT_PMS_SECRET_KEY.`)
+    throw new StartError(
+      'SECRET_KEY_MISSING',
+      exitCodes.config,
+      'The secret key of this installation is missing, but the database holds values sealed with it.',
+      `Put the key back into ${config.dataDir}/secret.key or into IOT_PMS_SECRET_KEY.`,
+    )
   }
   const secrets = loaded ?? createSecretKey(config.dataDir)
   const isKnown = knownKeyId === null || secrets.keyId === knownKeyId || secrets.has(knownKeyId)
   if (!isKnown) {
-    throw new StartError('SECRET_KEY_MISMATCH', exitCodes.config, 'The secret key is not the one this database was sealed with.', 'Use the key of this installation; to change it, name the old one in IOT_PMS_SECRET_KEY_OLD.')
+    throw new StartError(
+      'SECRET_KEY_MISMATCH',
+      exitCodes.config,
+      'The secret key is not the one this database was sealed with.',
+      'Use the key of this installation; to change it, name the old one in IOT_PMS_SECRET_KEY_OLD.',
+    )
   }
   if (secrets.keyId !== knownKeyId) await saveSecretKeyId(db, secrets.keyId)
   return secrets
@@ -196,10 +229,22 @@ async function prepareSecrets(config: Config, db: Db, knownKeyId: string | null)
 function explainListenError(setting: string, port: number | 'off'): (error: NodeJS.ErrnoException) => never {
   return (error) => {
     if (error.code === 'EADDRINUSE') {
-      throw new StartError('PORT_BUSY', exitCodes.unavailable, `Port ${port} is in use by another program.`, `Stop that program, or set ${setting} to another port.`, error)
+      throw new StartError(
+        'PORT_BUSY',
+        exitCodes.unavailable,
+        `Port ${port} is in use by another program.`,
+        `Stop that program, or set ${setting} to another port.`,
+        error,
+      )
     }
     if (error.code === 'EACCES') {
-      throw new StartError('PORT_FORBIDDEN', exitCodes.config, `This user may not open port ${port}.`, `Ports below 1024 need rights: set ${setting} to a higher one, or allow it (setcap cap_net_bind_service).`, error)
+      throw new StartError(
+        'PORT_FORBIDDEN',
+        exitCodes.config,
+        `This user may not open port ${port}.`,
+        `Ports below 1024 need rights: set ${setting} to a higher one, or allow it (setcap cap_net_bind_service).`,
+        error,
+      )
     }
     throw error
   }
@@ -215,7 +260,10 @@ function startUpkeep(context: Context, ingest: Ingest, devices: Devices, stops: 
       await removeOldIdempotencyKeys(context, tenant)
     }
   }
-  const timer = setInterval(() => void work().catch((error: unknown) => context.log.error({ err: error }, 'the hourly upkeep failed')), upkeepMs).unref()
+  const timer = setInterval(
+    () => void work().catch((error: unknown) => context.log.error({ err: error }, 'the hourly upkeep failed')),
+    upkeepMs,
+  ).unref()
   stops.push(() => clearInterval(timer))
 }
 

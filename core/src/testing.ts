@@ -47,7 +47,16 @@ export type TestContext = Context & { database: TestDatabase; close(): Promise<v
 export async function createTestContext(change: Partial<Config> = {}): Promise<TestContext> {
   const database = await createTestDatabase()
   const dataDir = mkdtempSync(join('/tmp', 'iot-pms-data-'))
-  const config: Config = { ...readConfig({ IOT_PMS_DATA_DIR: dataDir, IOT_PMS_HTTP_PORT: '0', IOT_PMS_MQTT_PORT: '0', DATABASE_URL: database.url, IOT_PMS_MIGRATE_URL: database.adminUrl }), ...change }
+  const config: Config = {
+    ...readConfig({
+      IOT_PMS_DATA_DIR: dataDir,
+      IOT_PMS_HTTP_PORT: '0',
+      IOT_PMS_MQTT_PORT: '0',
+      DATABASE_URL: database.url,
+      IOT_PMS_MIGRATE_URL: database.adminUrl,
+    }),
+    ...change,
+  }
   const log = createLog('error')
   const db = new Db(database.url)
   const installation = await loadInstallation(db)
@@ -90,7 +99,15 @@ export const testAdmin = { email: 'admin@example.com', password: 'correct-horse-
 export async function startTestPlatform(change: Partial<Config> = {}): Promise<TestPlatform> {
   const database = await createTestDatabase()
   const dataDir = mkdtempSync(join('/tmp', 'iot-pms-data-'))
-  const environment = { IOT_PMS_DATA_DIR: dataDir, IOT_PMS_HTTP_PORT: '0', IOT_PMS_HTTP_HOST: '127.0.0.1', IOT_PMS_MQTT_PORT: '0', IOT_PMS_BUILD_DASHBOARD: '0', DATABASE_URL: database.url, IOT_PMS_MIGRATE_URL: database.adminUrl }
+  const environment = {
+    IOT_PMS_DATA_DIR: dataDir,
+    IOT_PMS_HTTP_PORT: '0',
+    IOT_PMS_HTTP_HOST: '127.0.0.1',
+    IOT_PMS_MQTT_PORT: '0',
+    IOT_PMS_BUILD_DASHBOARD: '0',
+    DATABASE_URL: database.url,
+    IOT_PMS_MIGRATE_URL: database.adminUrl,
+  }
   const config: Config = { ...readConfig(environment), admin: testAdmin, ...change }
   const platform = await startPlatform(config, createLog('error'))
   const url = `http://127.0.0.1:${platform.ports.http}`
@@ -99,13 +116,18 @@ export async function startTestPlatform(change: Partial<Config> = {}): Promise<T
     const isText = typeof options.body === 'string' || Buffer.isBuffer(options.body)
     const response = await fetch(url + path, {
       method,
-      headers: { ...(bearer ? { authorization: `Bearer ${bearer}` } : {}), ...(options.body === undefined ? {} : { 'content-type': 'application/json' }), ...options.headers },
+      headers: {
+        ...(bearer ? { authorization: `Bearer ${bearer}` } : {}),
+        ...(options.body === undefined ? {} : { 'content-type': 'application/json' }),
+        ...options.headers,
+      },
       ...(options.body === undefined ? {} : { body: isText ? (options.body as string) : JSON.stringify(options.body) }),
     })
     const text = await response.text()
     return { status: response.status, headers: response.headers, text, json: () => JSON.parse(text) }
   }
-  const login = async (email: string, password: string) => (await call('POST', '/api/v1/auth/login', { body: { email, password }, token: null })).json<{ accessToken: string }>().accessToken
+  const login = async (email: string, password: string) =>
+    (await call('POST', '/api/v1/auth/login', { body: { email, password }, token: null })).json<{ accessToken: string }>().accessToken
   let token = ''
   token = await login(testAdmin.email, testAdmin.password)
   return {

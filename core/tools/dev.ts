@@ -5,7 +5,9 @@ import { join } from 'node:path'
 import { rootDir } from '../src/version.ts'
 
 /** `pnpm dev`: the server restarting on each change of core/src, and Vite with hot reload in front of it. */
-const server = run(['--watch-path', join(rootDir, 'core/src'), join(rootDir, 'core/src/main.ts'), 'start'], { IOT_PMS_BUILD_DASHBOARD: '0' })
+const server = run(['--watch-path', join(rootDir, 'core/src'), join(rootDir, 'core/src/main.ts'), 'start'], {
+  IOT_PMS_BUILD_DASHBOARD: '0',
+})
 const pages = run([join(rootDir, 'core/dashboard/node_modules/vite/bin/vite.js'), join(rootDir, 'core/dashboard')], {})
 let isStopping = false
 

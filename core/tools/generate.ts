@@ -47,7 +47,13 @@ process.exit(differing > 0 ? 1 : 0)
 async function readPlatform(): Promise<{ openapi: unknown; schema: string }> {
   const dataDir = mkdtempSync(join('/tmp', 'iot-pms-generate-'))
   chmodSync(dataDir, 0o711)
-  const config = readConfig({ IOT_PMS_DATA_DIR: dataDir, IOT_PMS_HTTP_PORT: '0', IOT_PMS_HTTP_HOST: '127.0.0.1', IOT_PMS_MQTT_PORT: 'off', IOT_PMS_BUILD_DASHBOARD: '0' })
+  const config = readConfig({
+    IOT_PMS_DATA_DIR: dataDir,
+    IOT_PMS_HTTP_PORT: '0',
+    IOT_PMS_HTTP_HOST: '127.0.0.1',
+    IOT_PMS_MQTT_PORT: 'off',
+    IOT_PMS_BUILD_DASHBOARD: '0',
+  })
   const platform = await startPlatform(config, createLog('error'))
   try {
     const running = await findRunningDatabase(dataDir)
@@ -69,7 +75,10 @@ function formatErrors(): string {
 }
 
 function formatConfig(): string {
-  const rows = Object.entries(configKeys).map(([name, key]) => `| \`${name}\` | ${key.type} | ${key.default === '' ? '' : `\`${key.default}\``} | ${key.help.replaceAll('|', '\\|')} |`)
+  const rows = Object.entries(configKeys).map(
+    ([name, key]) =>
+      `| \`${name}\` | ${key.type} | ${key.default === '' ? '' : `\`${key.default}\``} | ${key.help.replaceAll('|', '\\|')} |`,
+  )
   return `<!-- SPDX-License-Identifier: AGPL-3.0-only -->\n\n# 配置 Settings\n\n由 \`pnpm generate\` 从 \`core/src/config.ts\` 生成。Generated from \`core/src/config.ts\`. 类型为 secret 的项也可以用 \`<NAME>_FILE\` 指向文件。A secret may also come from the file named by \`<NAME>_FILE\`.\n\n| name | type | default | meaning |\n| --- | --- | --- | --- |\n${rows.join('\n')}\n`
 }
 

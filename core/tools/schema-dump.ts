@@ -6,7 +6,9 @@ import type postgres from 'postgres'
  * indexes, policies and grants, then functions. The embedded PostgreSQL brings no pg_dump.
  */
 export async function dumpSchema(sql: postgres.Sql): Promise<string> {
-  const tables = await sql<{ oid: number; name: string; kind: string; partition: string | null; rls: boolean; forced: boolean; owner: string }[]>`
+  const tables = await sql<
+    { oid: number; name: string; kind: string; partition: string | null; rls: boolean; forced: boolean; owner: string }[]
+  >`
     select c.oid::int, c.relname as name, c.relkind as kind, pg_get_partkeydef(c.oid) as partition, c.relrowsecurity as rls, c.relforcerowsecurity as forced,
       pg_get_userbyid(c.relowner) as owner
     from pg_class c where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p') and not c.relispartition order by c.relname`
@@ -22,7 +24,10 @@ export async function dumpSchema(sql: postgres.Sql): Promise<string> {
   return `-- SPDX-License-Identifier: AGPL-3.0-only\n-- Written by "pnpm generate" from a migrated database; the migrations are the source.\n\n${parts.join('\n')}`
 }
 
-async function dumpTable(sql: postgres.Sql, table: { oid: number; name: string; partition: string | null; rls: boolean; forced: boolean; owner: string }): Promise<string> {
+async function dumpTable(
+  sql: postgres.Sql,
+  table: { oid: number; name: string; partition: string | null; rls: boolean; forced: boolean; owner: string },
+): Promise<string> {
   const columns = await sql<{ line: string }[]>`
     select format('%I %s%s%s', attname, format_type(atttypid, atttypmod), case when attnotnull then ' NOT NULL' else '' end,
       case when attidentity <> '' then ' GENERATED AS IDENTITY' when d.adbin is not null then ' DEFAULT ' || pg_get_expr(d.adbin, d.adrelid) else '' end) as line

@@ -25,7 +25,15 @@ describe('device API', () => {
   })
 
   it('notices a wrong expectation: negative control of the runner', async () => {
-    const wrong: Case = { id: 'X', title: '', spec: [], steps: [{ do: 'device', as: 'd' }, { do: 'connect', as: 'c', device: 'd', v: 4, code: 5 }] }
+    const wrong: Case = {
+      id: 'X',
+      title: '',
+      spec: [],
+      steps: [
+        { do: 'device', as: 'd' },
+        { do: 'connect', as: 'c', device: 'd', v: 4, code: 5 },
+      ],
+    }
     await expect(new CaseRunner(platform).run(wrong)).rejects.toThrow('step 1')
     expect(isMatch({ a: 1 }, { a: 2 })).toBe(false)
     expect(isMatch({ $exact: { a: 1 } }, { a: 1, b: 2 })).toBe(false)

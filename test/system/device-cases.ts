@@ -9,7 +9,8 @@ export type Step = { do: string } & Record<string, unknown>
 export type Case = { id: string; title: string; spec: string[]; timeoutMs?: number; steps: Step[] }
 
 /** Text of the payload that many cases send; `3.0` must stay a double, so it is text and not an object. */
-const samplePayload = '{"key1":"value1","key2":true,"key3":3.0,"key4":4,"key5":{"someNumber":42,"someArray":[1,2,3],"someNestedObject":{"key":"value"}}}'
+const samplePayload =
+  '{"key1":"value1","key2":true,"key3":3.0,"key4":4,"key5":{"someNumber":42,"someArray":[1,2,3],"someNestedObject":{"key":"value"}}}'
 /** One point more than a message may hold, in a packet of allowed size. */
 const manyPoints = `[${Array.from({ length: 10_001 }, () => '{a:1}').join()}]`
 
@@ -91,8 +92,12 @@ export class CaseRunner {
     const as = String(step['as'])
     const name = `device-${this.#vars.get('run') as string}-${as}`
     const token = randomBytes(10).toString('hex')
-    const product = step['product'] ? { deviceProfileId: { entityType: 'DEVICE_PROFILE', id: this.#vars.get(`id.${String(step['product'])}`) } } : {}
-    const answer = await this.#platform.call('POST', `/api/device?accessToken=${token}`, { body: { name, ...product, ...(step['gateway'] ? { additionalInfo: { gateway: true } } : {}) } })
+    const product = step['product']
+      ? { deviceProfileId: { entityType: 'DEVICE_PROFILE', id: this.#vars.get(`id.${String(step['product'])}`) } }
+      : {}
+    const answer = await this.#platform.call('POST', `/api/device?accessToken=${token}`, {
+      body: { name, ...product, ...(step['gateway'] ? { additionalInfo: { gateway: true } } : {}) },
+    })
     expectMatch(200, answer.status)
     this.#vars.set(`id.${as}`, answer.json<{ id: { id: string } }>().id.id)
     this.#vars.set(`name.${as}`, name)
@@ -102,14 +107,21 @@ export class CaseRunner {
   async #setCredentials(device: string, type: string, value: unknown): Promise<void> {
     const id = String(this.#vars.get(`id.${device}`))
     const current = await this.#platform.call('GET', `/api/device/${id}/credentials`)
-    const changed = await this.#platform.call('POST', '/api/device/credentials', { body: { ...current.json(), credentialsType: type, credentialsValue: JSON.stringify(value) } })
+    const changed = await this.#platform.call('POST', '/api/device/credentials', {
+      body: { ...current.json(), credentialsType: type, credentialsValue: JSON.stringify(value) },
+    })
     expectMatch(200, changed.status)
   }
 
   async #connect(step: Step): Promise<void> {
     const client = new RawClient(this.#platform.ports.mqtt!, Number(step['v']))
-    const user = step['device'] === undefined ? (step['user'] as string | undefined) : String(this.#vars.get(`token.${String(step['device'])}`))
-    const connack = await client.connect({ clientId: (step['clientId'] as string | undefined) ?? `c-${randomBytes(8).toString('hex')}`, user, pass: step['pass'] as string | undefined })
+    const user =
+      step['device'] === undefined ? (step['user'] as string | undefined) : String(this.#vars.get(`token.${String(step['device'])}`))
+    const connack = await client.connect({
+      clientId: (step['clientId'] as string | undefined) ?? `c-${randomBytes(8).toString('hex')}`,
+      user,
+      pass: step['pass'] as string | undefined,
+    })
     expectMatch({ code: step['code'], sessionPresent: false }, connack)
     if (step['code'] !== 0) await client.closed(2000)
     if (step['as']) this.#clients.set(String(step['as']), client)
@@ -136,7 +148,10 @@ export class CaseRunner {
   async #latest(step: Step): Promise<void> {
     const id = String(this.#vars.get(`id.${String(step['device'])}`))
     await retry(2000, async () => {
-      const answer = await this.#platform.call('GET', `/api/plugins/telemetry/DEVICE/${id}/values/timeseries?useStrictDataTypes=${step['strict'] === true}`)
+      const answer = await this.#platform.call(
+        'GET',
+        `/api/plugins/telemetry/DEVICE/${id}/values/timeseries?useStrictDataTypes=${step['strict'] === true}`,
+      )
       const found = answer.json<Record<string, { ts: number; value: unknown }[]>>()
       for (const [key, value] of Object.entries(step['values'] as Record<string, unknown>)) expectMatch(value, found[key]?.[0]?.value)
       for (const [key, ts] of Object.entries((step['ts'] as Record<string, number> | undefined) ?? {})) expectMatch(ts, found[key]?.[0]?.ts)
@@ -147,10 +162,17 @@ export class CaseRunner {
   async #history(step: Step): Promise<void> {
     const id = String(this.#vars.get(`id.${String(step['device'])}`))
     const query = (step['query'] as string | undefined) ?? 'orderBy=ASC&limit=20000'
-    const answer = await this.#platform.call('GET', `/api/plugins/telemetry/DEVICE/${id}/values/timeseries?keys=${(step['keys'] as string[]).join(',')}&startTs=${String(step['from'])}&endTs=${String(step['to'])}&${query}`)
+    const answer = await this.#platform.call(
+      'GET',
+      `/api/plugins/telemetry/DEVICE/${id}/values/timeseries?keys=${(step['keys'] as string[]).join(',')}&startTs=${String(step['from'])}&endTs=${String(step['to'])}&${query}`,
+    )
     expectMatch(200, answer.status)
     const found = answer.json<Record<string, { ts: number; value: unknown }[]>>()
-    for (const [key, series] of Object.entries(step['series'] as Record<string, unknown>)) expectMatch(series, (found[key] ?? []).map((point) => [point.ts, point.value]))
+    for (const [key, series] of Object.entries(step['series'] as Record<string, unknown>))
+      expectMatch(
+        series,
+        (found[key] ?? []).map((point) => [point.ts, point.value]),
+      )
   }
 
   async #rejects(device: string, code: string): Promise<void> {
@@ -170,7 +192,8 @@ export class CaseRunner {
   /** Puts the values of `{{name}}` in; a string that is one placeholder takes the raw value. */
   #fill(value: unknown): unknown {
     if (Array.isArray(value)) return value.map((one) => this.#fill(one))
-    if (typeof value === 'object' && value !== null) return Object.fromEntries(Object.entries(value).map(([name, one]) => [name, this.#fill(one)]))
+    if (typeof value === 'object' && value !== null)
+      return Object.fromEntries(Object.entries(value).map(([name, one]) => [name, this.#fill(one)]))
     if (typeof value !== 'string') return value
     const whole = /^\{\{([^{}]+)\}\}$/.exec(value)
     if (whole) return this.#lookUp(whole[1]!)

@@ -34,7 +34,11 @@ export class RawClient {
     })
   }
 
-  async connect(options: { clientId: string; user?: string | undefined; pass?: string | undefined }): Promise<{ code: number | undefined; sessionPresent: boolean }> {
+  async connect(options: {
+    clientId: string
+    user?: string | undefined
+    pass?: string | undefined
+  }): Promise<{ code: number | undefined; sessionPresent: boolean }> {
     this.#send({
       cmd: 'connect',
       protocolId: 'MQTT',

@@ -28,7 +28,10 @@ function isInstalled(program: string): boolean {
 
 /** Every line of the README that begins with the program, in both languages. */
 function commandsOf(program: string): string[] {
-  return readme.split('\n').map((line) => line.trim()).filter((line) => line.startsWith(`${program} `) && line.includes('telemetry'))
+  return readme
+    .split('\n')
+    .map((line) => line.trim())
+    .filter((line) => line.startsWith(`${program} `) && line.includes('telemetry'))
 }
 
 async function runSnippet(command: string, token: string): Promise<string> {

@@ -20,9 +20,13 @@ export class AttributeStore implements BatchStore {
   async write(batch: readonly DeviceWrite[]): Promise<WriteRefusals> {
     const byTenant = new Map<string, { scope: Scope; rows: Map<string, Record<string, unknown>> }>()
     for (const { device, points } of batch) {
-      const group = byTenant.get(device.tenantId) ?? { scope: { tenantId: device.tenantId, tenantNo: device.tenantNo }, rows: new Map<string, Record<string, unknown>>() }
+      const group = byTenant.get(device.tenantId) ?? {
+        scope: { tenantId: device.tenantId, tenantNo: device.tenantNo },
+        rows: new Map<string, Record<string, unknown>>(),
+      }
       byTenant.set(device.tenantId, group)
-      for (const point of points) group.rows.set(`${device.id} ${point.key}`, { device: device.id, key: point.key, at: point.ts, ...toColumns(point) })
+      for (const point of points)
+        group.rows.set(`${device.id} ${point.key}`, { device: device.id, key: point.key, at: point.ts, ...toColumns(point) })
     }
     for (const { scope, rows } of byTenant.values()) await this.#upsert(scope, [...rows.values()])
     return nothingRefused

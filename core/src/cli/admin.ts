@@ -32,7 +32,8 @@ export async function runSetupLink(config: Config): Promise<undefined> {
 
 /** `iot-pms admin reset-password EMAIL` */
 export async function runResetPassword(config: Config, email: string | undefined): Promise<undefined> {
-  if (!email) throw new StartError('USAGE', exitCodes.usage, 'Whose password? An e-mail is missing.', 'iot-pms admin reset-password you@example.com')
+  if (!email)
+    throw new StartError('USAGE', exitCodes.usage, 'Whose password? An e-mail is missing.', 'iot-pms admin reset-password you@example.com')
   await withContext(config, async (context) => {
     const { link } = await createConsoleResetLink(context, email)
     process.stdout.write(`${link}\n`)
@@ -59,7 +60,16 @@ async function withContext(config: Config, work: (context: Context) => Promise<v
     try {
       const installation = await loadInstallation(db)
       const secrets = loadSecretKey(config.secretKey, config.oldSecretKeys, config.dataDir) ?? createSecretKey(config.dataDir)
-      await work({ config, log, clock: systemClock, db, secrets, events: new EventBus(log), installId: installation.installId, rootTenant: await loadRootTenant(db) })
+      await work({
+        config,
+        log,
+        clock: systemClock,
+        db,
+        secrets,
+        events: new EventBus(log),
+        installId: installation.installId,
+        rootTenant: await loadRootTenant(db),
+      })
     } finally {
       await db.stop()
     }

@@ -30,7 +30,13 @@ export class Db {
     this.#client = postgres(url, {
       ...connectionOptions(),
       max: maxConnections,
-      connection: { application_name: 'iot-pms', statement_timeout: 15_000, lock_timeout: 5000, idle_in_transaction_session_timeout: 30_000, timezone: 'UTC' },
+      connection: {
+        application_name: 'iot-pms',
+        statement_timeout: 15_000,
+        lock_timeout: 5000,
+        idle_in_transaction_session_timeout: 30_000,
+        timezone: 'UTC',
+      },
     })
     this.#database = drizzle(this.#client)
   }

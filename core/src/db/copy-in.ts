@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: AGPL-3.0-only
+import type { Writable } from 'node:stream'
 import type pg from 'pg'
 
 /** The parts of pg's connection that a COPY needs; its types leave them out. */
-type CopyConnection = {
-  query(text: string): void
-  sendCopyFromChunk(chunk: Buffer): void
-  endCopyFrom(): void
-}
+type CopyConnection = { query(text: string): void; stream: Writable }
+
+/** CopyData: its type and length; CopyDone (PostgreSQL documentation, message formats). */
+const copyDataType = 0x64
+const copyDone = Buffer.from([0x63, 0, 0, 0, 4])
 
 /**
  * One `COPY … FROM STDIN` with all its bytes at hand. Settles at ReadyForQuery: the statement is its
@@ -26,14 +27,24 @@ class CopyIn implements pg.Submittable {
     this.#settle = settle
   }
 
+  /**
+   * Statement and data leave in one write, without waiting for CopyInResponse and without copying the
+   * bytes. When the statement fails at once, the server drops the data that follows (message flow, COPY).
+   */
   submit(connection: unknown): void {
+    const { stream } = connection as CopyConnection
+    const head = Buffer.allocUnsafe(5)
+    head[0] = copyDataType
+    head.writeInt32BE(this.#bytes.length + 4, 1)
+    stream.cork()
     ;(connection as CopyConnection).query(this.#text)
+    stream.write(head)
+    stream.write(this.#bytes)
+    stream.write(copyDone)
+    stream.uncork()
   }
 
-  handleCopyInResponse(connection: CopyConnection): void {
-    connection.sendCopyFromChunk(this.#bytes)
-    connection.endCopyFrom()
-  }
+  handleCopyInResponse(): void {}
 
   handleError(error: Error): void {
     this.#settle(error)

@@ -2,7 +2,19 @@
 import { spawn } from 'node:child_process'
 import type { ChildProcess } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { closeSync, existsSync, mkdirSync, openSync, readFileSync, readlinkSync, renameSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs'
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  readlinkSync,
+  renameSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -102,7 +114,9 @@ export class EmbeddedPostgres {
         'DATABASE_VERSION',
         exitCodes.config,
         `The database in ${this.#cluster} was written by PostgreSQL ${found}; this version brings PostgreSQL ${this.#place!.major}.`,
-        found > this.#place!.major ? 'Start it with the newer IoT PMS that wrote it.' : 'Restore a backup made by the older version into an empty data folder.',
+        found > this.#place!.major
+          ? 'Start it with the newer IoT PMS that wrote it.'
+          : 'Restore a backup made by the older version into an empty data folder.',
       )
     }
     this.#options.log.info({ folder: this.#cluster }, 'creating the database')
@@ -134,7 +148,12 @@ export class EmbeddedPostgres {
       if (this.#runningPostmaster() !== pid) return
       await sleep(50)
     }
-    throw new StartError('DATABASE_BUSY', exitCodes.otherInstance, `Process ${pid} still holds the database in ${this.#cluster}.`, `Stop it (kill -INT ${pid}) and start again.`)
+    throw new StartError(
+      'DATABASE_BUSY',
+      exitCodes.otherInstance,
+      `Process ${pid} still holds the database in ${this.#cluster}.`,
+      `Stop it (kill -INT ${pid}) and start again.`,
+    )
   }
 
   #runningPostmaster(): number | undefined {
@@ -241,7 +260,10 @@ export async function findRunningDatabase(dataDir: string): Promise<{ adminUrl: 
   const file = join(dataDir, 'database.json')
   if (!existsSync(file)) return undefined
   const secrets = JSON.parse(readFileSync(file, 'utf8')) as Secrets
-  const urls = { adminUrl: formatUrl(adminLogin, secrets.adminPassword, secrets.port), appUrl: formatUrl(appLogin, secrets.appPassword, secrets.port) }
+  const urls = {
+    adminUrl: formatUrl(adminLogin, secrets.adminPassword, secrets.port),
+    appUrl: formatUrl(appLogin, secrets.appPassword, secrets.port),
+  }
   const sql = postgres(urls.adminUrl, { max: 1, connect_timeout: 2, onnotice: () => {} })
   try {
     await sql`select 1`
@@ -258,7 +280,12 @@ function formatUrl(login: string, password: string, port: number): string {
 }
 
 function startFailed(reason: string): StartError {
-  return new StartError('DATABASE_START', exitCodes.unavailable, `The embedded PostgreSQL does not start: ${reason}`, 'The data folder holds postgres.log with the details.')
+  return new StartError(
+    'DATABASE_START',
+    exitCodes.unavailable,
+    `The embedded PostgreSQL does not start: ${reason}`,
+    'The data folder holds postgres.log with the details.',
+  )
 }
 
 function writeSecret(file: string, value: unknown): void {
@@ -307,7 +334,11 @@ async function usablePort(wanted: number): Promise<number> {
 }
 
 async function run(command: string, args: string[], place: Place): Promise<{ code: number | null; output: string }> {
-  const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'], cwd: place.clusterDir.replace(/[^/\\]+$/, ''), ...place.identity })
+  const child = spawn(command, args, {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    cwd: place.clusterDir.replace(/[^/\\]+$/, ''),
+    ...place.identity,
+  })
   let output = ''
   child.stdout.on('data', (chunk: Buffer) => (output += chunk))
   child.stderr.on('data', (chunk: Buffer) => (output += chunk))

@@ -6,7 +6,9 @@ export type Installation = { installId: string; secretKeyId: string | null }
 
 /** The one row about the installation as a whole. */
 export async function loadInstallation(db: Db): Promise<Installation> {
-  const rows = await db.withRole('pms_jobs', (tx) => tx.execute<Installation>(sql`select install_id as "installId", secret_key_id as "secretKeyId" from installation`))
+  const rows = await db.withRole('pms_jobs', (tx) =>
+    tx.execute<Installation>(sql`select install_id as "installId", secret_key_id as "secretKeyId" from installation`),
+  )
   return rows[0]!
 }
 
@@ -17,7 +19,9 @@ export async function saveSecretKeyId(db: Db, keyId: string): Promise<void> {
 
 export async function listTenants(db: Db): Promise<(Scope & { isRoot: boolean })[]> {
   const rows = await db.withRole('pms_jobs', (tx) =>
-    tx.execute<{ tenantId: string; tenantNo: number; isRoot: boolean }>(sql`select id as "tenantId", number as "tenantNo", root as "isRoot" from tenants where status = 'active' order by number`),
+    tx.execute<{ tenantId: string; tenantNo: number; isRoot: boolean }>(
+      sql`select id as "tenantId", number as "tenantNo", root as "isRoot" from tenants where status = 'active' order by number`,
+    ),
   )
   return [...rows]
 }

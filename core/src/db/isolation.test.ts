@@ -37,11 +37,13 @@ describe('tenant isolation in the database', () => {
   })
 
   it('notices a dropped policy: negative control of the check above', async () => {
-    await admin.begin(async (tx) => {
-      await tx`drop policy tenant on products`
-      expect(await findOpenTables(tx)).toEqual(['products'])
-      throw new Error('undo')
-    }).catch((error: unknown) => expect(error).toMatchObject({ message: 'undo' }))
+    await admin
+      .begin(async (tx) => {
+        await tx`drop policy tenant on products`
+        expect(await findOpenTables(tx)).toEqual(['products'])
+        throw new Error('undo')
+      })
+      .catch((error: unknown) => expect(error).toMatchObject({ message: 'undo' }))
   })
 
   it('has the tenant first in every primary key and foreign key', async () => {
@@ -53,11 +55,13 @@ describe('tenant isolation in the database', () => {
   })
 
   it('shows and takes nothing without a tenant in the transaction', async () => {
-    await expect(admin.begin(async (tx) => {
-      await tx`set local role pms_app`
-      expect(await tx`select * from products`).toHaveLength(0)
-      await tx`insert into products (tenant_id, id, name) select gen_random_uuid(), gen_random_uuid(), 'x'`
-    })).rejects.toMatchObject({ code: '42501' })
+    await expect(
+      admin.begin(async (tx) => {
+        await tx`set local role pms_app`
+        expect(await tx`select * from products`).toHaveLength(0)
+        await tx`insert into products (tenant_id, id, name) select gen_random_uuid(), gen_random_uuid(), 'x'`
+      }),
+    ).rejects.toMatchObject({ code: '42501' })
   })
 
   it('refuses the login any query outside a role', async () => {
@@ -69,7 +73,9 @@ describe('tenant isolation in the database', () => {
   it('keeps pms_app out of telemetry tables and partitions [SC-82, SC-83]', async () => {
     const scope = context.rootTenant
     for (const table of ['telemetry', 'telemetry_other', 'telemetry_keys', 'telemetry_device_keys']) {
-      await expect(context.db.withTenant(scope, (tx) => tx.execute(sql`select * from ${sql.identifier(table)}`))).rejects.toMatchObject({ cause: { code: '42501' } })
+      await expect(context.db.withTenant(scope, (tx) => tx.execute(sql`select * from ${sql.identifier(table)}`))).rejects.toMatchObject({
+        cause: { code: '42501' },
+      })
     }
   })
 
@@ -78,7 +84,13 @@ describe('tenant isolation in the database', () => {
       select proname::text as name, proconfig, has_function_privilege('public', oid, 'execute') as open
       from pg_proc where prosecdef and pronamespace = 'public'::regnamespace order by proname`
     expect(rows.map((row) => row['name'])).toEqual([
-      'telemetry_count', 'telemetry_delete', 'telemetry_ensure_month', 'telemetry_latest', 'telemetry_load_keys', 'telemetry_points', 'telemetry_register_keys',
+      'telemetry_count',
+      'telemetry_delete',
+      'telemetry_ensure_month',
+      'telemetry_latest',
+      'telemetry_load_keys',
+      'telemetry_points',
+      'telemetry_register_keys',
     ])
     for (const row of rows) expect(row).toMatchObject({ proconfig: ['search_path=pg_catalog'], open: false })
   })
@@ -91,7 +103,9 @@ describe('drizzle tables', () => {
       const rows = await admin`select attname::text as name, format_type(atttypid, atttypmod) as type, attnotnull as required
         from pg_attribute where attrelid = ${config.name}::regclass and attnum > 0 and not attisdropped`
       const actual = Object.fromEntries(rows.map((row) => [row['name'], `${row['type']}${row['required'] ? ' not null' : ''}`]))
-      const declared = Object.fromEntries(config.columns.map((column) => [column.name, `${column.getSQLType()}${column.notNull ? ' not null' : ''}`]))
+      const declared = Object.fromEntries(
+        config.columns.map((column) => [column.name, `${column.getSQLType()}${column.notNull ? ' not null' : ''}`]),
+      )
       expect(declared, config.name).toEqual(actual)
     }
   })

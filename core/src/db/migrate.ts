@@ -79,7 +79,12 @@ function comparePlan(files: Migration[], applied: readonly Applied[]): Migration
       )
     }
     if (file.checksum !== row.checksum) {
-      throw new StartError('MIGRATION_CHANGED', exitCodes.config, `${file.name} differs from the file that was applied to this database.`, 'Restore the original file: an applied migration is never edited.')
+      throw new StartError(
+        'MIGRATION_CHANGED',
+        exitCodes.config,
+        `${file.name} differs from the file that was applied to this database.`,
+        'Restore the original file: an applied migration is never edited.',
+      )
     }
   }
   const done = new Set(applied.map((row) => row.version))

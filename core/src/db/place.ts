@@ -52,10 +52,20 @@ export async function choosePlace(dataDir: string, wantedUser: string | undefine
     mkdirSync(target, { mode: 0o700 })
     give(target)
     symlinkSync(join(target, 'data'), clusterDir)
-    log.info({ folder: target, user: user.name }, 'the data folder is closed to the unprivileged database user, so the database lives elsewhere')
+    log.info(
+      { folder: target, user: user.name },
+      'the data folder is closed to the unprivileged database user, so the database lives elsewhere',
+    )
   }
   const linked = isLink(clusterDir) ? readlinkSync(clusterDir) : clusterDir
-  return { clusterDir: linked, initdb: join(copy, 'bin/initdb'), postgres: join(copy, 'bin/postgres'), major: binaries.major, identity, give }
+  return {
+    clusterDir: linked,
+    initdb: join(copy, 'bin/initdb'),
+    postgres: join(copy, 'bin/postgres'),
+    major: binaries.major,
+    identity,
+    give,
+  }
 }
 
 async function findBinaries(): Promise<{ initdb: string; postgres: string; major: number; version: string }> {
@@ -85,12 +95,16 @@ function findUser(dataDir: string, wanted: string | undefined): User {
   const owner = statSync(dataDir).uid
   const found = wanted
     ? users.find((user) => user.name === wanted)
-    : (users.find((user) => user.uid === owner && owner !== 0) ?? users.find((user) => user.name === 'postgres') ?? users.find((user) => user.name === 'nobody'))
+    : (users.find((user) => user.uid === owner && owner !== 0) ??
+      users.find((user) => user.name === 'postgres') ??
+      users.find((user) => user.name === 'nobody'))
   if (!found || found.uid === 0) {
     throw new StartError(
       'DATABASE_USER',
       exitCodes.config,
-      wanted ? `IOT_PMS_DATABASE_USER=${wanted} is not an unprivileged user of this system.` : 'PostgreSQL does not run as root and no unprivileged user was found.',
+      wanted
+        ? `IOT_PMS_DATABASE_USER=${wanted} is not an unprivileged user of this system.`
+        : 'PostgreSQL does not run as root and no unprivileged user was found.',
       'Set IOT_PMS_DATABASE_USER to an existing ordinary user, or start the server as one.',
     )
   }

@@ -9,7 +9,11 @@ import { bigint, boolean, customType, doublePrecision, integer, jsonb, pgTable, 
 const bytea = customType<{ data: Buffer }>({ dataType: () => 'bytea' })
 const instant = (name: string) => timestamp(name, { withTimezone: true, mode: 'date' })
 const ms = (name: string) => bigint(name, { mode: 'number' })
-const json = <T>(name: string) => jsonb(name).$type<T>().notNull().default(sql`'{}'`)
+const json = <T>(name: string) =>
+  jsonb(name)
+    .$type<T>()
+    .notNull()
+    .default(sql`'{}'`)
 
 export const tenants = pgTable('tenants', {
   id: uuid('id').notNull(),
@@ -74,7 +78,10 @@ export const apiKeys = pgTable('api_keys', {
   keySha256: bytea('key_sha256').notNull(),
   last4: text('last4').notNull(),
   scopes: text('scopes').array().notNull(),
-  addresses: text('addresses').array().notNull().default(sql`'{}'`),
+  addresses: text('addresses')
+    .array()
+    .notNull()
+    .default(sql`'{}'`),
   createdAt: instant('created_at').notNull().defaultNow(),
   expiresAt: instant('expires_at').notNull(),
   lastUsedAt: instant('last_used_at'),
@@ -126,7 +133,10 @@ export const devices = pgTable('devices', {
   name: text('name').notNull(),
   label: text('label'),
   description: text('description'),
-  tags: text('tags').array().notNull().default(sql`'{}'`),
+  tags: text('tags')
+    .array()
+    .notNull()
+    .default(sql`'{}'`),
   isGateway: boolean('is_gateway').notNull().default(false),
   isDemo: boolean('is_demo').notNull().default(false),
   timeZone: text('time_zone'),

@@ -16,9 +16,11 @@ import type { Credentials } from './schemas.ts'
  * A test compares the list with the routes that exist.
  */
 export const reservedTokens: ReadonlySet<string> = new Set(
-  ('alarms alarm-rules api-keys audit auth bin client-errors commands customers dashboards demo device-groups devices editions events exports groups health imports jobs ' +
+  (
+    'alarms alarm-rules api-keys audit auth bin client-errors commands customers dashboards demo device-groups devices editions events exports groups health imports jobs ' +
     'job-queues license map me metrics modules notifications openapi.json ota-packages overview products provision reports rules search settings setup site source stream system ' +
-    'telemetry tenants users views workers write retail vehicle finance sso cluster analytics billing quotas scaling costs').split(' '),
+    'telemetry tenants users views workers write retail vehicle finance sso cluster analytics billing quotas scaling costs'
+  ).split(' '),
 )
 
 /** `pmsd_` + 21 random base62 + 6 base62 of CRC-32 over the part before: 32 characters [M-10]. */
@@ -28,9 +30,20 @@ export function createToken(): string {
 }
 
 /** Gives a device its credentials in place of all it had; an old token may live on for `graceMs`. */
-export async function setCredentials(context: Context, tx: Tx, tenantId: string, deviceId: string, wanted: Credentials, graceMs = 0): Promise<void> {
+export async function setCredentials(
+  context: Context,
+  tx: Tx,
+  tenantId: string,
+  deviceId: string,
+  wanted: Credentials,
+  graceMs = 0,
+): Promise<void> {
   const old = and(eq(deviceCredentials.deviceId, deviceId), eq(deviceCredentials.isActive, true))
-  if (graceMs > 0) await tx.update(deviceCredentials).set({ expiresAt: new Date(context.clock.now() + graceMs) }).where(old)
+  if (graceMs > 0)
+    await tx
+      .update(deviceCredentials)
+      .set({ expiresAt: new Date(context.clock.now() + graceMs) })
+      .where(old)
   else await tx.delete(deviceCredentials).where(old)
   await tx.delete(deviceCredentials).where(sql`${deviceCredentials.expiresAt} < now()`)
   const { lookup, password } = checkCredentials(wanted)

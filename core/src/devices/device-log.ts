@@ -38,12 +38,16 @@ export class DeviceLog {
   flush(): Promise<void> {
     clearTimeout(this.#timer)
     this.#timer = undefined
-    this.#flushing = this.#flushing.then(() => this.#write()).catch((error: unknown) => this.#context.log.warn({ err: error }, 'device events could not be written'))
+    this.#flushing = this.#flushing
+      .then(() => this.#write())
+      .catch((error: unknown) => this.#context.log.warn({ err: error }, 'device events could not be written'))
     return this.#flushing
   }
 
   async removeOld(scope: Scope): Promise<void> {
-    await this.#context.db.withTenant(scope, (tx) => tx.execute(sql`delete from device_log where at < now() - ${keptDays} * interval '1 day'`))
+    await this.#context.db.withTenant(scope, (tx) =>
+      tx.execute(sql`delete from device_log where at < now() - ${keptDays} * interval '1 day'`),
+    )
   }
 
   async #write(): Promise<void> {

@@ -14,14 +14,26 @@ beforeAll(async () => {
 })
 afterAll(() => platform.close())
 
-type Row = { id: string; name: string; state: string; disconnectReason: string | null; tags: string[]; primary: unknown; lastActivityAt: string | null }
+type Row = {
+  id: string
+  name: string
+  state: string
+  disconnectReason: string | null
+  tags: string[]
+  primary: unknown
+  lastActivityAt: string | null
+}
 type List = { items: Row[]; nextCursor: string | null; total?: number }
 
 const list = async (query: string) => (await platform.call('GET', `/api/v1/devices?${query}`)).json<List>()
 const read = async (id: string) => (await platform.call('GET', `/api/v1/devices/${id}`)).json<Row & Record<string, unknown>>()
 
 function connect(userName: string | undefined, options: mqtt.IClientOptions = {}): Promise<MqttClient> {
-  return mqtt.connectAsync(`mqtt://127.0.0.1:${platform.ports.mqtt}`, { ...(userName ? { username: userName } : {}), reconnectPeriod: 0, ...options })
+  return mqtt.connectAsync(`mqtt://127.0.0.1:${platform.ports.mqtt}`, {
+    ...(userName ? { username: userName } : {}),
+    reconnectPeriod: 0,
+    ...options,
+  })
 }
 
 async function until(matches: () => Promise<boolean>, ms = 5000): Promise<void> {
@@ -34,7 +46,9 @@ async function until(matches: () => Promise<boolean>, ms = 5000): Promise<void> 
 
 describe('devices', () => {
   it('are created with a token that works, shown once', async () => {
-    const answer = await platform.call('POST', '/api/v1/devices', { body: { name: ' 冷库 1 ', label: 'cold', tags: ['a', 'b'], timeZone: 'Asia/Shanghai' } })
+    const answer = await platform.call('POST', '/api/v1/devices', {
+      body: { name: ' 冷库 1 ', label: 'cold', tags: ['a', 'b'], timeZone: 'Asia/Shanghai' },
+    })
     expect(answer.status).toBe(201)
     const device = answer.json<Row & { credentials: { token: string } }>()
     expect(device).toMatchObject({ name: '冷库 1', state: 'never', tags: ['a', 'b'], primary: null })
@@ -65,7 +79,10 @@ describe('devices', () => {
     const device = await platform.createDevice({ label: 'old', description: 'd' })
     const first = await platform.call('GET', `/api/v1/devices/${device.id}`)
     const etag = first.headers.get('etag')!
-    const patched = await platform.call('PATCH', `/api/v1/devices/${device.id}`, { body: { label: null, tags: ['x'] }, headers: { 'if-match': etag } })
+    const patched = await platform.call('PATCH', `/api/v1/devices/${device.id}`, {
+      body: { label: null, tags: ['x'] },
+      headers: { 'if-match': etag },
+    })
     expect(patched.json()).toMatchObject({ label: null, description: 'd', tags: ['x'] })
     const late = await platform.call('PATCH', `/api/v1/devices/${device.id}`, { body: { label: 'mine' }, headers: { 'if-match': etag } })
     expect([late.status, late.json()['code']]).toEqual([412, 'VERSION_CONFLICT'])
@@ -74,7 +91,8 @@ describe('devices', () => {
   it('are listed by pages without a gap or a repeat in every order, filtered and counted', async () => {
     const tag = `page-${Date.now()}`
     const made: string[] = []
-    for (let i = 0; i < 25; i++) made.push((await platform.createDevice({ name: `${tag}-${String(i).padStart(2, '0')}`, tags: [tag, i % 2 ? 'odd' : 'even'] })).id)
+    for (let i = 0; i < 25; i++)
+      made.push((await platform.createDevice({ name: `${tag}-${String(i).padStart(2, '0')}`, tags: [tag, i % 2 ? 'odd' : 'even'] })).id)
     for (const sort of ['name', '-name', 'createdAt', '-createdAt', 'lastActivityAt', '-lastActivityAt']) {
       const seen: string[] = []
       let cursor = ''
@@ -92,7 +110,15 @@ describe('devices', () => {
     expect((await list(`q=${encodeURIComponent('%')}`)).items).toHaveLength(0)
     expect((await list(`q=${made[3]!.slice(0, 30)}`)).items.map((item) => item.id)).toContain(made[3])
     const facets = (await platform.call('GET', `/api/v1/devices/facets?tag=${tag}`)).json<{ state: unknown; tag: unknown; total: number }>()
-    expect(facets).toMatchObject({ total: 25, state: [{ value: 'never', count: 25 }], tag: [{ value: tag, count: 25 }, { value: 'even', count: 13 }, { value: 'odd', count: 12 }] })
+    expect(facets).toMatchObject({
+      total: 25,
+      state: [{ value: 'never', count: 25 }],
+      tag: [
+        { value: tag, count: 25 },
+        { value: 'even', count: 13 },
+        { value: 'odd', count: 12 },
+      ],
+    })
     const { nextCursor } = await list(`tag=${tag}&sort=name&limit=7`)
     const mixed = await platform.call('GET', `/api/v1/devices?sort=createdAt&cursor=${nextCursor}`)
     expect([mixed.status, mixed.json()['code']]).toEqual([400, 'CURSOR_INVALID'])
@@ -100,7 +126,11 @@ describe('devices', () => {
 
   it('come back from the bin whole: name, token, points and attributes [UX-36]', async () => {
     const device = await platform.createDevice()
-    for (let i = 0; i < 3; i++) await platform.call('POST', `/api/v1/${device.token}/telemetry`, { body: { ts: 1_700_000_000_000 + i, values: { x: i } }, token: null })
+    for (let i = 0; i < 3; i++)
+      await platform.call('POST', `/api/v1/${device.token}/telemetry`, {
+        body: { ts: 1_700_000_000_000 + i, values: { x: i } },
+        token: null,
+      })
     expect((await platform.call('DELETE', `/api/v1/devices/${device.id}`)).status).toBe(204)
     expect((await platform.call('GET', `/api/v1/devices/${device.id}`)).status).toBe(404)
     expect((await platform.call('POST', `/api/v1/${device.token}/telemetry`, { body: {}, token: null })).status).toBe(401)
@@ -133,18 +163,30 @@ describe('credentials', () => {
 
   it('are shown only with the permission, and each showing is a security event [M-9, SC-7]', async () => {
     const device = await platform.createDevice()
-    expect((await platform.call('GET', `/api/v1/devices/${device.id}/credentials`)).json()).toEqual({ type: 'access_token', token: device.token })
-    const events = await platform.context.db.withTenant(platform.context.rootTenant, (tx) => tx.execute(sql`select actor from security_events where action = 'device.credentials.show' and target = ${`device:${device.id}`}`))
+    expect((await platform.call('GET', `/api/v1/devices/${device.id}/credentials`)).json()).toEqual({
+      type: 'access_token',
+      token: device.token,
+    })
+    const events = await platform.context.db.withTenant(platform.context.rootTenant, (tx) =>
+      tx.execute(sql`select actor from security_events where action = 'device.credentials.show' and target = ${`device:${device.id}`}`),
+    )
     expect(events).toHaveLength(1)
-    const stored = await platform.context.db.withTenant(platform.context.rootTenant, (tx) => tx.execute(sql`select * from device_credentials where device_id = ${device.id}`))
+    const stored = await platform.context.db.withTenant(platform.context.rootTenant, (tx) =>
+      tx.execute(sql`select * from device_credentials where device_id = ${device.id}`),
+    )
     expect(JSON.stringify(stored)).not.toContain(device.token)
   })
 
   it('rotate with a grace time in which the old token still works', async () => {
     const device = await platform.createDevice()
-    const rotated = (await platform.call('POST', `/api/v1/devices/${device.id}/credentials/rotate`, { body: { graceSeconds: 2 } })).json<{ token: string }>()
+    const rotated = (await platform.call('POST', `/api/v1/devices/${device.id}/credentials/rotate`, { body: { graceSeconds: 2 } })).json<{
+      token: string
+    }>()
     for (const token of [device.token, rotated.token]) await (await connect(token)).endAsync()
-    expect((await platform.call('GET', `/api/v1/devices/${device.id}/credentials`)).json()).toMatchObject({ token: rotated.token, graceUntil: expect.any(String) })
+    expect((await platform.call('GET', `/api/v1/devices/${device.id}/credentials`)).json()).toMatchObject({
+      token: rotated.token,
+      graceUntil: expect.any(String),
+    })
     await sleep(2100)
     await expect(connect(device.token)).rejects.toThrow()
     await (await connect(rotated.token)).endAsync()
@@ -170,7 +212,8 @@ describe('credentials', () => {
     const pair = await platform.createDevice()
     const alone = await platform.createDevice()
     const clientOnly = await platform.createDevice()
-    const set = (id: string, body: Record<string, unknown>) => platform.call('PUT', `/api/v1/devices/${id}/credentials`, { body: { type: 'mqtt_basic', ...body } })
+    const set = (id: string, body: Record<string, unknown>) =>
+      platform.call('PUT', `/api/v1/devices/${id}/credentials`, { body: { type: 'mqtt_basic', ...body } })
     await set(pair.id, { clientId: 'c1', userName: 'u1', password: 'p1' })
     await set(alone.id, { userName: 'u1', password: 'p2' })
     await set(clientOnly.id, { clientId: 'c9' })
@@ -215,8 +258,18 @@ describe('device state', () => {
     expect(shown.session).toMatchObject({ protocol: 4, clientId: 'state-1', address: '127.0.0.1', tls: false, keepAliveS: 60, inFlight: 0 })
     await client.endAsync()
     await until(async () => (await read(device.id)).state === 'offline')
-    expect(await read(device.id)).toMatchObject({ disconnectReason: 'client', lastConnectAt: expect.any(String), lastDisconnectAt: expect.any(String) })
-    await until(async () => (await platform.call('GET', `/api/v1/devices/${device.id}/log`)).json<{ items: { event: string }[] }>().items.map((one) => one.event).join() === 'disconnected,connected,created')
+    expect(await read(device.id)).toMatchObject({
+      disconnectReason: 'client',
+      lastConnectAt: expect.any(String),
+      lastDisconnectAt: expect.any(String),
+    })
+    await until(
+      async () =>
+        (await platform.call('GET', `/api/v1/devices/${device.id}/log`))
+          .json<{ items: { event: string }[] }>()
+          .items.map((one) => one.event)
+          .join() === 'disconnected,connected,created',
+    )
   })
 
   it('of a device that only speaks HTTP is online after an uplink', async () => {
@@ -230,8 +283,14 @@ describe('device state', () => {
     const device = await platform.createDevice()
     const clients: MqttClient[] = []
     for (let i = 0; i < 7; i++) clients.push(await connect(device.token, { clientId: `loop-${i}` }))
-    await until(async () => (await platform.call('GET', `/api/v1/devices/${device.id}/log`)).json<{ items: { event: string }[] }>().items.some((one) => one.event === 'takeover_loop'))
-    const { items } = (await platform.call('GET', `/api/v1/devices/${device.id}/log`)).json<{ items: { event: string; detail: unknown }[] }>()
+    await until(async () =>
+      (await platform.call('GET', `/api/v1/devices/${device.id}/log`))
+        .json<{ items: { event: string }[] }>()
+        .items.some((one) => one.event === 'takeover_loop'),
+    )
+    const { items } = (await platform.call('GET', `/api/v1/devices/${device.id}/log`)).json<{
+      items: { event: string; detail: unknown }[]
+    }>()
     expect(items.filter((one) => one.event === 'takeover_loop')).toHaveLength(1)
     await until(async () => (await read(device.id)).state === 'online')
     for (const client of clients) await client.endAsync(true)

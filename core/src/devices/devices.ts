@@ -53,7 +53,11 @@ export class Devices {
   }
 
   /** @throws {ProblemError} `NAME_TAKEN`, `TOKEN_TAKEN`, `TIME_ZONE_UNKNOWN`, `UNPROCESSABLE` for an unknown product */
-  async create(actor: Pick<Actor, 'scope'>, wanted: DeviceCreate & { isDemo?: boolean; additionalInfo?: Record<string, unknown> }, credentials?: Credentials): Promise<Device & { credentials: Credentials }> {
+  async create(
+    actor: Pick<Actor, 'scope'>,
+    wanted: DeviceCreate & { isDemo?: boolean; additionalInfo?: Record<string, unknown> },
+    credentials?: Credentials,
+  ): Promise<Device & { credentials: Credentials }> {
     const { scope } = actor
     const id = randomUUIDv7()
     const given: Credentials = credentials ?? { type: 'access_token', token: createToken() }
@@ -83,7 +87,12 @@ export class Devices {
   }
 
   /** @throws {ProblemError} `NOT_FOUND`, `VERSION_CONFLICT` when `version` is not the stored one, `NAME_TAKEN` */
-  async update(actor: Actor, id: string, patch: DevicePatch & { additionalInfo?: Record<string, unknown>; isGateway?: boolean }, version?: number): Promise<{ device: Device; version: number }> {
+  async update(
+    actor: Actor,
+    id: string,
+    patch: DevicePatch & { additionalInfo?: Record<string, unknown>; isGateway?: boolean },
+    version?: number,
+  ): Promise<{ device: Device; version: number }> {
     const { scope } = actor
     checkTimeZone(patch.timeZone ?? undefined)
     const before = await this.#context.db.withTenant(scope, async (tx) => {
@@ -105,7 +114,8 @@ export class Devices {
       )
       if (updated.length === 0) throw new ProblemError('VERSION_CONFLICT')
       if (patch.name !== undefined && patch.name !== row.name) await addLog(tx, scope, id, 'renamed', { from: row.name, by: actor.name })
-      if (disabled !== undefined && disabled !== row.disabled) await addLog(tx, scope, id, disabled ? 'disabled' : 'enabled', { by: actor.name })
+      if (disabled !== undefined && disabled !== row.disabled)
+        await addLog(tx, scope, id, disabled ? 'disabled' : 'enabled', { by: actor.name })
       return row
     })
     const isSwitched = patch.disabled !== undefined && patch.disabled !== before.disabled
@@ -157,7 +167,9 @@ export class Devices {
     const { scope } = actor
     await this.#context.db.withTenant(scope, async (tx) => {
       for (const id of ids) {
-        const [row] = await tx.execute<{ name: string }>(sql`select name from devices where id = ${id} and deleted_at is not null for update`)
+        const [row] = await tx.execute<{ name: string }>(
+          sql`select name from devices where id = ${id} and deleted_at is not null for update`,
+        )
         if (!row) throw new ProblemError('NOT_FOUND')
         await this.#withUniqueName(row.name, () => tx.update(devices).set({ deletedAt: null, deletedBy: null }).where(eq(devices.id, id)))
         await setCredentialsActive(tx, id, true)
@@ -175,7 +187,9 @@ export class Devices {
   async purge(scope: Scope, ids: readonly string[]): Promise<void> {
     for (const id of ids) {
       await this.#store.deleteDevice(scope, id)
-      const rows = await this.#context.db.withTenant(scope, (tx) => tx.execute(sql`delete from devices where id = ${id} and deleted_at is not null returning id`))
+      const rows = await this.#context.db.withTenant(scope, (tx) =>
+        tx.execute(sql`delete from devices where id = ${id} and deleted_at is not null returning id`),
+      )
       if (rows.length === 0) throw new ProblemError('NOT_FOUND')
     }
   }
@@ -185,7 +199,10 @@ export class Devices {
     const rows = await this.#context.db.withTenant(scope, (tx) =>
       tx.execute<{ id: string }>(sql`select id from devices where deleted_at < now() - ${binDays} * interval '1 day' limit 1000`),
     )
-    await this.purge(scope, rows.map((row) => row.id))
+    await this.purge(
+      scope,
+      rows.map((row) => row.id),
+    )
   }
 
   /** The credentials in clear; each showing is a security event [M-9]. */
@@ -195,7 +212,12 @@ export class Devices {
       await readRow(tx, id)
       const credentials = await findCredentials(this.#context, tx, scope.tenantId, id)
       if (!credentials) throw new ProblemError('NOT_FOUND')
-      await addSecurityEvent(tx, scope.tenantId, origin, this.#context.clock.now(), { actor: actorName(actor), action: 'device.credentials.show', target: `device:${id}`, outcome: 'ok' })
+      await addSecurityEvent(tx, scope.tenantId, origin, this.#context.clock.now(), {
+        actor: actorName(actor),
+        action: 'device.credentials.show',
+        target: `device:${id}`,
+        outcome: 'ok',
+      })
       return credentials
     })
   }
@@ -207,7 +229,12 @@ export class Devices {
       await readRow(tx, id)
       await setCredentials(this.#context, tx, scope.tenantId, id, wanted, graceMs)
       await addLog(tx, scope, id, 'credentials', { type: wanted.type, by: actor.name })
-      await addSecurityEvent(tx, scope.tenantId, origin, this.#context.clock.now(), { actor: actorName(actor), action: 'device.credentials.change', target: `device:${id}`, outcome: 'ok' })
+      await addSecurityEvent(tx, scope.tenantId, origin, this.#context.clock.now(), {
+        actor: actorName(actor),
+        action: 'device.credentials.change',
+        target: `device:${id}`,
+        outcome: 'ok',
+      })
     })
     // Within the grace time the old token is still good, and so is the session it opened.
     await this.#announce(scope, id, graceMs > 0 ? 'updated' : 'credentials')
@@ -235,10 +262,7 @@ export class Devices {
 
 /** Notes an event of a device in the transaction of its cause. */
 export async function addLog(tx: Tx, scope: Scope, deviceId: string, event: string, detail: Record<string, unknown>): Promise<LogEntry> {
-  const [row] = await tx
-    .insert(deviceLog)
-    .values({ tenantId: scope.tenantId, deviceId, id: randomUUIDv7(), event, detail })
-    .returning()
+  const [row] = await tx.insert(deviceLog).values({ tenantId: scope.tenantId, deviceId, id: randomUUIDv7(), event, detail }).returning()
   return { id: row!.id, at: row!.at.toISOString(), event, detail }
 }
 

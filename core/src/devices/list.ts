@@ -64,12 +64,22 @@ export async function countFacets(context: Context, scope: Scope, filter: Device
   const where = filterSql(filter)
   return context.db.withTenant(scope, async (tx) => {
     const counts = async (rows: SQL) =>
-      [...(await tx.execute<{ value: string; label?: string | null; count: string }>(rows))].map(({ value, label, count }) => ({ value, ...(label ? { label } : {}), count: Number(count) }))
-    const state = await counts(sql`select ${stateSql} as value, count(*) as count from ${deviceTables} where ${where} group by 1 order by 1`)
+      [...(await tx.execute<{ value: string; label?: string | null; count: string }>(rows))].map(({ value, label, count }) => ({
+        value,
+        ...(label ? { label } : {}),
+        count: Number(count),
+      }))
+    const state = await counts(
+      sql`select ${stateSql} as value, count(*) as count from ${deviceTables} where ${where} group by 1 order by 1`,
+    )
     return {
       state,
-      product: await counts(sql`select p.id as value, p.name as label, count(*) as count from ${deviceTables} where ${where} group by 1, 2 order by 3 desc, 2 limit 50`),
-      tag: await counts(sql`select t.tag as value, count(*) as count from ${deviceTables} cross join unnest(d.tags) as t (tag) where ${where} group by 1 order by 2 desc, 1 limit 50`),
+      product: await counts(
+        sql`select p.id as value, p.name as label, count(*) as count from ${deviceTables} where ${where} group by 1, 2 order by 3 desc, 2 limit 50`,
+      ),
+      tag: await counts(
+        sql`select t.tag as value, count(*) as count from ${deviceTables} cross join unnest(d.tags) as t (tag) where ${where} group by 1 order by 2 desc, 1 limit 50`,
+      ),
       total: state.reduce((sum, one) => sum + one.count, 0),
     }
   })
@@ -80,7 +90,11 @@ export async function withPrimary(store: TelemetryStore, scope: Scope, rows: rea
   const byKey = Map.groupBy(rows, (row) => row.primaryKey)
   const found = new Map<string, LatestPoint | undefined>()
   for (const [key, group] of byKey) {
-    const latest = await store.latest(scope, group.map((row) => row.id), key === null ? { maxKeys: 1 } : { keys: [key] })
+    const latest = await store.latest(
+      scope,
+      group.map((row) => row.id),
+      key === null ? { maxKeys: 1 } : { keys: [key] },
+    )
     for (const [id, points] of latest) found.set(id, points[0])
   }
   return rows.map((row) => {
@@ -94,7 +108,9 @@ function filterSql(filter: DeviceFilter): SQL {
   const parts = [sql`d.deleted_at is null`]
   if (filter.q) {
     const pattern = `%${filter.q.replace(/[\\%_]/g, '\\$&')}%`
-    parts.push(sql`(d.name ilike ${pattern} or d.label ilike ${pattern} or d.id::text like ${`${filter.q.toLowerCase().replace(/[\\%_]/g, '\\$&')}%`})`)
+    parts.push(
+      sql`(d.name ilike ${pattern} or d.label ilike ${pattern} or d.id::text like ${`${filter.q.toLowerCase().replace(/[\\%_]/g, '\\$&')}%`})`,
+    )
   }
   if (filter.state) parts.push(sql`(${stateSql}) = ${filter.state}`)
   if (filter.productId) parts.push(sql`d.product_id = ${filter.productId}`)

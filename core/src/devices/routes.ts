@@ -13,7 +13,23 @@ import type { TelemetryStore } from '../telemetry/store.ts'
 import { originOf } from '../users/security-events.ts'
 import type { Devices } from './devices.ts'
 import { countFacets, listDevices } from './list.ts'
-import { BinIds, BinItem, CreatedDevice, Credentials, Device, DeviceCreate, DeviceFacets, DeviceFilter, DeviceList, DeviceListQuery, DevicePatch, LogEntry, Reject, Rotate, SessionView } from './schemas.ts'
+import {
+  BinIds,
+  BinItem,
+  CreatedDevice,
+  Credentials,
+  Device,
+  DeviceCreate,
+  DeviceFacets,
+  DeviceFilter,
+  DeviceList,
+  DeviceListQuery,
+  DevicePatch,
+  LogEntry,
+  Reject,
+  Rotate,
+  SessionView,
+} from './schemas.ts'
 
 export type DeviceRouteParts = { devices: Devices; store: TelemetryStore; sessions: Sessions; rejects: RejectLog }
 
@@ -26,22 +42,44 @@ export function registerDeviceRoutes(app: App, context: Context, parts: DeviceRo
 
   app.get(
     '/api/v1/devices',
-    { config: { permission: 'device.read' }, schema: { tags, summary: 'List devices', querystring: DeviceListQuery, response: { 200: DeviceList, ...problems(400, 401, 403) } } },
+    {
+      config: { permission: 'device.read' },
+      schema: { tags, summary: 'List devices', querystring: DeviceListQuery, response: { 200: DeviceList, ...problems(400, 401, 403) } },
+    },
     (request) => listDevices(context, store, actorOf(request).scope, request.query),
   )
   app.get(
     '/api/v1/devices/facets',
-    { config: { permission: 'device.read' }, schema: { tags, summary: 'Count devices by state, product and tag', querystring: DeviceFilter, response: { 200: DeviceFacets, ...problems(400, 401, 403) } } },
+    {
+      config: { permission: 'device.read' },
+      schema: {
+        tags,
+        summary: 'Count devices by state, product and tag',
+        querystring: DeviceFilter,
+        response: { 200: DeviceFacets, ...problems(400, 401, 403) },
+      },
+    },
     (request) => countFacets(context, actorOf(request).scope, request.query),
   )
   app.post(
     '/api/v1/devices',
-    { config: { permission: 'device.write' }, schema: { tags, summary: 'Create a device', body: DeviceCreate, response: { 201: CreatedDevice, ...problems(400, 401, 403, 409, 422) } } },
+    {
+      config: { permission: 'device.write' },
+      schema: {
+        tags,
+        summary: 'Create a device',
+        body: DeviceCreate,
+        response: { 201: CreatedDevice, ...problems(400, 401, 403, 409, 422) },
+      },
+    },
     async (request, reply) => reply.code(201).send(await devices.create(actorOf(request), request.body)),
   )
   app.get(
     '/api/v1/devices/:id',
-    { config: { permission: 'device.read' }, schema: { tags, summary: 'Read a device', params: IdParams, response: { 200: Device, ...problems(400, 401, 403, 404) } } },
+    {
+      config: { permission: 'device.read' },
+      schema: { tags, summary: 'Read a device', params: IdParams, response: { 200: Device, ...problems(400, 401, 403, 404) } },
+    },
     async (request, reply) => {
       const { device, version } = await devices.get(actorOf(request).scope, request.params.id)
       return reply.header('etag', `"${version}"`).send(device)
@@ -49,15 +87,37 @@ export function registerDeviceRoutes(app: App, context: Context, parts: DeviceRo
   )
   app.patch(
     '/api/v1/devices/:id',
-    { config: { permission: 'device.write' }, schema: { tags, summary: 'Edit a device', params: IdParams, body: DevicePatch, response: { 200: Device, ...problems(400, 401, 403, 404, 409, 412, 422) } } },
+    {
+      config: { permission: 'device.write' },
+      schema: {
+        tags,
+        summary: 'Edit a device',
+        params: IdParams,
+        body: DevicePatch,
+        response: { 200: Device, ...problems(400, 401, 403, 404, 409, 412, 422) },
+      },
+    },
     async (request, reply) => {
-      const { device, version } = await devices.update(actorOf(request), request.params.id, request.body, parseIfMatch(request.headers['if-match']))
+      const { device, version } = await devices.update(
+        actorOf(request),
+        request.params.id,
+        request.body,
+        parseIfMatch(request.headers['if-match']),
+      )
       return reply.header('etag', `"${version}"`).send(device)
     },
   )
   app.delete(
     '/api/v1/devices/:id',
-    { config: { permission: 'device.write' }, schema: { tags, summary: 'Move a device to the bin', params: IdParams, response: { 204: NoContent, ...problems(400, 401, 403, 404) } } },
+    {
+      config: { permission: 'device.write' },
+      schema: {
+        tags,
+        summary: 'Move a device to the bin',
+        params: IdParams,
+        response: { 204: NoContent, ...problems(400, 401, 403, 404) },
+      },
+    },
     async (request, reply) => {
       await devices.delete(actorOf(request), request.params.id)
       return reply.code(204).send(null)
@@ -66,23 +126,57 @@ export function registerDeviceRoutes(app: App, context: Context, parts: DeviceRo
 
   app.get(
     '/api/v1/devices/:id/credentials',
-    { config: { permission: 'device.credentials.read' }, schema: { tags, summary: 'Show the credentials of a device', params: IdParams, response: { 200: Credentials, ...problems(400, 401, 403, 404, 500) } } },
+    {
+      config: { permission: 'device.credentials.read' },
+      schema: {
+        tags,
+        summary: 'Show the credentials of a device',
+        params: IdParams,
+        response: { 200: Credentials, ...problems(400, 401, 403, 404, 500) },
+      },
+    },
     (request) => devices.showCredentials(actorOf(request), originOf(request), request.params.id),
   )
   app.put(
     '/api/v1/devices/:id/credentials',
-    { config: { permission: 'device.write' }, schema: { tags, summary: 'Replace the credentials of a device', params: IdParams, body: Credentials, response: { 200: Credentials, ...problems(400, 401, 403, 404, 409, 422) } } },
+    {
+      config: { permission: 'device.write' },
+      schema: {
+        tags,
+        summary: 'Replace the credentials of a device',
+        params: IdParams,
+        body: Credentials,
+        response: { 200: Credentials, ...problems(400, 401, 403, 404, 409, 422) },
+      },
+    },
     (request) => devices.changeCredentials(actorOf(request), originOf(request), request.params.id, withoutGrace(request.body)),
   )
   app.post(
     '/api/v1/devices/:id/credentials/rotate',
-    { config: { permission: 'device.write' }, schema: { tags, summary: 'Give a device a new access token', params: IdParams, body: Rotate, response: { 200: Credentials, ...problems(400, 401, 403, 404) } } },
+    {
+      config: { permission: 'device.write' },
+      schema: {
+        tags,
+        summary: 'Give a device a new access token',
+        params: IdParams,
+        body: Rotate,
+        response: { 200: Credentials, ...problems(400, 401, 403, 404) },
+      },
+    },
     (request) => devices.rotate(actorOf(request), originOf(request), request.params.id, (request.body.graceSeconds ?? 0) * 1000),
   )
 
   app.get(
     '/api/v1/devices/:id/session',
-    { config: { permission: 'device.read' }, schema: { tags, summary: 'Show the live session of a device', params: IdParams, response: { 200: SessionView, ...problems(400, 401, 403, 404) } } },
+    {
+      config: { permission: 'device.read' },
+      schema: {
+        tags,
+        summary: 'Show the live session of a device',
+        params: IdParams,
+        response: { 200: SessionView, ...problems(400, 401, 403, 404) },
+      },
+    },
     async (request) => {
       const { scope } = actorOf(request)
       await devices.get(scope, request.params.id)
@@ -92,7 +186,15 @@ export function registerDeviceRoutes(app: App, context: Context, parts: DeviceRo
   )
   app.delete(
     '/api/v1/devices/:id/session',
-    { config: { permission: 'device.write' }, schema: { tags, summary: 'Close the live session of a device', params: IdParams, response: { 204: NoContent, ...problems(400, 401, 403, 404) } } },
+    {
+      config: { permission: 'device.write' },
+      schema: {
+        tags,
+        summary: 'Close the live session of a device',
+        params: IdParams,
+        response: { 204: NoContent, ...problems(400, 401, 403, 404) },
+      },
+    },
     async (request, reply) => {
       await devices.get(actorOf(request).scope, request.params.id)
       sessions.close(request.params.id, 'admin')
@@ -101,7 +203,16 @@ export function registerDeviceRoutes(app: App, context: Context, parts: DeviceRo
   )
   app.get(
     '/api/v1/devices/:id/log',
-    { config: { permission: 'device.read' }, schema: { tags, summary: 'List the events of a device', params: IdParams, querystring: ListQuery, response: { 200: Page(LogEntry), ...problems(400, 401, 403, 404) } } },
+    {
+      config: { permission: 'device.read' },
+      schema: {
+        tags,
+        summary: 'List the events of a device',
+        params: IdParams,
+        querystring: ListQuery,
+        response: { 200: Page(LogEntry), ...problems(400, 401, 403, 404) },
+      },
+    },
     async (request) => {
       const { scope } = actorOf(request)
       await devices.get(scope, request.params.id)
@@ -110,7 +221,16 @@ export function registerDeviceRoutes(app: App, context: Context, parts: DeviceRo
   )
   app.get(
     '/api/v1/devices/:id/rejects',
-    { config: { permission: 'device.read' }, schema: { tags, summary: 'List what was refused of a device, newest first', params: IdParams, querystring: ListQuery, response: { 200: Page(Reject), ...problems(400, 401, 403, 404) } } },
+    {
+      config: { permission: 'device.read' },
+      schema: {
+        tags,
+        summary: 'List what was refused of a device, newest first',
+        params: IdParams,
+        querystring: ListQuery,
+        response: { 200: Page(Reject), ...problems(400, 401, 403, 404) },
+      },
+    },
     async (request) => {
       const { scope } = actorOf(request)
       await devices.get(scope, request.params.id)
@@ -119,7 +239,15 @@ export function registerDeviceRoutes(app: App, context: Context, parts: DeviceRo
   )
   app.delete(
     '/api/v1/devices/:id/rejects',
-    { config: { permission: 'device.write' }, schema: { tags, summary: 'Clear the reject log of a device', params: IdParams, response: { 204: NoContent, ...problems(400, 401, 403, 404) } } },
+    {
+      config: { permission: 'device.write' },
+      schema: {
+        tags,
+        summary: 'Clear the reject log of a device',
+        params: IdParams,
+        response: { 204: NoContent, ...problems(400, 401, 403, 404) },
+      },
+    },
     async (request, reply) => {
       const { scope } = actorOf(request)
       await devices.get(scope, request.params.id)
@@ -130,17 +258,41 @@ export function registerDeviceRoutes(app: App, context: Context, parts: DeviceRo
 
   app.get(
     '/api/v1/bin',
-    { config: { permission: 'device.write' }, schema: { tags: ['bin'], summary: 'List what was deleted', querystring: ListQuery, response: { 200: Page(BinItem), ...problems(400, 401, 403) } } },
+    {
+      config: { permission: 'device.write' },
+      schema: {
+        tags: ['bin'],
+        summary: 'List what was deleted',
+        querystring: ListQuery,
+        response: { 200: Page(BinItem), ...problems(400, 401, 403) },
+      },
+    },
     (request) => devices.listBin(actorOf(request).scope, request.query.limit ?? 50, request.query.cursor),
   )
   app.post(
     '/api/v1/bin/restore',
-    { config: { permission: 'device.write' }, schema: { tags: ['bin'], summary: 'Bring deleted things back', body: BinIds, response: { 200: Type.Object({ items: Type.Array(Device) }), ...problems(400, 401, 403, 404, 409) } } },
+    {
+      config: { permission: 'device.write' },
+      schema: {
+        tags: ['bin'],
+        summary: 'Bring deleted things back',
+        body: BinIds,
+        response: { 200: Type.Object({ items: Type.Array(Device) }), ...problems(400, 401, 403, 404, 409) },
+      },
+    },
     async (request) => ({ items: await devices.restore(actorOf(request), request.body.ids) }),
   )
   app.delete(
     '/api/v1/bin',
-    { config: { permission: 'device.write' }, schema: { tags: ['bin'], summary: 'Delete for good, with all data', body: BinIds, response: { 204: NoContent, ...problems(400, 401, 403, 404) } } },
+    {
+      config: { permission: 'device.write' },
+      schema: {
+        tags: ['bin'],
+        summary: 'Delete for good, with all data',
+        body: BinIds,
+        response: { 204: NoContent, ...problems(400, 401, 403, 404) },
+      },
+    },
     async (request, reply) => {
       await devices.purge(actorOf(request).scope, request.body.ids)
       return reply.code(204).send(null)
@@ -148,7 +300,13 @@ export function registerDeviceRoutes(app: App, context: Context, parts: DeviceRo
   )
 }
 
-async function listLog(context: Context, scope: Parameters<Context['db']['withTenant']>[0], deviceId: string, limit: number, cursor: string | undefined) {
+async function listLog(
+  context: Context,
+  scope: Parameters<Context['db']['withTenant']>[0],
+  deviceId: string,
+  limit: number,
+  cursor: string | undefined,
+) {
   const [, after] = cursor ? parseCursor(cursor, 2) : []
   if (cursor && !isUuid(after)) throw new ProblemError('CURSOR_INVALID')
   // Ids are UUIDv7, so their order is the order of the events.
@@ -165,7 +323,18 @@ function viewSession(sessions: Sessions, deviceId: string) {
   const session = sessions.get(deviceId)
   if (!session) return null
   const { protocol, clientId, address, tls, keepAliveS, messagesIn, pointsIn, inFlight } = session
-  return { protocol, clientId, address, tls, keepAliveS, connectedAt: new Date(session.connectedAt).toISOString(), messagesIn, pointsIn, inFlight, subscriptions: [...session.subscriptions.keys()] }
+  return {
+    protocol,
+    clientId,
+    address,
+    tls,
+    keepAliveS,
+    connectedAt: new Date(session.connectedAt).toISOString(),
+    messagesIn,
+    pointsIn,
+    inFlight,
+    subscriptions: [...session.subscriptions.keys()],
+  }
 }
 
 function withoutGrace(credentials: Credentials): Credentials {

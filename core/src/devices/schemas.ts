@@ -83,14 +83,23 @@ export const DeviceListQuery = Type.Object(
   {
     ...filterQuery,
     ...pageQuery,
-    sort: Type.Optional(Type.Union(deviceSorts.map((sort) => Type.Literal(sort)), { default: '-createdAt' })),
+    sort: Type.Optional(
+      Type.Union(
+        deviceSorts.map((sort) => Type.Literal(sort)),
+        { default: '-createdAt' },
+      ),
+    ),
     count: Type.Optional(Type.Literal('exact')),
   },
   { additionalProperties: false },
 )
 export type DeviceListQuery = Static<typeof DeviceListQuery>
 
-export const DeviceList = Type.Object({ items: Type.Array(Device), nextCursor: Nullable(Type.String()), total: Type.Optional(Type.Integer()) })
+export const DeviceList = Type.Object({
+  items: Type.Array(Device),
+  nextCursor: Nullable(Type.String()),
+  total: Type.Optional(Type.Integer()),
+})
 
 const Facet = Type.Array(Type.Object({ value: Type.String(), label: Type.Optional(Type.String()), count: Type.Integer() }))
 export const DeviceFacets = Type.Object({ state: Facet, product: Facet, tag: Facet, total: Type.Integer() })
@@ -103,14 +112,22 @@ export const MqttText = Type.String({ maxLength: 256 })
 export const Credentials = Type.Union([
   Type.Object({ type: Type.Literal('access_token'), token: Token, graceUntil: Type.Optional(Instant) }, { additionalProperties: false }),
   Type.Object(
-    { type: Type.Literal('mqtt_basic'), clientId: Type.Optional(MqttText), userName: Type.Optional(MqttText), password: Type.Optional(MqttText) },
+    {
+      type: Type.Literal('mqtt_basic'),
+      clientId: Type.Optional(MqttText),
+      userName: Type.Optional(MqttText),
+      password: Type.Optional(MqttText),
+    },
     { additionalProperties: false },
   ),
 ])
 export type Credentials = Static<typeof Credentials>
 
 export const CreatedDevice = Type.Object({ ...Device.properties, credentials: Credentials })
-export const Rotate = Type.Object({ graceSeconds: Type.Optional(Type.Integer({ minimum: 0, maximum: 604_800, default: 0 })) }, { additionalProperties: false })
+export const Rotate = Type.Object(
+  { graceSeconds: Type.Optional(Type.Integer({ minimum: 0, maximum: 604_800, default: 0 })) },
+  { additionalProperties: false },
+)
 
 export const LogEntry = Type.Object({ id: Id, at: Instant, event: Type.String(), detail: Type.Record(Type.String(), Type.Unknown()) })
 export type LogEntry = Static<typeof LogEntry>
@@ -150,5 +167,12 @@ export const SessionView = Type.Object({
   events: Type.Array(LogEntry),
 })
 
-export const BinItem = Type.Object({ kind: Type.Literal('device'), id: Id, name: Type.String(), deletedAt: Instant, deletedBy: Type.String(), daysLeft: Type.Integer() })
+export const BinItem = Type.Object({
+  kind: Type.Literal('device'),
+  id: Id,
+  name: Type.String(),
+  deletedAt: Instant,
+  deletedBy: Type.String(),
+  daysLeft: Type.Integer(),
+})
 export const BinIds = Type.Object({ ids: Type.Array(Id, { minItems: 1, maxItems: 500 }) }, { additionalProperties: false })

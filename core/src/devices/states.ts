@@ -81,7 +81,9 @@ export class DeviceStates {
   }
 
   flush(): Promise<void> {
-    this.#flushing = this.#flushing.then(() => this.#write()).catch((error: unknown) => this.#context.log.warn({ err: error }, 'device states could not be written'))
+    this.#flushing = this.#flushing
+      .then(() => this.#write())
+      .catch((error: unknown) => this.#context.log.warn({ err: error }, 'device states could not be written'))
     return this.#flushing
   }
 
@@ -104,7 +106,12 @@ export class DeviceStates {
   #announce(track: Track): void {
     const { device } = track
     const state: DeviceState = track.link === 'closed' ? 'offline' : 'online'
-    this.#context.events.emit('device.state', { tenantId: device.tenantId, deviceId: device.id, state, lastActivityAt: track.lastActivityAt || undefined })
+    this.#context.events.emit('device.state', {
+      tenantId: device.tenantId,
+      deviceId: device.id,
+      state,
+      lastActivityAt: track.lastActivityAt || undefined,
+    })
   }
 
   async #write(): Promise<void> {

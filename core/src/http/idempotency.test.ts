@@ -19,7 +19,9 @@ describe('Idempotency-Key', () => {
     const again = await create('key-1', { name: 'once' })
     expect([first.status, again.status, again.headers.get('idempotency-replayed')]).toEqual([201, 201, 'true'])
     expect(again.json()).toEqual(first.json())
-    const rows = await platform.context.db.withTenant(platform.context.rootTenant, (tx) => tx.execute(sql`select sealed_body from idempotency_keys where key = 'key-1'`))
+    const rows = await platform.context.db.withTenant(platform.context.rootTenant, (tx) =>
+      tx.execute(sql`select sealed_body from idempotency_keys where key = 'key-1'`),
+    )
     expect(JSON.stringify(rows)).not.toContain(first.json<{ credentials: { token: string } }>().credentials.token)
   })
 

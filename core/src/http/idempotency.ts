@@ -31,7 +31,9 @@ export function useIdempotency(app: App, context: Context): void {
     const { actor } = request
     if (request.method !== 'POST' || key === undefined || !actor || !request.url.startsWith('/api/v1/')) return
     if (typeof key !== 'string' || !keyPattern.test(key)) {
-      throw new ProblemError('VALIDATION_FAILED', { errors: [{ pointer: 'Idempotency-Key', detail: 'Idempotency-Key needs 1 to 128 visible ASCII characters.' }] })
+      throw new ProblemError('VALIDATION_FAILED', {
+        errors: [{ pointer: 'Idempotency-Key', detail: 'Idempotency-Key needs 1 to 128 visible ASCII characters.' }],
+      })
     }
     const answer = await claim(context, actor, key, fingerprint(request))
     if (answer) return replay(reply, answer)
@@ -52,7 +54,11 @@ async function claim(context: Context, actor: Actor, key: string, request: Buffe
   const { scope, userId } = actor
   return context.db.withTenant(scope, async (tx) => {
     const mine = and(eq(idempotencyKeys.userId, userId), eq(idempotencyKeys.key, key))
-    await tx.delete(idempotencyKeys).where(and(mine, isNull(idempotencyKeys.status), lt(idempotencyKeys.createdAt, sql`now() - ${abandonedMinutes} * interval '1 minute'`)))
+    await tx
+      .delete(idempotencyKeys)
+      .where(
+        and(mine, isNull(idempotencyKeys.status), lt(idempotencyKeys.createdAt, sql`now() - ${abandonedMinutes} * interval '1 minute'`)),
+      )
     const taken = await tx
       .insert(idempotencyKeys)
       .values({ tenantId: scope.tenantId, userId, key, requestSha256: request })
@@ -70,7 +76,11 @@ async function settle(context: Context, { actor, key }: Held, status: number, bo
   const mine = and(eq(idempotencyKeys.userId, actor.userId), eq(idempotencyKeys.key, key))
   await context.db.withTenant(actor.scope, async (tx) => {
     if (status >= 500) await tx.delete(idempotencyKeys).where(mine)
-    else await tx.update(idempotencyKeys).set({ status, sealedBody: context.secrets.seal(body ?? '', placeOf(actor, key)) }).where(mine)
+    else
+      await tx
+        .update(idempotencyKeys)
+        .set({ status, sealedBody: context.secrets.seal(body ?? '', placeOf(actor, key)) })
+        .where(mine)
   })
 }
 
@@ -82,7 +92,10 @@ function replay(reply: FastifyReply, answer: { status: number; body: string }): 
 
 /** What makes two requests the same: where they go and what they say. */
 function fingerprint(request: FastifyRequest): Buffer {
-  return createHash('sha256').update(`${request.method} ${request.url}\n`).update(JSON.stringify(request.body ?? null)).digest()
+  return createHash('sha256')
+    .update(`${request.method} ${request.url}\n`)
+    .update(JSON.stringify(request.body ?? null))
+    .digest()
 }
 
 function placeOf(actor: Actor, key: string): SealPlace {
@@ -90,5 +103,7 @@ function placeOf(actor: Actor, key: string): SealPlace {
 }
 
 export async function removeOldIdempotencyKeys(context: Context, scope: Scope): Promise<void> {
-  await context.db.withTenant(scope, (tx) => tx.delete(idempotencyKeys).where(lt(idempotencyKeys.createdAt, sql`now() - ${keptHours} * interval '1 hour'`)))
+  await context.db.withTenant(scope, (tx) =>
+    tx.delete(idempotencyKeys).where(lt(idempotencyKeys.createdAt, sql`now() - ${keptHours} * interval '1 hour'`)),
+  )
 }

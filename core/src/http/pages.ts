@@ -79,7 +79,9 @@ function decodePath(url: string): string | undefined {
 function sendFile(request: FastifyRequest, reply: FastifyReply, file: File, read: (path: string) => Buffer): FastifyReply {
   const accepted = request.headers['accept-encoding'] ?? ''
   const encoding = file.encodings.find((one) => accepted.includes(one))
-  reply.headers({ vary: 'accept-encoding', 'cache-control': file.isImmutable ? 'public, max-age=31536000, immutable' : 'no-store' }).type(file.type)
+  reply
+    .headers({ vary: 'accept-encoding', 'cache-control': file.isImmutable ? 'public, max-age=31536000, immutable' : 'no-store' })
+    .type(file.type)
   if (!encoding) return reply.send(read(file.path))
   return reply.header('content-encoding', encoding).send(read(file.path + (encoding === 'br' ? '.br' : '.gz')))
 }
@@ -92,7 +94,12 @@ function listFiles(dist: string): Map<string, File> {
     const type = types[extname(entry.name)]
     if (!entry.isFile() || !type) continue
     const name = `/${relative(dist, path).split(sep).join('/')}`
-    const encodings = [['br', '.br'], ['gzip', '.gz']].filter(([, suffix]) => existsSync(path + suffix)).map(([encoding]) => encoding!)
+    const encodings = [
+      ['br', '.br'],
+      ['gzip', '.gz'],
+    ]
+      .filter(([, suffix]) => existsSync(path + suffix))
+      .map(([encoding]) => encoding!)
     files.set(name, { path, type, isImmutable: name.startsWith('/assets/'), encodings })
   }
   return files

@@ -16,10 +16,23 @@ import type { Authenticate } from './actor.ts'
 import type { Permission } from './permissions.ts'
 import { maxBodyBytes, useErrors } from './problems.ts'
 
-export type App = FastifyInstance<RawServerDefault, RawRequestDefaultExpression, RawReplyDefaultExpression, FastifyBaseLogger, TypeBoxTypeProvider>
+export type App = FastifyInstance<
+  RawServerDefault,
+  RawRequestDefaultExpression,
+  RawReplyDefaultExpression,
+  FastifyBaseLogger,
+  TypeBoxTypeProvider
+>
 
 /** What a route asks of its caller. */
-export type RouteGuard = { method: string; path: string; permission: Permission | 'session' | undefined; isPublic: boolean; hasId: boolean; requiredQuery: string[] }
+export type RouteGuard = {
+  method: string
+  path: string
+  permission: Permission | 'session' | undefined
+  isPublic: boolean
+  hasId: boolean
+  requiredQuery: string[]
+}
 
 const guardsOf = new WeakMap<object, RouteGuard[]>()
 
@@ -121,10 +134,20 @@ function useGuards(app: App, options: ServerOptions): void {
     if (config.permission !== 'session' && !request.actor.permissions.has(config.permission)) {
       throw new ProblemError('PERMISSION_DENIED', { params: { permission: config.permission } })
     }
-    if (config.permission === 'session' && request.actor.kind !== 'user') throw new ProblemError('PERMISSION_DENIED', { params: { permission: 'session' } })
+    if (config.permission === 'session' && request.actor.kind !== 'user')
+      throw new ProblemError('PERMISSION_DENIED', { params: { permission: 'session' } })
   })
   app.addHook('onResponse', async (request, reply) => {
-    request.log.debug({ method: request.method, url: maskUrl(request.url), status: reply.statusCode, ms: Math.round(reply.elapsedTime), traceId: request.id }, 'request')
+    request.log.debug(
+      {
+        method: request.method,
+        url: maskUrl(request.url),
+        status: reply.statusCode,
+        ms: Math.round(reply.elapsedTime),
+        traceId: request.id,
+      },
+      'request',
+    )
   })
 }
 

@@ -54,7 +54,12 @@ function call(route: Route, token: string | null) {
 describe('every endpoint', () => {
   it('is on the committed list when it needs no credential [SC-86]', () => {
     expect(routes.length).toBeGreaterThan(50)
-    expect(routes.filter((route) => route.isPublic).map((route) => `${route.method} ${route.path}`).sort()).toEqual(publicRoutes.sort())
+    expect(
+      routes
+        .filter((route) => route.isPublic)
+        .map((route) => `${route.method} ${route.path}`)
+        .sort(),
+    ).toEqual(publicRoutes.sort())
   })
 
   it('answers 401 without a credential and with a bad one', async () => {
@@ -88,7 +93,10 @@ describe('every endpoint', () => {
     for (const route of routes.filter((one) => one.path.startsWith('/api/v1/') && !one.isPublic && one.method === 'GET')) {
       if (route.path === '/api/v1/openapi.json') continue
       const required = requiredQuery(route)
-      const answer = await platform.call('GET', `${route.path.replace(/:\w+/g, unknownId)}${required || '?'}${required ? '&' : ''}surprise=1`)
+      const answer = await platform.call(
+        'GET',
+        `${route.path.replace(/:\w+/g, unknownId)}${required || '?'}${required ? '&' : ''}surprise=1`,
+      )
       expect([400, 404], `${route.path} ${answer.text}`).toContain(answer.status)
       if (!route.hasId) expect(answer.status, route.path).toBe(400)
     }
@@ -105,9 +113,19 @@ describe('every endpoint', () => {
   it('answers problem+json with a stable code, a trace id and no stack, in the asked language', async () => {
     const answer = await platform.call('GET', `/api/v1/devices/${unknownId}`, { headers: { 'accept-language': 'en' } })
     expect(answer.headers.get('content-type')).toBe('application/problem+json; charset=utf-8')
-    expect(answer.json()).toMatchObject({ code: 'NOT_FOUND', status: 404, title: 'Not found.', traceId: expect.stringMatching(/^[0-9a-f]{16}$/) })
+    expect(answer.json()).toMatchObject({
+      code: 'NOT_FOUND',
+      status: 404,
+      title: 'Not found.',
+      traceId: expect.stringMatching(/^[0-9a-f]{16}$/),
+    })
     expect((await platform.call('GET', '/api/v1/nothing')).json()).toMatchObject({ code: 'NOT_FOUND', title: '找不到。' })
-    for (const [name, value] of [['x-content-type-options', 'nosniff'], ['referrer-policy', 'no-referrer'], ['cross-origin-opener-policy', 'same-origin'], ['cache-control', 'no-store']] as const) {
+    for (const [name, value] of [
+      ['x-content-type-options', 'nosniff'],
+      ['referrer-policy', 'no-referrer'],
+      ['cross-origin-opener-policy', 'same-origin'],
+      ['cache-control', 'no-store'],
+    ] as const) {
       expect(answer.headers.get(name)).toBe(value)
     }
   })

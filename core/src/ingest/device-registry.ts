@@ -26,7 +26,13 @@ type DeviceRow = {
   payload: Partial<PayloadRules> | null
   inactivityTimeoutMs: string
 }
-type CredentialRow = { deviceId: string; kind: 'access_token' | 'mqtt_basic'; lookup: string; hmac: string | null; expiresAt: string | null }
+type CredentialRow = {
+  deviceId: string
+  kind: 'access_token' | 'mqtt_basic'
+  lookup: string
+  hmac: string | null
+  expiresAt: string | null
+}
 
 /** Look-up text of an access token, and of an MQTT-basic pair; absent parts are empty. */
 export const tokenLookup = (token: string): Buffer => sha256(token)
@@ -76,7 +82,10 @@ export class DeviceRegistry {
     const pair = clientId ? this.#find(basicLookup(clientId, userName)) : undefined
     if (pair) return this.#checkPassword(pair, password)
     const token = this.#find(tokenLookup(userName))
-    if (token?.kind === 'access_token') return token.device.isDisabled ? { status: 'refused', reason: 'disabled', device: token.device } : { status: 'ok', device: token.device }
+    if (token?.kind === 'access_token')
+      return token.device.isDisabled
+        ? { status: 'refused', reason: 'disabled', device: token.device }
+        : { status: 'ok', device: token.device }
     const alone = this.#find(basicLookup('', userName))
     return alone ? this.#checkPassword(alone, password) : { status: 'refused', reason: 'bad_credentials' }
   }
@@ -116,7 +125,15 @@ export class DeviceRegistry {
     }
     const known = this.#devices.get(row.id)
     if (known) Object.assign(known, changed)
-    else this.#devices.set(row.id, { tenantId: scope.tenantId, tenantNo: scope.tenantNo, id: row.id, no: row.number, lastServerTs: 0, ...changed })
+    else
+      this.#devices.set(row.id, {
+        tenantId: scope.tenantId,
+        tenantNo: scope.tenantNo,
+        id: row.id,
+        no: row.number,
+        lastServerTs: 0,
+        ...changed,
+      })
   }
 
   #takeCredential(row: CredentialRow): void {

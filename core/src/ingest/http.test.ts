@@ -38,14 +38,20 @@ describe('POST /api/v1/{token}/telemetry', () => {
     for (const type of ['application/json', 'text/plain; charset=utf-8', 'application/octet-stream', 'application/x-www-form-urlencoded']) {
       expect((await send(device.token, '{"a":1}', { 'content-type': type })).status, type).toBe(200)
     }
-    const bare = await raw(`POST /api/v1/${device.token}/telemetry HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 7\r\n\r\n{"b":2}`)
+    const bare = await raw(
+      `POST /api/v1/${device.token}/telemetry HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 7\r\n\r\n{"b":2}`,
+    )
     expect(bare).toMatch(/^HTTP\/1\.1 200 /)
     expect(await latest(device.id)).toEqual({ a: 1, b: 2 })
   })
 
   it('refuses other content types and compressed bodies with 415', async () => {
     const device = await platform.createDevice()
-    for (const headers of [{ 'content-type': 'application/xml' }, { 'content-type': 'application/json; charset=gbk' }, { 'content-encoding': 'gzip' }] as Record<string, string>[]) {
+    for (const headers of [
+      { 'content-type': 'application/xml' },
+      { 'content-type': 'application/json; charset=gbk' },
+      { 'content-encoding': 'gzip' },
+    ] as Record<string, string>[]) {
       const answer = await send(device.token, '{"a":1}', headers)
       expect([answer.status, answer.json()['code']]).toEqual([415, 'CONTENT_TYPE'])
     }
@@ -60,14 +66,24 @@ describe('POST /api/v1/{token}/telemetry', () => {
       expect(answer.text).not.toContain(token)
     }
     const refused = await platform.call('GET', '/api/v1/system/refused-connections')
-    expect(refused.json<{ items: unknown[] }>().items[0]).toMatchObject({ address: '127.0.0.1', reason: 'unknown access token', last4: device.token.slice(-4) })
+    expect(refused.json<{ items: unknown[] }>().items[0]).toMatchObject({
+      address: '127.0.0.1',
+      reason: 'unknown access token',
+      last4: device.token.slice(-4),
+    })
   })
 
   it('keeps the good points of a message, names the bad ones and logs them', async () => {
     const device = await platform.createDevice()
     const answer = await send(device.token, '{"good":1,"bad":1e400,"zero":"a\\u0000b"}')
     expect(answer.status).toBe(200)
-    expect(answer.json()).toMatchObject({ accepted: 1, rejected: [{ code: 'VALUE_NOT_FINITE', key: 'bad' }, { code: 'STRING_INVALID', key: 'zero' }] })
+    expect(answer.json()).toMatchObject({
+      accepted: 1,
+      rejected: [
+        { code: 'VALUE_NOT_FINITE', key: 'bad' },
+        { code: 'STRING_INVALID', key: 'zero' },
+      ],
+    })
     expect(await latest(device.id)).toEqual({ good: 1 })
     expect((await rejectCodes(device.id)).sort()).toEqual(['STRING_INVALID', 'VALUE_NOT_FINITE'])
   })
@@ -76,7 +92,10 @@ describe('POST /api/v1/{token}/telemetry', () => {
     const device = await platform.createDevice()
     const answer = await send(device.token, '{"ts":1700000000,"values":{"a":1}}')
     expect(answer.status).toBe(422)
-    expect(answer.json()).toMatchObject({ code: 'POINTS_REJECTED', errors: [{ code: 'TS_SECONDS', detail: expect.stringContaining('timestampUnit') }] })
+    expect(answer.json()).toMatchObject({
+      code: 'POINTS_REJECTED',
+      errors: [{ code: 'TS_SECONDS', detail: expect.stringContaining('timestampUnit') }],
+    })
     expect(await latest(device.id)).toEqual({})
   })
 
@@ -110,7 +129,10 @@ describe('POST /api/v1/{token}/telemetry', () => {
     const device = await platform.createDevice()
     expect((await send(device.token, '{"__proto__":{"polluted":1},"constructor":2}')).status).toBe(200)
     const { items } = (await platform.call('GET', `/api/v1/devices/${device.id}/telemetry`)).json<Latest>()
-    expect(items.map((item) => [item.key, item.value])).toEqual([['__proto__', { polluted: 1 }], ['constructor', 2]])
+    expect(items.map((item) => [item.key, item.value])).toEqual([
+      ['__proto__', { polluted: 1 }],
+      ['constructor', 2],
+    ])
     expect(({} as Record<string, unknown>)['polluted']).toBeUndefined()
   })
 
@@ -137,14 +159,24 @@ describe('POST /api/v1/{token}/attributes', () => {
     expect((await send(device.token, '{"fw":"1.2","ok":true}', {}, 'attributes')).status).toBe(200)
     expect((await send(device.token, '[{"fw":1}]', {}, 'attributes')).json()).toMatchObject({ code: 'SHAPE_INVALID' })
     const { sql } = await import('drizzle-orm')
-    const rows = await platform.context.db.withTenant(platform.context.rootTenant, (tx) => tx.execute(sql`select key, kind, big, txt from device_attributes where device_id = ${device.id} order by key`))
-    expect([...rows]).toEqual([{ key: 'fw', kind: 0, big: null, txt: null }, { key: 'ok', kind: 2, big: '1', txt: null }])
+    const rows = await platform.context.db.withTenant(platform.context.rootTenant, (tx) =>
+      tx.execute(sql`select key, kind, big, txt from device_attributes where device_id = ${device.id} order by key`),
+    )
+    expect([...rows]).toEqual([
+      { key: 'fw', kind: 0, big: null, txt: null },
+      { key: 'ok', kind: 2, big: '1', txt: null },
+    ])
   })
 })
 
 describe('request framing [SC-44, S-10]', () => {
   it('answers 400 and closes for bodies with two lengths', async () => {
-    for (const head of ['Content-Length: 4\r\nTransfer-Encoding: chunked', 'Content-Length: 4\r\nContent-Length: 5', 'Content-Length : 4', 'Transfer-Encoding: gzip']) {
+    for (const head of [
+      'Content-Length: 4\r\nTransfer-Encoding: chunked',
+      'Content-Length: 4\r\nContent-Length: 5',
+      'Content-Length : 4',
+      'Transfer-Encoding: gzip',
+    ]) {
       const answer = await raw(`POST /api/auth/login HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n${head}\r\n\r\n0\r\n\r\n`)
       expect(answer, head).toMatch(/^HTTP\/1\.1 400 /)
     }

@@ -31,7 +31,12 @@ const commitWaitMs = 10_000
 /** [H-2] The body is JSON text whatever the type says; curl's default type included. */
 const contentTypes = ['application/json', 'text/plain', 'application/octet-stream', 'application/x-www-form-urlencoded']
 
-const Rejected = Type.Object({ code: Type.String(), key: Type.Optional(Type.String()), ts: Type.Optional(Type.Number()), detail: Type.String() })
+const Rejected = Type.Object({
+  code: Type.String(),
+  key: Type.Optional(Type.String()),
+  ts: Type.Optional(Type.Number()),
+  detail: Type.String(),
+})
 const Accepted = Type.Object({ accepted: Type.Integer(), rejected: Type.Array(Rejected) })
 
 /** The HTTP device API (device API §11): `POST /api/v1/{token}/telemetry` and `/attributes`. */
@@ -40,7 +45,10 @@ export async function registerHttpIngest(app: App, options: HttpIngestOptions): 
     // Own parsers in a scope of their own: everything arrives as the bytes that were sent.
     scope.removeAllContentTypeParsers()
     scope.addContentTypeParser('*', { parseAs: 'buffer', bodyLimit: maxBodyBytes }, (request, body, done) => {
-      const type = (request.headers['content-type'] ?? '').toLowerCase().replace(/;\s*charset="?utf-8"?\s*$/, '').trim()
+      const type = (request.headers['content-type'] ?? '')
+        .toLowerCase()
+        .replace(/;\s*charset="?utf-8"?\s*$/, '')
+        .trim()
       const isEncoded = !['', 'identity'].includes(request.headers['content-encoding'] ?? '')
       if (isEncoded || (type !== '' && !contentTypes.includes(type))) return done(new ProblemError('CONTENT_TYPE'))
       done(null, body)

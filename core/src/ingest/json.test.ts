@@ -41,11 +41,18 @@ describe('against JSON.parse', () => {
         const text = spread(value, gap)
         const found = read(text)
         // Integers beyond 2^53 come exact, beyond 64 bit as their digits: JSON.parse can give neither.
-        const isExact = typeof found === 'object' && (typeof found.value === 'bigint' || (typeof value === 'number' && found.value === text))
+        const isExact =
+          typeof found === 'object' && (typeof found.value === 'bigint' || (typeof value === 'number' && found.value === text))
         if (typeof found === 'object' && !isExact) expect(found.value).toEqual(JSON.parse(text))
         else expect(found === 'issue' ? JSON.stringify(value).includes('\\u') : typeof value === 'number').toBe(true)
       }),
-      { numRuns: 2_000, examples: [[-9223372036854775808, ''], [1e20, '']] },
+      {
+        numRuns: 2_000,
+        examples: [
+          [-9223372036854775808, ''],
+          [1e20, ''],
+        ],
+      },
     )
   })
 

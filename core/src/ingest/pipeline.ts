@@ -9,7 +9,14 @@ import type { IngestSink, Outcome, Uplink, UplinkKind, UplinkSource } from './up
 import type { Writer } from './writer.ts'
 
 /** A committed message, as the steps after the commit see it. */
-export type Stored = { device: Device; kind: UplinkKind; transport: UplinkSource['transport']; points: readonly Point[]; receivedAt: number; rejectCount: number }
+export type Stored = {
+  device: Device
+  kind: UplinkKind
+  transport: UplinkSource['transport']
+  points: readonly Point[]
+  receivedAt: number
+  rejectCount: number
+}
 
 /** One thing to do after the commit. It must be quick; what is slow gathers and works later. */
 export type AfterCommit = { name: string; run: (stored: Stored) => void }
@@ -52,8 +59,17 @@ export class Pipeline implements IngestSink {
     for (const reject of decoded.rejects) this.#record(uplink, reject)
     if (decoded.points.length === 0) {
       // An empty message is an uplink all the same: the device is alive.
-      this.#follow({ device: uplink.device, kind: uplink.kind, transport: uplink.source.transport, points: [], receivedAt: uplink.receivedAt, rejectCount: decoded.rejects.length })
-      return settle(decoded.rejects.length > 0 ? { status: 'rejected', rejects: decoded.rejects } : { status: 'stored', accepted: 0, rejects: [] })
+      this.#follow({
+        device: uplink.device,
+        kind: uplink.kind,
+        transport: uplink.source.transport,
+        points: [],
+        receivedAt: uplink.receivedAt,
+        rejectCount: decoded.rejects.length,
+      })
+      return settle(
+        decoded.rejects.length > 0 ? { status: 'rejected', rejects: decoded.rejects } : { status: 'stored', accepted: 0, rejects: [] },
+      )
     }
     this.write(uplink, decoded.points, decoded.rejects, settle)
   }
@@ -74,7 +90,14 @@ export class Pipeline implements IngestSink {
         const rejects = outcome.rejects.length > 0 ? [...early, ...outcome.rejects] : early
         const accepted = points.length - outcome.rejects.length
         settle(accepted > 0 ? { status: 'stored', accepted, rejects } : { status: 'rejected', rejects })
-        this.#follow({ device, kind, transport: uplink.source.transport, points: outcome.rejects.length > 0 ? without(points, outcome.rejects) : points, receivedAt, rejectCount: rejects.length })
+        this.#follow({
+          device,
+          kind,
+          transport: uplink.source.transport,
+          points: outcome.rejects.length > 0 ? without(points, outcome.rejects) : points,
+          receivedAt,
+          rejectCount: rejects.length,
+        })
       },
     })
   }

@@ -120,7 +120,9 @@ export class RejectLog {
 
   /** [L-2] Removes what is older than seven days. */
   async removeOld(scope: Scope): Promise<void> {
-    await this.#db.withTenant(scope, (tx) => tx.execute(sql`delete from device_rejects where last_at < now() - ${keptDays} * interval '1 day'`))
+    await this.#db.withTenant(scope, (tx) =>
+      tx.execute(sql`delete from device_rejects where last_at < now() - ${keptDays} * interval '1 day'`),
+    )
   }
 
   async #write(): Promise<void> {

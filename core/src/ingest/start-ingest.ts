@@ -33,7 +33,14 @@ export type Ingest = {
   stop(deadlineMs: number): Promise<void>
 }
 
-export type IngestParts = { store: TelemetryStore; counters: IngestCounters; topics: Topics; load: Load; metrics: Registry; isDraining: () => boolean }
+export type IngestParts = {
+  store: TelemetryStore
+  counters: IngestCounters
+  topics: Topics
+  load: Load
+  metrics: Registry
+  isDraining: () => boolean
+}
 
 export function createIngest(context: Context, parts: IngestParts): Ingest {
   const { config, clock, events, log, db } = context
@@ -51,7 +58,10 @@ export function createIngest(context: Context, parts: IngestParts): Ingest {
     rejects,
     log,
     afterCommit: [
-      { name: 'counters', run: ({ device, points, rejectCount }) => parts.counters.add(device, { messages: 1, points: points.length, rejects: rejectCount }) },
+      {
+        name: 'counters',
+        run: ({ device, points, rejectCount }) => parts.counters.add(device, { messages: 1, points: points.length, rejects: rejectCount }),
+      },
       { name: 'states', run: ({ device, transport, receivedAt }) => transport !== 'user' && states.active(device, receivedAt) },
       { name: 'live', run: (stored) => parts.topics.publish(stored) },
     ],
@@ -66,7 +76,8 @@ export function createIngest(context: Context, parts: IngestParts): Ingest {
       sessions,
       authenticate: (credentials) => registry.authenticate(credentials),
       rejects,
-      refused: ({ address, clientId, userNameLast4, reason }) => refused.add({ address, clientId, reason, ...(userNameLast4 ? { last4: userNameLast4 } : {}) }),
+      refused: ({ address, clientId, userNameLast4, reason }) =>
+        refused.add({ address, clientId, reason, ...(userNameLast4 ? { last4: userNameLast4 } : {}) }),
       admission: () => (parts.isDraining() ? 'draining' : parts.load.isOverloaded ? 'overloaded' : 'open'),
       clock,
       log,
@@ -81,7 +92,11 @@ export function createIngest(context: Context, parts: IngestParts): Ingest {
   })
   sessions.on('closed', (session, reason) => {
     if (!sessions.get(session.device.id) || reason !== 'takeover') states.sessionClosed(session.device, reason)
-    deviceLog.add(session.device, reason === 'takeover' ? 'takeover' : 'disconnected', { reason, clientId: session.clientId, address: session.address })
+    deviceLog.add(session.device, reason === 'takeover' ? 'takeover' : 'disconnected', {
+      reason,
+      clientId: session.clientId,
+      address: session.address,
+    })
   })
   sessions.on('takeoverLoop', ({ device, count, older, newer }) => deviceLog.add(device, 'takeover_loop', { count, older, newer }))
   // [M-19] What may no longer connect is disconnected.
@@ -91,7 +106,12 @@ export function createIngest(context: Context, parts: IngestParts): Ingest {
   })
   watchGauge(parts.metrics, 'iot_pms_sessions', 'MQTT sessions open', () => sessions.count)
   for (const name of ['connections', 'unauthenticated', 'waiting', 'delayedRefusals'] as const) {
-    watchGauge(parts.metrics, `iot_pms_mqtt_${name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)}`, 'Sockets of the MQTT endpoint, by what they wait for', () => endpoint?.depths[name] ?? 0)
+    watchGauge(
+      parts.metrics,
+      `iot_pms_mqtt_${name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)}`,
+      'Sockets of the MQTT endpoint, by what they wait for',
+      () => endpoint?.depths[name] ?? 0,
+    )
   }
   watchGauge(parts.metrics, 'iot_pms_devices', 'Devices in memory', () => registry.size)
   watchGauge(parts.metrics, 'iot_pms_writer_depth', 'Points accepted and not yet committed', () => telemetry.depth)

@@ -19,7 +19,13 @@ export type UserWriteOptions = {
  *
  * @throws {ProblemError} when the message as a whole is refused or the server is stopping
  */
-export async function writeAsUser(ingest: Ingest, deviceId: string, payload: Buffer, options: UserWriteOptions, receivedAt: number): Promise<{ accepted: number; rejected: readonly Reject[] }> {
+export async function writeAsUser(
+  ingest: Ingest,
+  deviceId: string,
+  payload: Buffer,
+  options: UserWriteOptions,
+  receivedAt: number,
+): Promise<{ accepted: number; rejected: readonly Reject[] }> {
   const device = ingest.registry.get(deviceId)
   if (!device) throw new ProblemError('NOT_FOUND')
   if (ingest.pipeline.isFull) throw new ProblemError('OVERLOADED', { retryAfterS: 1 })
@@ -27,7 +33,9 @@ export async function writeAsUser(ingest: Ingest, deviceId: string, payload: Buf
   if ('refused' in decoded) throw refusedError(decoded.refused)
   if (decoded.points.length === 0 || (options.allOrNothing && decoded.rejects.length > 0)) return { accepted: 0, rejected: decoded.rejects }
   const source = { transport: 'user' as const, topic: '', address: '' }
-  const outcome = await new Promise<Outcome>((resolve) => ingest.pipeline.write({ device, kind: 'telemetry', payload, source, receivedAt }, decoded.points, decoded.rejects, resolve))
+  const outcome = await new Promise<Outcome>((resolve) =>
+    ingest.pipeline.write({ device, kind: 'telemetry', payload, source, receivedAt }, decoded.points, decoded.rejects, resolve),
+  )
   if (outcome.status === 'unavailable') throw new ProblemError('STORE_UNAVAILABLE', { retryAfterS: 5 })
   if (outcome.status === 'refused') throw refusedError(outcome.reject)
   return { accepted: outcome.status === 'stored' ? outcome.accepted : 0, rejected: outcome.rejects }

@@ -10,7 +10,17 @@ import type { Device } from './registry.ts'
 import { Writer, classifyStoreError } from './writer.ts'
 import type { WriteOutcome } from './writer.ts'
 
-const device = (no: number): Device => ({ tenantId: 't', tenantNo: 1, id: `d${no}`, no, name: `d${no}`, isDisabled: false, rules: defaultPayloadRules, inactivityTimeoutMs: 1, lastServerTs: 0 })
+const device = (no: number): Device => ({
+  tenantId: 't',
+  tenantNo: 1,
+  id: `d${no}`,
+  no,
+  name: `d${no}`,
+  isDisabled: false,
+  rules: defaultPayloadRules,
+  inactivityTimeoutMs: 1,
+  lastServerTs: 0,
+})
 const point = (ts: number, value = 1): Point => ({ key: 'k', ts, kind: 'integer', value })
 const sqlError = (code: string) => Object.assign(new Error(`SQLSTATE ${code}`), { code })
 
@@ -32,7 +42,15 @@ class MemoryStore {
 }
 
 function createWriter(store: MemoryStore, change: { faults?: { ackEarly: boolean; noBisect: boolean }; lanes?: number } = {}): Writer {
-  return new Writer({ store, clock: systemClock, log: createLog('silent'), lanes: change.lanes ?? 1, windowMs: 2, random: () => 0, faults: change.faults ?? { ackEarly: false, noBisect: false } })
+  return new Writer({
+    store,
+    clock: systemClock,
+    log: createLog('silent'),
+    lanes: change.lanes ?? 1,
+    windowMs: 2,
+    random: () => 0,
+    faults: change.faults ?? { ackEarly: false, noBisect: false },
+  })
 }
 
 function enqueue(writer: Writer, no: number, points: Point[], sizeBytes = 10): Promise<WriteOutcome> {
@@ -62,7 +80,10 @@ describe('the writer', () => {
     const first = enqueue(writer, 1, [point(1)])
     await sleep(20)
     const second = enqueue(writer, 1, [point(2)])
-    expect(await Promise.all([first, second])).toEqual([{ status: 'committed', rejects: [] }, { status: 'committed', rejects: [] }])
+    expect(await Promise.all([first, second])).toEqual([
+      { status: 'committed', rejects: [] },
+      { status: 'committed', rejects: [] },
+    ])
     expect(store.stored.map((one) => one.ts)).toEqual([1, 2])
   })
 
@@ -70,7 +91,9 @@ describe('the writer', () => {
     const store = new MemoryStore()
     store.fail = (batch) => (batch.some((write) => write.points.some((one) => one.ts === 777)) ? sqlError('22021') : undefined)
     const writer = createWriter(store)
-    const outcomes = await Promise.all(Array.from({ length: 64 }, (_, i) => enqueue(writer, 1, i === 40 ? [point(41), point(777), point(42)] : [point(i)])))
+    const outcomes = await Promise.all(
+      Array.from({ length: 64 }, (_, i) => enqueue(writer, 1, i === 40 ? [point(41), point(777), point(42)] : [point(i)])),
+    )
     for (const [i, outcome] of outcomes.entries()) {
       if (outcome.status !== 'committed') expect.unreachable()
       expect(outcome.rejects.map((one) => [one.code, one.ts])).toEqual(i === 40 ? [['STORE_FAILED', 777]] : [])
@@ -141,7 +164,8 @@ describe('the writer', () => {
 describe('store errors', () => {
   it('are sorted by SQLSTATE class', () => {
     for (const code of ['22021', '23514']) expect(classifyStoreError(sqlError(code))).toBe('data')
-    for (const code of ['08006', '53100', '57P01', '57014', '25006', '40001', '40P01', '55P03', 'ECONNREFUSED', 'ECONNRESET', 'EPIPE']) expect(classifyStoreError(sqlError(code)), code).toBe('unavailable')
+    for (const code of ['08006', '53100', '57P01', '57014', '25006', '40001', '40P01', '55P03', 'ECONNREFUSED', 'ECONNRESET', 'EPIPE'])
+      expect(classifyStoreError(sqlError(code)), code).toBe('unavailable')
     for (const code of ['XX000', '42P01', '42501']) expect(classifyStoreError(sqlError(code))).toBe('unknown')
     expect(classifyStoreError(new Error('Connection terminated unexpectedly'))).toBe('unavailable')
     expect(classifyStoreError(new TypeError('x is undefined'))).toBe('unknown')

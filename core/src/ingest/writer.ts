@@ -141,7 +141,11 @@ export class Writer {
 
   /** [RE-40] Halves a refused batch until the offending points are alone; the rest is committed in order. */
   async #bisect(batch: readonly Pending[], error: unknown): Promise<void> {
-    if (this.#options.faults.noBisect) return settleAll(batch, { status: 'committed', rejects: batch.flatMap((write) => write.points.map((point) => storeFailed(point, error))) })
+    if (this.#options.faults.noBisect)
+      return settleAll(batch, {
+        status: 'committed',
+        rejects: batch.flatMap((write) => write.points.map((point) => storeFailed(point, error))),
+      })
     if (batch.length > 1) {
       const middle = batch.length >> 1
       await this.#commit(batch.slice(0, middle))
@@ -203,7 +207,12 @@ function settleAll(batch: readonly Pending[], outcome: WriteOutcome): void {
 
 function storeFailed(point: Point, error: unknown): Reject {
   const state = (error as { code?: unknown }).code
-  return { code: 'STORE_FAILED', detail: `the database refused the value${typeof state === 'string' ? ` (${state})` : ''}`, key: point.key, ts: point.ts }
+  return {
+    code: 'STORE_FAILED',
+    detail: `the database refused the value${typeof state === 'string' ? ` (${state})` : ''}`,
+    key: point.key,
+    ts: point.ts,
+  }
 }
 
 /**

@@ -92,7 +92,10 @@ describe('the live stream', () => {
     await sendPoint(device.token, { temperature: 21.5, door: true })
     const items: unknown[] = []
     while (items.length < 2) items.push(...(await client.items('1')))
-    expect(items).toEqual([[device.id, 'temperature', expect.any(Number), 21.5, 'double'], [device.id, 'door', expect.any(Number), true, 'boolean']])
+    expect(items).toEqual([
+      [device.id, 'temperature', expect.any(Number), 21.5, 'double'],
+      [device.id, 'door', expect.any(Number), true, 'boolean'],
+    ])
     client.send({ op: 'unsub', id: '1' })
     client.send({ op: 'ping', t: 7 })
     await client.next((frame) => frame.op === 'pong' && frame.t === 7)
@@ -108,7 +111,9 @@ describe('the live stream', () => {
     client.send({ op: 'sub', id: 'log', topic: 'deviceLog', params: { id: device.id } })
     await client.next((frame) => frame.op === 'ok')
     await platform.call('POST', `/api/v1/${device.token}/telemetry`, { body: '{"temperature":', token: null })
-    expect(await client.items('log')).toEqual([{ type: 'reject', entry: expect.objectContaining({ code: 'PAYLOAD_MALFORMED', sample: '{"temperature":', count: 1 }) }])
+    expect(await client.items('log')).toEqual([
+      { type: 'reject', entry: expect.objectContaining({ code: 'PAYLOAD_MALFORMED', sample: '{"temperature":', count: 1 }) },
+    ])
     await sendPoint(device.token, { temperature: 1 })
     expect(await client.items('log')).toEqual([expect.objectContaining({ type: 'uplink', key: 'temperature', value: 1, points: 1 })])
     client.socket.close()
@@ -161,7 +166,11 @@ describe('the live stream', () => {
   })
 
   it('closes a client that sends frames too large, too many, or binary', async () => {
-    for (const misbehave of [(client: Client) => client.send('x'.repeat(70_000)), (client: Client) => client.socket.send(Buffer.from([1])), (client: Client) => Array.from({ length: 80 }, () => client.send({ op: 'ping' }))]) {
+    for (const misbehave of [
+      (client: Client) => client.send('x'.repeat(70_000)),
+      (client: Client) => client.socket.send(Buffer.from([1])),
+      (client: Client) => Array.from({ length: 80 }, () => client.send({ op: 'ping' })),
+    ]) {
       const client = await Client.open()
       client.socket.on('error', () => {})
       const closed = once(client.socket, 'close')
@@ -172,11 +181,20 @@ describe('the live stream', () => {
 
   it('keeps only the newest of each series for a client that is far behind', async () => {
     const { createSubscription } = await import('./subscription.ts')
-    const subscription = createSubscription('1', { scope: platform.context.rootTenant } as never, { topic: 'telemetry', params: { deviceIds: [], maxHz: 1 } })
+    const subscription = createSubscription('1', { scope: platform.context.rootTenant } as never, {
+      topic: 'telemetry',
+      params: { deviceIds: [], maxHz: 1 },
+    })
     for (let i = 0; i < 2000; i++) subscription.push([`k${i % 3}`, i], `k${i % 3}`)
     const items = subscription.take(0)!.items as [string, number][]
     expect(items.length).toBeLessThanOrEqual(500)
-    expect(new Map(items)).toEqual(new Map([['k0', 1998], ['k1', 1999], ['k2', 1997]]))
+    expect(new Map(items)).toEqual(
+      new Map([
+        ['k0', 1998],
+        ['k1', 1999],
+        ['k2', 1997],
+      ]),
+    )
     subscription.push(['k0', 1], 'k0')
     expect([subscription.take(500), subscription.take(1000)?.seq]).toEqual([undefined, 1])
   })

@@ -58,7 +58,10 @@ export class LiveStream {
     this.#topics = topics
     this.#tickets = new Tickets(context.clock)
     const ajv = formatsPlugin.default(new Ajv({ strict: false }))
-    this.#validators = Object.fromEntries(Object.entries(topicParams).map(([topic, schema]) => [topic, ajv.compile(schema)])) as Record<Topic, ValidateFunction>
+    this.#validators = Object.fromEntries(Object.entries(topicParams).map(([topic, schema]) => [topic, ajv.compile(schema)])) as Record<
+      Topic,
+      ValidateFunction
+    >
   }
 
   /** Open sockets. */
@@ -84,10 +87,15 @@ export class LiveStream {
 
   start(server: Server, path: string): void {
     server.on('upgrade', (request, socket, head) => this.#upgrade(request, socket, head, path))
-    this.#timers = [setInterval(() => this.#tick(), tickMs).unref(), setInterval(() => this.#ping(), pingMs).unref(), setInterval(() => this.#clients.forEach((client) => (client.frames = 0)), 1000).unref()]
+    this.#timers = [
+      setInterval(() => this.#tick(), tickMs).unref(),
+      setInterval(() => this.#ping(), pingMs).unref(),
+      setInterval(() => this.#clients.forEach((client) => (client.frames = 0)), 1000).unref(),
+    ]
     this.#stops = [
       this.#context.events.on('session.ended', ({ sessionId }) => {
-        for (const client of this.#clients) if (client.actor.sessionId === sessionId) client.socket.close(closeCodes.sessionEnded, 'session ended')
+        for (const client of this.#clients)
+          if (client.actor.sessionId === sessionId) client.socket.close(closeCodes.sessionEnded, 'session ended')
       }),
     ]
   }
@@ -130,7 +138,8 @@ export class LiveStream {
     })
     socket.on('message', (data, isBinary) => {
       client.isAlive = true
-      if (isBinary || ++client.frames > maxFramesPerSecond) return socket.close(closeCodes.policy, isBinary ? 'text frames only' : 'too many frames')
+      if (isBinary || ++client.frames > maxFramesPerSecond)
+        return socket.close(closeCodes.policy, isBinary ? 'text frames only' : 'too many frames')
       this.#receive(client, data).catch((error: unknown) => {
         this.#context.log.error({ err: error }, 'a stream frame failed')
         socket.close(1011, 'internal error')
@@ -142,7 +151,8 @@ export class LiveStream {
     const frame = parseFrame(data)
     if (frame?.op === 'ping') return send(client, { op: 'pong', t: frame.t })
     const id = frame?.id
-    if (!frame || typeof id !== 'string' || id.length > 64) return sendError(client, typeof id === 'string' ? id.slice(0, 64) : '', 'VALIDATION_FAILED')
+    if (!frame || typeof id !== 'string' || id.length > 64)
+      return sendError(client, typeof id === 'string' ? id.slice(0, 64) : '', 'VALIDATION_FAILED')
     if (frame.op === 'unsub') return this.#unsubscribe(client, id)
     if (frame.op !== 'sub') return sendError(client, id, 'VALIDATION_FAILED')
     await this.#subscribe(client, id, frame)
@@ -151,7 +161,8 @@ export class LiveStream {
   async #subscribe(client: Client, id: string, frame: Frame): Promise<void> {
     const topic = frame.topic as Topic
     const params = frame.params ?? {}
-    if (typeof topic !== 'string' || !Object.hasOwn(topicParams, topic) || !this.#validators[topic](params)) return sendError(client, id, 'VALIDATION_FAILED')
+    if (typeof topic !== 'string' || !Object.hasOwn(topicParams, topic) || !this.#validators[topic](params))
+      return sendError(client, id, 'VALIDATION_FAILED')
     if (!client.actor.permissions.has(topicPermissions[topic])) return sendError(client, id, 'PERMISSION_DENIED')
     if (client.subscriptions.size >= maxSubscriptions) return sendError(client, id, 'RATE_LIMITED')
     this.#unsubscribe(client, id)
@@ -159,7 +170,8 @@ export class LiveStream {
     client.subscriptions.set(id, subscription)
     const isKnown = await this.#topics.add(subscription, client.actor)
     // The client may have left, or unsubscribed again, while its devices were looked up.
-    if (client.subscriptions.get(id) !== subscription || client.socket.readyState !== client.socket.OPEN) return this.#topics.remove(subscription)
+    if (client.subscriptions.get(id) !== subscription || client.socket.readyState !== client.socket.OPEN)
+      return this.#topics.remove(subscription)
     if (!isKnown) {
       client.subscriptions.delete(id)
       return sendError(client, id, 'NOT_FOUND')

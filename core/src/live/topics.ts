@@ -19,7 +19,11 @@ const closed = { additionalProperties: false } as const
 /** What a client may subscribe to, with what permission and which parameters. */
 export const topicParams = {
   telemetry: Type.Object(
-    { deviceIds: DeviceIds, keys: Type.Optional(Type.Array(Type.String({ maxLength: 255 }), { maxItems: 200 })), maxHz: Type.Optional(Type.Number({ minimum: 0.1, maximum: 10 })) },
+    {
+      deviceIds: DeviceIds,
+      keys: Type.Optional(Type.Array(Type.String({ maxLength: 255 }), { maxItems: 200 })),
+      maxHz: Type.Optional(Type.Number({ minimum: 0.1, maximum: 10 })),
+    },
     closed,
   ),
   devices: Type.Object({ ids: DeviceIds }, closed),
@@ -89,13 +93,23 @@ export class Topics {
     const { device, points } = stored
     for (const subscription of this.#telemetry.get(device.id) ?? []) {
       for (const point of points) {
-        if (subscription.wants(point.key)) subscription.push([device.id, point.key, point.ts, toJsonValue(point), point.kind], `${device.id} ${point.key}`)
+        if (subscription.wants(point.key))
+          subscription.push([device.id, point.key, point.ts, toJsonValue(point), point.kind], `${device.id} ${point.key}`)
       }
     }
     const newest = points.at(-1)!
     for (const subscription of this.#devices.get(device.id) ?? []) {
       const primary = { key: newest.key, ts: newest.ts, value: toJsonValue(newest), kind: newest.kind }
-      subscription.push({ id: device.id, state: 'online', lastActivityAt: new Date(stored.receivedAt).toISOString(), points: points.map((one) => ({ key: one.key, ts: one.ts, value: toJsonValue(one), kind: one.kind })), primary }, `${device.id} points`)
+      subscription.push(
+        {
+          id: device.id,
+          state: 'online',
+          lastActivityAt: new Date(stored.receivedAt).toISOString(),
+          points: points.map((one) => ({ key: one.key, ts: one.ts, value: toJsonValue(one), kind: one.kind })),
+          primary,
+        },
+        `${device.id} points`,
+      )
     }
     this.#publishUplink(stored)
   }
@@ -163,19 +177,30 @@ export class Topics {
     if (receivedAt - shownAt < uplinkShownMs) return
     this.#uplinkShownAt.set(device.id, receivedAt)
     const point = points[0]!
-    this.#toLog(device.id, { type: 'uplink', at: new Date(receivedAt).toISOString(), key: point.key, value: toJsonValue(point), points: points.length })
+    this.#toLog(device.id, {
+      type: 'uplink',
+      at: new Date(receivedAt).toISOString(),
+      key: point.key,
+      value: toJsonValue(point),
+      points: points.length,
+    })
   }
 
   async #sendOverviews(): Promise<void> {
     for (const subscription of this.#overview) {
-      await this.#sendOverview(subscription, subscription.actor).catch((error: unknown) => this.#context.log.warn({ err: error }, 'no live overview'))
+      await this.#sendOverview(subscription, subscription.actor).catch((error: unknown) =>
+        this.#context.log.warn({ err: error }, 'no live overview'),
+      )
     }
   }
 
   async #sendOverview(subscription: Subscription, actor: Actor): Promise<void> {
     const devices = await this.#context.db.withTenant(actor.scope, countDevices)
     const rates = this.#counters.perMinute(actor.scope)
-    subscription.push({ devices, messagesPerMinute: rates.messages, pointsPerMinute: rates.points, rejectsPerMinute: rates.rejects }, 'overview')
+    subscription.push(
+      { devices, messagesPerMinute: rates.messages, pointsPerMinute: rates.points, rejectsPerMinute: rates.rejects },
+      'overview',
+    )
   }
 }
 

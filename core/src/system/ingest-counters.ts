@@ -42,7 +42,11 @@ export class IngestCounters {
     const tenant = this.#tenant(scope)
     const unwritten = tenant.unwritten.get(tenant.minute) ?? empty()
     tenant.unwritten.set(tenant.minute, unwritten)
-    for (const [name, total] of [['messages', this.#messages], ['points', this.#points], ['rejects', this.#rejects]] as const) {
+    for (const [name, total] of [
+      ['messages', this.#messages],
+      ['points', this.#points],
+      ['rejects', this.#rejects],
+    ] as const) {
       const count = change[name] ?? 0
       if (count === 0) continue
       tenant.now[name] += count

@@ -26,7 +26,12 @@ export async function lockInstance(dataDir: string): Promise<() => void> {
         await sleep(100)
         continue
       }
-      throw new StartError('ANOTHER_INSTANCE', exitCodes.otherInstance, `Another server (process ${holder.pid}) uses the data folder ${dataDir}.`, `Stop it first (kill ${holder.pid}), or give this one another IOT_PMS_DATA_DIR.`)
+      throw new StartError(
+        'ANOTHER_INSTANCE',
+        exitCodes.otherInstance,
+        `Another server (process ${holder.pid}) uses the data folder ${dataDir}.`,
+        `Stop it first (kill ${holder.pid}), or give this one another IOT_PMS_DATA_DIR.`,
+      )
     }
     rmSync(file, { force: true })
     try {

@@ -11,7 +11,13 @@ import type { IngestCounters } from './ingest-counters.ts'
 import type { TelemetryStore } from '../telemetry/store.ts'
 import { toJsonValue } from '../telemetry/values.ts'
 
-const Counts = Type.Object({ total: Type.Integer(), online: Type.Integer(), offline: Type.Integer(), never: Type.Integer(), disabled: Type.Integer() })
+const Counts = Type.Object({
+  total: Type.Integer(),
+  online: Type.Integer(),
+  offline: Type.Integer(),
+  never: Type.Integer(),
+  disabled: Type.Integer(),
+})
 
 export const Overview = Type.Object({
   devices: Counts,
@@ -22,7 +28,16 @@ export const Overview = Type.Object({
     /** `[start of the minute in ms, points, rejects]`, the last 24 h, minutes with traffic only. */
     series: Type.Array(Type.Array(Type.Number())),
   }),
-  attention: Type.Array(Type.Object({ kind: Type.String(), deviceId: Id, deviceName: Type.String(), at: Instant, count: Type.Integer(), detail: Type.String() })),
+  attention: Type.Array(
+    Type.Object({
+      kind: Type.String(),
+      deviceId: Id,
+      deviceName: Type.String(),
+      at: Instant,
+      count: Type.Integer(),
+      detail: Type.String(),
+    }),
+  ),
   recent: Type.Array(Type.Object({ deviceId: Id, deviceName: Type.String(), ...LatestValue.properties })),
   checklist: Type.Object({ firstDevice: Type.Boolean(), firstPoint: Type.Boolean(), https: Type.Boolean() }),
 })
@@ -40,10 +55,16 @@ export async function readOverview(context: Context, parts: OverviewParts, scope
     recent: await tx.execute<{ id: string; name: string }>(sql`
       select id, name from devices where deleted_at is null and last_activity_at is not null order by last_activity_at desc, id limit 8`),
   }))
-  const latest = await parts.store.latest(scope, found.recent.map((row) => row.id), { maxKeys: 1 })
+  const latest = await parts.store.latest(
+    scope,
+    found.recent.map((row) => row.id),
+    { maxKeys: 1 },
+  )
   const recent = found.recent.flatMap((row) => {
     const point = latest.get(row.id)?.[0]
-    return point ? [{ deviceId: row.id, deviceName: row.name, key: point.key, ts: point.ts, value: toJsonValue(point), kind: point.kind }] : []
+    return point
+      ? [{ deviceId: row.id, deviceName: row.name, key: point.key, ts: point.ts, value: toJsonValue(point), kind: point.kind }]
+      : []
   })
   const rates = parts.counters.perMinute(scope)
   return {
@@ -92,5 +113,12 @@ async function readAttention(tx: Tx): Promise<Overview['attention']> {
         where d.deleted_at is null and d.disabled_at is null and (${stateSql}) = 'offline' and d.last_activity_at > now() - interval '7 days'
         order by d.last_activity_at desc limit 12)
     ) found order by kind = 'silent', at desc limit 12`)
-  return rows.map((row) => ({ kind: row.kind, deviceId: row.id, deviceName: row.name, at: new Date(row.at).toISOString(), count: Number(row.count), detail: row.detail }))
+  return rows.map((row) => ({
+    kind: row.kind,
+    deviceId: row.id,
+    deviceName: row.name,
+    at: new Date(row.at).toISOString(),
+    count: Number(row.count),
+    detail: row.detail,
+  }))
 }

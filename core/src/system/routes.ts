@@ -44,7 +44,16 @@ const SitePatch = Type.Object(
   { additionalProperties: false, minProperties: 1 },
 )
 const RefusedList = Type.Object({
-  items: Type.Array(Type.Object({ at: Instant, address: Type.String(), clientId: Type.String(), reason: Type.String(), last4: Type.String(), count: Type.Integer() })),
+  items: Type.Array(
+    Type.Object({
+      at: Instant,
+      address: Type.String(),
+      clientId: Type.String(),
+      reason: Type.String(),
+      last4: Type.String(),
+      count: Type.Integer(),
+    }),
+  ),
 })
 const Endpoints = Type.Object({
   http: Nullable(Type.String()),
@@ -52,7 +61,12 @@ const Endpoints = Type.Object({
   addresses: Type.Array(Type.String()),
 })
 const ClientError = Type.Object(
-  { message: Type.String({ maxLength: 2000 }), stack: Type.Optional(Type.String({ maxLength: 8000 })), route: Type.String({ maxLength: 500 }), version: Type.String({ maxLength: 50 }) },
+  {
+    message: Type.String({ maxLength: 2000 }),
+    stack: Type.Optional(Type.String({ maxLength: 8000 })),
+    route: Type.String({ maxLength: 500 }),
+    version: Type.String({ maxLength: 50 }),
+  },
   { additionalProperties: false },
 )
 
@@ -62,27 +76,43 @@ export function registerSystemRoutes(app: App, context: Context, parts: SystemPa
   registerMetrics(app, context, parts)
   app.get(
     '/api/v1/overview',
-    { config: { permission: 'device.read' }, schema: { tags, summary: 'Figures of the first page', response: { 200: Overview, ...problems(400, 401, 403) } } },
+    {
+      config: { permission: 'device.read' },
+      schema: { tags, summary: 'Figures of the first page', response: { 200: Overview, ...problems(400, 401, 403) } },
+    },
     (request) => readOverview(context, parts, actorOf(request).scope, request.protocol === 'https'),
   )
   app.get(
     '/api/v1/system/refused-connections',
-    { config: { permission: 'system.read' }, schema: { tags, summary: 'Connections refused lately, newest first', response: { 200: RefusedList, ...problems(400, 401, 403) } } },
+    {
+      config: { permission: 'system.read' },
+      schema: { tags, summary: 'Connections refused lately, newest first', response: { 200: RefusedList, ...problems(400, 401, 403) } },
+    },
     () => ({ items: parts.refused.list() }),
   )
   app.get(
     '/api/v1/system/endpoints',
-    { config: { permission: 'device.read' }, schema: { tags, summary: 'Where devices connect', response: { 200: Endpoints, ...problems(400, 401, 403) } } },
+    {
+      config: { permission: 'device.read' },
+      schema: { tags, summary: 'Where devices connect', response: { 200: Endpoints, ...problems(400, 401, 403) } },
+    },
     () => {
       const { publicUrl } = context.config
       const { mqtt } = parts.ports()
-      return { http: publicUrl?.href ?? null, mqtt: mqtt === undefined ? null : { host: publicUrl?.hostname ?? null, port: mqtt }, addresses: listAddresses() }
+      return {
+        http: publicUrl?.href ?? null,
+        mqtt: mqtt === undefined ? null : { host: publicUrl?.hostname ?? null, port: mqtt },
+        addresses: listAddresses(),
+      }
     },
   )
   registerSite(app, context)
   app.post(
     '/api/v1/client-errors',
-    { config: { permission: 'session' }, schema: { tags, summary: 'Report an error of a page', body: ClientError, response: { 204: NoContent, ...problems(400, 401, 403) } } },
+    {
+      config: { permission: 'session' },
+      schema: { tags, summary: 'Report an error of a page', body: ClientError, response: { 204: NoContent, ...problems(400, 401, 403) } },
+    },
     async (request, reply) => {
       request.log.warn({ page: request.body }, 'a page reported an error')
       return reply.code(204).send(null)
@@ -94,15 +124,30 @@ export function registerSystemRoutes(app: App, context: Context, parts: SystemPa
 function registerSite(app: App, context: Context): void {
   app.get(
     '/api/v1/settings/site',
-    { config: { permission: 'settings.read' }, schema: { tags, summary: 'Read name, zone and language of the site', response: { 200: Site, ...problems(400, 401, 403) } } },
+    {
+      config: { permission: 'settings.read' },
+      schema: { tags, summary: 'Read name, zone and language of the site', response: { 200: Site, ...problems(400, 401, 403) } },
+    },
     async (request) => {
-      const rows = await context.db.withTenant(actorOf(request).scope, (tx) => tx.execute<{ name: string; timeZone: string; language: string }>(sql`select name, time_zone as "timeZone", locale as language from tenants`))
+      const rows = await context.db.withTenant(actorOf(request).scope, (tx) =>
+        tx.execute<{ name: string; timeZone: string; language: string }>(
+          sql`select name, time_zone as "timeZone", locale as language from tenants`,
+        ),
+      )
       return rows[0]!
     },
   )
   app.patch(
     '/api/v1/settings/site',
-    { config: { permission: 'settings.write' }, schema: { tags, summary: 'Change name, zone and language of the site', body: SitePatch, response: { 200: Site, ...problems(400, 401, 403, 422) } } },
+    {
+      config: { permission: 'settings.write' },
+      schema: {
+        tags,
+        summary: 'Change name, zone and language of the site',
+        body: SitePatch,
+        response: { 200: Site, ...problems(400, 401, 403, 422) },
+      },
+    },
     async (request) => {
       const { name, timeZone, language } = request.body
       checkTimeZone(timeZone)
@@ -119,8 +164,12 @@ function registerSite(app: App, context: Context): void {
 
 /** [RE-72] No login, no database row. */
 function registerProbes(app: App, parts: SystemParts): void {
-  app.get('/livez', { schema: { hide: true } }, (_, reply) => reply.code(parts.health.isAlive() ? 200 : 503).send({ status: parts.health.isAlive() ? 'ok' : 'stuck' }))
-  app.get('/startupz', { schema: { hide: true } }, (_, reply) => reply.code(parts.health.hasBeenReady ? 200 : 503).send({ status: parts.health.hasBeenReady ? 'ok' : 'starting' }))
+  app.get('/livez', { schema: { hide: true } }, (_, reply) =>
+    reply.code(parts.health.isAlive() ? 200 : 503).send({ status: parts.health.isAlive() ? 'ok' : 'stuck' }),
+  )
+  app.get('/startupz', { schema: { hide: true } }, (_, reply) =>
+    reply.code(parts.health.hasBeenReady ? 200 : 503).send({ status: parts.health.hasBeenReady ? 'ok' : 'starting' }),
+  )
   app.get('/readyz', { schema: { hide: true } }, async (request, reply) => {
     const checks = await parts.health.checks()
     const isReady = checks.every((check) => check.ok)

@@ -39,7 +39,11 @@ export interface TelemetryStore {
   read(scope: Scope, range: SeriesRange, options?: { newestFirst?: boolean; limit?: number }): AsyncGenerator<StoredPoint[]>
 
   /** Newest point of each key, keys in order: of the named keys, of the first `maxKeys` a device ever sent, or of all. */
-  latest(scope: Scope, deviceIds: readonly string[], options?: { keys?: readonly string[]; maxKeys?: number }): Promise<Map<string, LatestPoint[]>>
+  latest(
+    scope: Scope,
+    deviceIds: readonly string[],
+    options?: { keys?: readonly string[]; maxKeys?: number },
+  ): Promise<Map<string, LatestPoint[]>>
 
   /** How many points the keys have in the range. */
   count(scope: Scope, deviceId: string, keys: readonly string[], from: number, to: number): Promise<number>

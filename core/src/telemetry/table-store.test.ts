@@ -29,7 +29,17 @@ async function createDevice(): Promise<Device> {
     tx.execute<{ number: number }>(sql`insert into devices (tenant_id, id, product_id, name)
       select ${tenantId}, ${id}, id, ${id} from products where is_default returning number`),
   )
-  return { tenantId, tenantNo, id, no: rows[0]!.number, name: id, isDisabled: false, rules: defaultPayloadRules, inactivityTimeoutMs: 600_000, lastServerTs: 0 }
+  return {
+    tenantId,
+    tenantNo,
+    id,
+    no: rows[0]!.number,
+    name: id,
+    isDisabled: false,
+    rules: defaultPayloadRules,
+    inactivityTimeoutMs: 600_000,
+    lastServerTs: 0,
+  }
 }
 
 async function readAll(deviceId: string, key: string, options?: { newestFirst?: boolean; limit?: number }): Promise<StoredPoint[]> {
@@ -60,7 +70,9 @@ describe('the telemetry store', () => {
     for (const { key, ...point } of points) expect(await readAll(device.id, key)).toEqual([point])
     const latest = (await store.latest(context.rootTenant, [device.id])).get(device.id)!
     expect(latest).toHaveLength(points.length)
-    expect((await store.latest(context.rootTenant, [device.id], { keys: ['d'] })).get(device.id)).toEqual([{ key: 'd', ts: now, kind: 'double', value: 42 }])
+    expect((await store.latest(context.rootTenant, [device.id], { keys: ['d'] })).get(device.id)).toEqual([
+      { key: 'd', ts: now, kind: 'double', value: 42 },
+    ])
   })
 
   it('lets the last write win per device, key and ts, also inside one batch [V-7]', async () => {
@@ -68,18 +80,34 @@ describe('the telemetry store', () => {
     const point = (value: number): Point => ({ key: 'x', ts: now, kind: 'double', value })
     await store.write([{ device, points: [point(1), point(2)] }])
     expect(await readAll(device.id, 'x')).toEqual([{ ts: now, kind: 'double', value: 2 }])
-    await store.write([{ device, points: [point(3)] }, { device, points: [{ ...point(4), ts: now + 1 }] }])
-    expect(await readAll(device.id, 'x')).toEqual([{ ts: now, kind: 'double', value: 3 }, { ts: now + 1, kind: 'double', value: 4 }])
+    await store.write([
+      { device, points: [point(3)] },
+      { device, points: [{ ...point(4), ts: now + 1 }] },
+    ])
+    expect(await readAll(device.id, 'x')).toEqual([
+      { ts: now, kind: 'double', value: 3 },
+      { ts: now + 1, kind: 'double', value: 4 },
+    ])
     await store.write([{ device, points: [{ key: 'x', ts: now, kind: 'string', value: 'now text' }] }])
     expect((await readAll(device.id, 'x'))[0]).toEqual({ ts: now, kind: 'string', value: 'now text' })
   })
 
   it('takes points of any age and reads them in order across partitions', async () => {
     const device = await createDevice()
-    const times = [1, 946_684_799_000, now - 400 * 86_400_000, now - 40 * 86_400_000, now, now + 40 * 86_400_000, now + 3 * 365 * 86_400_000]
+    const times = [
+      1,
+      946_684_799_000,
+      now - 400 * 86_400_000,
+      now - 40 * 86_400_000,
+      now,
+      now + 40 * 86_400_000,
+      now + 3 * 365 * 86_400_000,
+    ]
     await store.write([{ device, points: times.toReversed().map((ts) => ({ key: 'x', ts, kind: 'integer' as const, value: 1 })) }])
     expect((await readAll(device.id, 'x')).map((point) => point.ts)).toEqual(times)
-    expect((await readAll(device.id, 'x', { newestFirst: true, limit: 2 })).map((point) => point.ts)).toEqual(times.toReversed().slice(0, 2))
+    expect((await readAll(device.id, 'x', { newestFirst: true, limit: 2 })).map((point) => point.ts)).toEqual(
+      times.toReversed().slice(0, 2),
+    )
     expect((await store.latest(context.rootTenant, [device.id])).get(device.id)![0]!.ts).toBe(times.at(-1))
   })
 
@@ -98,7 +126,12 @@ describe('the telemetry store', () => {
   it('stores nothing of a batch that the database refuses', async () => {
     const device = await createDevice()
     const bad: Point = { key: 'bad', ts: now, kind: 'string', value: 'a\u0000b' }
-    await expect(store.write([{ device, points: [{ key: 'good', ts: now, kind: 'integer', value: 1 }] }, { device, points: [bad] }])).rejects.toMatchObject({ code: '22021' })
+    await expect(
+      store.write([
+        { device, points: [{ key: 'good', ts: now, kind: 'integer', value: 1 }] },
+        { device, points: [bad] },
+      ]),
+    ).rejects.toMatchObject({ code: '22021' })
     expect(await readAll(device.id, 'good')).toEqual([])
     await store.write([{ device, points: [{ key: 'good', ts: now, kind: 'integer', value: 1 }] }])
     expect(await readAll(device.id, 'good')).toHaveLength(1)
@@ -108,7 +141,10 @@ describe('the telemetry store', () => {
     const device = await createDevice()
     const points = Array.from({ length: maxKeysPerDevice + 2 }, (_, i): Point => ({ key: `k${i}`, ts: now, kind: 'integer', value: i }))
     const refusals = await store.write([{ device, points }])
-    expect(refusals.get(0)?.map((reject) => [reject.code, reject.key])).toEqual([['TOO_MANY_KEYS', 'k10000'], ['TOO_MANY_KEYS', 'k10001']])
+    expect(refusals.get(0)?.map((reject) => [reject.code, reject.key])).toEqual([
+      ['TOO_MANY_KEYS', 'k10000'],
+      ['TOO_MANY_KEYS', 'k10001'],
+    ])
     delete device.keyNos
     const again = await store.write([{ device, points: [points[5]!, points.at(-1)!] }])
     expect(again.get(0)).toHaveLength(1)
@@ -127,7 +163,9 @@ describe('the telemetry store', () => {
 
   it('registers one new key for many devices at once without losing a point', async () => {
     const devices = await Promise.all(Array.from({ length: 20 }, createDevice))
-    await Promise.all(devices.map((device) => store.write([{ device, points: [{ key: `fresh-${now}`, ts: now, kind: 'integer', value: device.no }] }])))
+    await Promise.all(
+      devices.map((device) => store.write([{ device, points: [{ key: `fresh-${now}`, ts: now, kind: 'integer', value: device.no }] }])),
+    )
     for (const device of devices) expect((await readAll(device.id, `fresh-${now}`))[0]?.value).toBe(device.no)
   })
 })

@@ -91,7 +91,11 @@ export class TableStore implements TelemetryStore {
     }
   }
 
-  async latest(scope: Scope, deviceIds: readonly string[], options: { keys?: readonly string[]; maxKeys?: number } = {}): Promise<Map<string, LatestPoint[]>> {
+  async latest(
+    scope: Scope,
+    deviceIds: readonly string[],
+    options: { keys?: readonly string[]; maxKeys?: number } = {},
+  ): Promise<Map<string, LatestPoint[]>> {
     const names = options.keys ? sql`${sql.param(options.keys)}::text[]` : sql`null::text[]`
     const rows = await this.#context.db.withTenant(scope, (tx) =>
       tx.execute<Row & { id: string; key: string }>(sql`
@@ -107,7 +111,9 @@ export class TableStore implements TelemetryStore {
 
   async count(scope: Scope, deviceId: string, keys: readonly string[], from: number, to: number): Promise<number> {
     const rows = await this.#context.db.withTenant(scope, (tx) =>
-      tx.execute<{ count: string }>(sql`select telemetry_count(number, ${sql.param(keys)}::text[], ${from}, ${to}) as count from devices where id = ${deviceId} and deleted_at is null`),
+      tx.execute<{ count: string }>(
+        sql`select telemetry_count(number, ${sql.param(keys)}::text[], ${from}, ${to}) as count from devices where id = ${deviceId} and deleted_at is null`,
+      ),
     )
     return Number(rows[0]?.count ?? 0)
   }
@@ -115,14 +121,18 @@ export class TableStore implements TelemetryStore {
   async delete(scope: Scope, deviceId: string, keys: readonly string[] | undefined, from: number, to: number): Promise<number> {
     const names = keys ? sql`${sql.param(keys)}::text[]` : sql`null::text[]`
     const rows = await this.#context.db.withTenant(scope, (tx) =>
-      tx.execute<{ count: string }>(sql`select telemetry_delete(number, ${names}, ${from}, ${to}) as count from devices where id = ${deviceId}`),
+      tx.execute<{ count: string }>(
+        sql`select telemetry_delete(number, ${names}, ${from}, ${to}) as count from devices where id = ${deviceId}`,
+      ),
     )
     return Number(rows[0]?.count ?? 0)
   }
 
   async deleteDevice(scope: Scope, deviceId: string): Promise<void> {
     await this.delete(scope, deviceId, undefined, 0, Number.MAX_SAFE_INTEGER)
-    const [device] = await this.#context.db.withTenant(scope, (tx) => tx.execute<{ number: number }>(sql`select number from devices where id = ${deviceId}`))
+    const [device] = await this.#context.db.withTenant(scope, (tx) =>
+      tx.execute<{ number: number }>(sql`select number from devices where id = ${deviceId}`),
+    )
     if (!device) return
     await this.#context.db.withRole('pms_store', (tx) =>
       tx.execute(sql`delete from telemetry_device_keys where tenant_no = ${scope.tenantNo} and device_no = ${device.number}`),
