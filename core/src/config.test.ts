@@ -78,7 +78,8 @@ describe('the configuration', () => {
 
   it('ends a public address with a slash and keeps its path', () => {
     expect(readConfig({ IOT_PMS_PUBLIC_URL: 'https://example.com/iot' }).publicUrl?.href).toBe('https://example.com/iot/')
-    for (const url of ['https://u:p@example.com', 'https://example.com/?x=1', 'example.com'])
+    for (const url of ['https://u:p@example.com', 'https://example.com/?x=1', 'example.com']) {
       expect(refusal({ IOT_PMS_PUBLIC_URL: url }), url).not.toBe('accepted')
+    }
   })
 })

@@ -106,9 +106,9 @@ export class CaseRunner {
 
   async #setCredentials(device: string, type: string, value: unknown): Promise<void> {
     const id = String(this.#vars.get(`id.${device}`))
-    const current = await this.#platform.call('GET', `/api/device/${id}/credentials`)
+    const current: Record<string, unknown> = (await this.#platform.call('GET', `/api/device/${id}/credentials`)).json()
     const changed = await this.#platform.call('POST', '/api/device/credentials', {
-      body: { ...current.json(), credentialsType: type, credentialsValue: JSON.stringify(value) },
+      body: { ...current, credentialsType: type, credentialsValue: JSON.stringify(value) },
     })
     expectMatch(200, changed.status)
   }
@@ -168,11 +168,12 @@ export class CaseRunner {
     )
     expectMatch(200, answer.status)
     const found = answer.json<Record<string, { ts: number; value: unknown }[]>>()
-    for (const [key, series] of Object.entries(step['series'] as Record<string, unknown>))
+    for (const [key, series] of Object.entries(step['series'] as Record<string, unknown>)) {
       expectMatch(
         series,
         (found[key] ?? []).map((point) => [point.ts, point.value]),
       )
+    }
   }
 
   async #rejects(device: string, code: string): Promise<void> {
@@ -192,8 +193,9 @@ export class CaseRunner {
   /** Puts the values of `{{name}}` in; a string that is one placeholder takes the raw value. */
   #fill(value: unknown): unknown {
     if (Array.isArray(value)) return value.map((one) => this.#fill(one))
-    if (typeof value === 'object' && value !== null)
+    if (typeof value === 'object' && value !== null) {
       return Object.fromEntries(Object.entries(value).map(([name, one]) => [name, this.#fill(one)]))
+    }
     if (typeof value !== 'string') return value
     const whole = /^\{\{([^{}]+)\}\}$/.exec(value)
     if (whole) return this.#lookUp(whole[1]!)

@@ -6,15 +6,17 @@
  */
 export function isMatch(expected: unknown, actual: unknown): boolean {
   if (typeof expected !== 'object' || expected === null) return Object.is(expected, actual)
-  if (Array.isArray(expected))
+  if (Array.isArray(expected)) {
     return Array.isArray(actual) && actual.length === expected.length && expected.every((one, i) => isMatch(one, actual[i]))
+  }
   const members = expected as Record<string, unknown>
   if ('$re' in members) return typeof actual === 'string' && new RegExp(String(members['$re'])).test(actual)
-  if ('$type' in members)
+  if ('$type' in members) {
     return (
       String(members['$type']).split('|').includes(typeOf(actual)) ||
       (String(members['$type']).includes('number') && typeof actual === 'number')
     )
+  }
   if ('$any' in members) return (members['$any'] as unknown[]).some((one) => isMatch(one, actual))
   if ('$gte' in members) return typeof actual === 'number' && actual >= Number(members['$gte'])
   if ('$json' in members) return typeof actual === 'string' && isMatch(members['$json'], JSON.parse(actual))

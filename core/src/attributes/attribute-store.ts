@@ -25,8 +25,9 @@ export class AttributeStore implements BatchStore {
         rows: new Map<string, Record<string, unknown>>(),
       }
       byTenant.set(device.tenantId, group)
-      for (const point of points)
+      for (const point of points) {
         group.rows.set(`${device.id} ${point.key}`, { device: device.id, key: point.key, at: point.ts, ...toColumns(point) })
+      }
     }
     for (const { scope, rows } of byTenant.values()) await this.#upsert(scope, [...rows.values()])
     return nothingRefused

@@ -32,8 +32,9 @@ export async function runSetupLink(config: Config): Promise<undefined> {
 
 /** `iot-pms admin reset-password EMAIL` */
 export async function runResetPassword(config: Config, email: string | undefined): Promise<undefined> {
-  if (!email)
+  if (!email) {
     throw new StartError('USAGE', exitCodes.usage, 'Whose password? An e-mail is missing.', 'iot-pms admin reset-password you@example.com')
+  }
   await withContext(config, async (context) => {
     const { link } = await createConsoleResetLink(context, email)
     process.stdout.write(`${link}\n`)

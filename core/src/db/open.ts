@@ -82,8 +82,9 @@ export async function checkDatabase(appUrl: string, config: Config, log: Log): P
       select current_setting('server_version_num')::int as version, current_setting('fsync') as fsync, current_setting('full_page_writes') as pages,
         rolsuper as super, rolbypassrls as bypass, coalesce((select pg_has_role(current_user, o.oid, 'member') from pg_roles o where o.rolname = 'pms_owner'), false) as owner from pg_roles where rolname = current_user`
     const { version, fsync, pages } = row!
-    if (version < 150_000)
+    if (version < 150_000) {
       throw configError([`PostgreSQL ${Math.floor(version / 10_000)} is too old: 15 to 18 are supported.`], 'DATABASE_VERSION')
+    }
     if (fsync === 'off' || pages === 'off') {
       const text = 'fsync or full_page_writes is off: acknowledged data could be lost in a crash. Switch both on in postgresql.conf.'
       if (!config.database.allowUnsafe) throw configError([text], 'DATABASE_UNSAFE')

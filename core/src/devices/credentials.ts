@@ -39,12 +39,12 @@ export async function setCredentials(
   graceMs = 0,
 ): Promise<void> {
   const old = and(eq(deviceCredentials.deviceId, deviceId), eq(deviceCredentials.isActive, true))
-  if (graceMs > 0)
+  if (graceMs > 0) {
     await tx
       .update(deviceCredentials)
       .set({ expiresAt: new Date(context.clock.now() + graceMs) })
       .where(old)
-  else await tx.delete(deviceCredentials).where(old)
+  } else await tx.delete(deviceCredentials).where(old)
   await tx.delete(deviceCredentials).where(sql`${deviceCredentials.expiresAt} < now()`)
   const { lookup, password } = checkCredentials(wanted)
   const id = randomUUIDv7()

@@ -91,8 +91,9 @@ describe('devices', () => {
   it('are listed by pages without a gap or a repeat in every order, filtered and counted', async () => {
     const tag = `page-${Date.now()}`
     const made: string[] = []
-    for (let i = 0; i < 25; i++)
+    for (let i = 0; i < 25; i++) {
       made.push((await platform.createDevice({ name: `${tag}-${String(i).padStart(2, '0')}`, tags: [tag, i % 2 ? 'odd' : 'even'] })).id)
+    }
     for (const sort of ['name', '-name', 'createdAt', '-createdAt', 'lastActivityAt', '-lastActivityAt']) {
       const seen: string[] = []
       let cursor = ''
@@ -126,11 +127,12 @@ describe('devices', () => {
 
   it('come back from the bin whole: name, token, points and attributes [UX-36]', async () => {
     const device = await platform.createDevice()
-    for (let i = 0; i < 3; i++)
+    for (let i = 0; i < 3; i++) {
       await platform.call('POST', `/api/v1/${device.token}/telemetry`, {
         body: { ts: 1_700_000_000_000 + i, values: { x: i } },
         token: null,
       })
+    }
     expect((await platform.call('DELETE', `/api/v1/devices/${device.id}`)).status).toBe(204)
     expect((await platform.call('GET', `/api/v1/devices/${device.id}`)).status).toBe(404)
     expect((await platform.call('POST', `/api/v1/${device.token}/telemetry`, { body: {}, token: null })).status).toBe(401)

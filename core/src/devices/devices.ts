@@ -114,8 +114,9 @@ export class Devices {
       )
       if (updated.length === 0) throw new ProblemError('VERSION_CONFLICT')
       if (patch.name !== undefined && patch.name !== row.name) await addLog(tx, scope, id, 'renamed', { from: row.name, by: actor.name })
-      if (disabled !== undefined && disabled !== row.disabled)
+      if (disabled !== undefined && disabled !== row.disabled) {
         await addLog(tx, scope, id, disabled ? 'disabled' : 'enabled', { by: actor.name })
+      }
       return row
     })
     const isSwitched = patch.disabled !== undefined && patch.disabled !== before.disabled

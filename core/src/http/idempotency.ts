@@ -76,11 +76,12 @@ async function settle(context: Context, { actor, key }: Held, status: number, bo
   const mine = and(eq(idempotencyKeys.userId, actor.userId), eq(idempotencyKeys.key, key))
   await context.db.withTenant(actor.scope, async (tx) => {
     if (status >= 500) await tx.delete(idempotencyKeys).where(mine)
-    else
+    else {
       await tx
         .update(idempotencyKeys)
         .set({ status, sealedBody: context.secrets.seal(body ?? '', placeOf(actor, key)) })
         .where(mine)
+    }
   })
 }
 

@@ -58,11 +58,12 @@ function asProblemError(error: FastifyError | ProblemError, request: FastifyRequ
       return new ProblemError('VALIDATION_FAILED', { cause: error, errors: [{ pointer: '', detail: 'The body is not valid JSON.' }] })
     default:
       if (isDatabaseAway(error)) return new ProblemError('STORE_UNAVAILABLE', { retryAfterS: 5, cause: error })
-      if (isUnstorableText(error))
+      if (isUnstorableText(error)) {
         return new ProblemError('VALIDATION_FAILED', {
           cause: error,
           errors: [{ pointer: '', detail: 'A text holds the character U+0000.' }],
         })
+      }
       // Fastify's own 4xx answers (malformed URL, …) are the caller's fault; everything else is ours.
       return error.statusCode && error.statusCode < 500
         ? new ProblemError('VALIDATION_FAILED', { cause: error })

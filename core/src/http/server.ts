@@ -134,8 +134,9 @@ function useGuards(app: App, options: ServerOptions): void {
     if (config.permission !== 'session' && !request.actor.permissions.has(config.permission)) {
       throw new ProblemError('PERMISSION_DENIED', { params: { permission: config.permission } })
     }
-    if (config.permission === 'session' && request.actor.kind !== 'user')
+    if (config.permission === 'session' && request.actor.kind !== 'user') {
       throw new ProblemError('PERMISSION_DENIED', { params: { permission: 'session' } })
+    }
   })
   app.addHook('onResponse', async (request, reply) => {
     request.log.debug(

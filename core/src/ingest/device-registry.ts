@@ -82,10 +82,11 @@ export class DeviceRegistry {
     const pair = clientId ? this.#find(basicLookup(clientId, userName)) : undefined
     if (pair) return this.#checkPassword(pair, password)
     const token = this.#find(tokenLookup(userName))
-    if (token?.kind === 'access_token')
+    if (token?.kind === 'access_token') {
       return token.device.isDisabled
         ? { status: 'refused', reason: 'disabled', device: token.device }
         : { status: 'ok', device: token.device }
+    }
     const alone = this.#find(basicLookup('', userName))
     return alone ? this.#checkPassword(alone, password) : { status: 'refused', reason: 'bad_credentials' }
   }
@@ -125,7 +126,7 @@ export class DeviceRegistry {
     }
     const known = this.#devices.get(row.id)
     if (known) Object.assign(known, changed)
-    else
+    else {
       this.#devices.set(row.id, {
         tenantId: scope.tenantId,
         tenantNo: scope.tenantNo,
@@ -134,6 +135,7 @@ export class DeviceRegistry {
         lastServerTs: 0,
         ...changed,
       })
+    }
   }
 
   #takeCredential(row: CredentialRow): void {

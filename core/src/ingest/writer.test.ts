@@ -164,8 +164,9 @@ describe('the writer', () => {
 describe('store errors', () => {
   it('are sorted by SQLSTATE class', () => {
     for (const code of ['22021', '23514']) expect(classifyStoreError(sqlError(code))).toBe('data')
-    for (const code of ['08006', '53100', '57P01', '57014', '25006', '40001', '40P01', '55P03', 'ECONNREFUSED', 'ECONNRESET', 'EPIPE'])
+    for (const code of ['08006', '53100', '57P01', '57014', '25006', '40001', '40P01', '55P03', 'ECONNREFUSED', 'ECONNRESET', 'EPIPE']) {
       expect(classifyStoreError(sqlError(code)), code).toBe('unavailable')
+    }
     for (const code of ['XX000', '42P01', '42501']) expect(classifyStoreError(sqlError(code))).toBe('unknown')
     expect(classifyStoreError(new Error('Connection terminated unexpectedly'))).toBe('unavailable')
     expect(classifyStoreError(new TypeError('x is undefined'))).toBe('unknown')

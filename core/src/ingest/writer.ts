@@ -141,11 +141,12 @@ export class Writer {
 
   /** [RE-40] Halves a refused batch until the offending points are alone; the rest is committed in order. */
   async #bisect(batch: readonly Pending[], error: unknown): Promise<void> {
-    if (this.#options.faults.noBisect)
+    if (this.#options.faults.noBisect) {
       return settleAll(batch, {
         status: 'committed',
         rejects: batch.flatMap((write) => write.points.map((point) => storeFailed(point, error))),
       })
+    }
     if (batch.length > 1) {
       const middle = batch.length >> 1
       await this.#commit(batch.slice(0, middle))

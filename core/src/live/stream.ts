@@ -94,8 +94,9 @@ export class LiveStream {
     ]
     this.#stops = [
       this.#context.events.on('session.ended', ({ sessionId }) => {
-        for (const client of this.#clients)
+        for (const client of this.#clients) {
           if (client.actor.sessionId === sessionId) client.socket.close(closeCodes.sessionEnded, 'session ended')
+        }
       }),
     ]
   }
@@ -138,8 +139,9 @@ export class LiveStream {
     })
     socket.on('message', (data, isBinary) => {
       client.isAlive = true
-      if (isBinary || ++client.frames > maxFramesPerSecond)
+      if (isBinary || ++client.frames > maxFramesPerSecond) {
         return socket.close(closeCodes.policy, isBinary ? 'text frames only' : 'too many frames')
+      }
       this.#receive(client, data).catch((error: unknown) => {
         this.#context.log.error({ err: error }, 'a stream frame failed')
         socket.close(1011, 'internal error')
@@ -151,8 +153,9 @@ export class LiveStream {
     const frame = parseFrame(data)
     if (frame?.op === 'ping') return send(client, { op: 'pong', t: frame.t })
     const id = frame?.id
-    if (!frame || typeof id !== 'string' || id.length > 64)
+    if (!frame || typeof id !== 'string' || id.length > 64) {
       return sendError(client, typeof id === 'string' ? id.slice(0, 64) : '', 'VALIDATION_FAILED')
+    }
     if (frame.op === 'unsub') return this.#unsubscribe(client, id)
     if (frame.op !== 'sub') return sendError(client, id, 'VALIDATION_FAILED')
     await this.#subscribe(client, id, frame)
@@ -161,8 +164,9 @@ export class LiveStream {
   async #subscribe(client: Client, id: string, frame: Frame): Promise<void> {
     const topic = frame.topic as Topic
     const params = frame.params ?? {}
-    if (typeof topic !== 'string' || !Object.hasOwn(topicParams, topic) || !this.#validators[topic](params))
+    if (typeof topic !== 'string' || !Object.hasOwn(topicParams, topic) || !this.#validators[topic](params)) {
       return sendError(client, id, 'VALIDATION_FAILED')
+    }
     if (!client.actor.permissions.has(topicPermissions[topic])) return sendError(client, id, 'PERMISSION_DENIED')
     if (client.subscriptions.size >= maxSubscriptions) return sendError(client, id, 'RATE_LIMITED')
     this.#unsubscribe(client, id)
@@ -170,8 +174,9 @@ export class LiveStream {
     client.subscriptions.set(id, subscription)
     const isKnown = await this.#topics.add(subscription, client.actor)
     // The client may have left, or unsubscribed again, while its devices were looked up.
-    if (client.subscriptions.get(id) !== subscription || client.socket.readyState !== client.socket.OPEN)
+    if (client.subscriptions.get(id) !== subscription || client.socket.readyState !== client.socket.OPEN) {
       return this.#topics.remove(subscription)
+    }
     if (!isKnown) {
       client.subscriptions.delete(id)
       return sendError(client, id, 'NOT_FOUND')

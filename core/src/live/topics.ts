@@ -93,8 +93,9 @@ export class Topics {
     const { device, points } = stored
     for (const subscription of this.#telemetry.get(device.id) ?? []) {
       for (const point of points) {
-        if (subscription.wants(point.key))
+        if (subscription.wants(point.key)) {
           subscription.push([device.id, point.key, point.ts, toJsonValue(point), point.kind], `${device.id} ${point.key}`)
+        }
       }
     }
     const newest = points.at(-1)!

@@ -29,8 +29,9 @@ async function rowsOf(points: StoredPoint[], aggs: Aggregation[], options: Optio
 
 /** Kinds of the values of the only row. */
 async function kindsOf(points: StoredPoint[], aggs: Aggregation[], options: Options = {}): Promise<(string | undefined)[]> {
-  for await (const [row] of aggregate(inBlocks(points, 100), { aggs, edges: [0, 10], from: 0, to: 10, ...options }))
+  for await (const [row] of aggregate(inBlocks(points, 100), { aggs, edges: [0, 10], from: 0, to: 10, ...options })) {
     return row!.values.map((value) => value?.kind)
+  }
   return []
 }
 

@@ -122,11 +122,12 @@ describe('raw history', () => {
 
   it('streams 100,000 points as one valid answer', async () => {
     const device = await server.createDevice()
-    for (let i = 0; i < 100_000; i += 20_000)
+    for (let i = 0; i < 100_000; i += 20_000) {
       await server.write(
         device,
         Array.from({ length: 20_000 }, (_, j) => integer('x', t0 + i + j, i + j)),
       )
+    }
     const found = await history(device, `keys=x&from=${t0}&to=${t0 + 200_000}&limit=100000`)
     expect(found.sourcePoints).toBe(100_000)
     expect(found.nextCursor).toBeNull()

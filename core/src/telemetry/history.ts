@@ -169,8 +169,9 @@ function parseResume(cursor: string, length: number, from: number, to: number): 
 export function parseKeys({ keys, key }: { keys?: string | undefined; key?: string | string[] | undefined }): string[] | undefined {
   const named = key === undefined ? keys?.split(',') : [key].flat()
   if (named === undefined) return undefined
-  if (!named.every(isKey))
+  if (!named.every(isKey)) {
     fail('VALIDATION_FAILED', key === undefined ? '?keys' : '?key', `a key has 1 to ${maxKeyLength} characters and no controls`)
+  }
   return [...new Set(named)]
 }
 

@@ -5,7 +5,6 @@
  * a JSON value keeps its text.
  */
 export const valueKinds = ['double', 'integer', 'boolean', 'string', 'json'] as const
-export type ValueKind = (typeof valueKinds)[number]
 
 /**
  * A typed value as it travels from the codec to the store and back.

@@ -51,8 +51,9 @@ export async function* readRows(
     yield* ordered(aggregate(points, { ...reading, from: range.from, to: range.to, base }), range.order)
     return
   }
-  for await (const block of readKey(source, range, reading, tally, sideBySide))
+  for await (const block of readKey(source, range, reading, tally, sideBySide)) {
     yield block.map((point) => ({ ts: point.ts, values: [point] }))
+  }
 }
 
 /** Raw or sampled points of one key in the asked order. */
