@@ -21,7 +21,8 @@ export async function buildDashboard(): Promise<BuildInfo> {
   const files = listFiles(join(dist, 'assets'))
   await Promise.all(files.filter((file) => compressible.has(extname(file))).map(compress))
   const assets: Record<string, string> = {}
-  for (const file of files) assets[relative(dist, file).split(sep).join('/')] = createHash('sha256').update(readFileSync(file)).digest('hex')
+  for (const file of files)
+    assets[relative(dist, file).split(sep).join('/')] = createHash('sha256').update(readFileSync(file)).digest('hex')
   const { version } = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8')) as { version: string }
   const info: BuildInfo = { version, commit: readCommit(join(folder, '../../.git')), target, modules: [], assets }
   writeFileSync(join(dist, 'build.json'), `${JSON.stringify(info, null, 2)}\n`)
@@ -39,7 +40,9 @@ async function compress(file: string): Promise<void> {
   const content = readFileSync(file)
   const [small, smaller] = await Promise.all([
     promisify(gzip)(content, { level: 9 }),
-    promisify(brotliCompress)(content, { params: { [constants.BROTLI_PARAM_QUALITY]: 10, [constants.BROTLI_PARAM_SIZE_HINT]: content.length } }),
+    promisify(brotliCompress)(content, {
+      params: { [constants.BROTLI_PARAM_QUALITY]: 10, [constants.BROTLI_PARAM_SIZE_HINT]: content.length },
+    }),
   ])
   writeFileSync(`${file}.gz`, small)
   writeFileSync(`${file}.br`, smaller)
@@ -50,7 +53,9 @@ function readCommit(git: string): string | null {
   const head = readText(join(git, 'HEAD'))
   if (!head?.startsWith('ref: ')) return head ?? null
   const name = head.slice(5)
-  const packed = readText(join(git, 'packed-refs'))?.split('\n').find((line) => line.endsWith(` ${name}`))
+  const packed = readText(join(git, 'packed-refs'))
+    ?.split('\n')
+    .find((line) => line.endsWith(` ${name}`))
   return readText(join(git, name)) ?? packed?.slice(0, 40) ?? null
 }
 

@@ -15,7 +15,9 @@ export function readTokens(theme: Theme): Map<string, string> {
   const css = readFileSync(tokensFile, 'utf8')
   const read = (selector: string) => {
     const start = css.indexOf(`${selector} {`)
-    return [...css.slice(start, css.indexOf('}', start)).matchAll(/--([\w-]+): (#[0-9a-f]{6});/g)].map((match) => [match[1]!, match[2]!] as const)
+    return [...css.slice(start, css.indexOf('}', start)).matchAll(/--([\w-]+): (#[0-9a-f]{6});/g)].map(
+      (match) => [match[1]!, match[2]!] as const,
+    )
   }
   return new Map(theme === 'light' ? read('html:root') : [...read('html:root'), ...read('html.dark')])
 }
@@ -23,14 +25,28 @@ export function readTokens(theme: Theme): Map<string, string> {
 /** `share` percent of `other` in `color`, both #rrggbb. */
 function mix(color: string, other: string, share: number): string {
   const parts = [1, 3, 5].map((at) => {
-    const value = Number.parseInt(color.slice(at, at + 2), 16) * (1 - share / 100) + Number.parseInt(other.slice(at, at + 2), 16) * (share / 100)
+    const value =
+      Number.parseInt(color.slice(at, at + 2), 16) * (1 - share / 100) + Number.parseInt(other.slice(at, at + 2), 16) * (share / 100)
     return Math.round(value).toString(16).padStart(2, '0')
   })
   return `#${parts.join('')}`
 }
 
 /** Shades named in element.css are not made here. */
-const named = new Set(['primary-3', 'primary-7', 'primary-9', 'success-9', 'warning-9', 'danger-3', 'danger-9', 'error-3', 'error-9', 'info-3', 'info-8', 'info-9'])
+const named = new Set([
+  'primary-3',
+  'primary-7',
+  'primary-9',
+  'success-9',
+  'warning-9',
+  'danger-3',
+  'danger-9',
+  'error-3',
+  'error-9',
+  'info-3',
+  'info-8',
+  'info-9',
+])
 const sources = { primary: 'accent-text', success: 'ok', warning: 'warn', danger: 'danger', error: 'danger', info: 'text-3' } as const
 
 function block(theme: Theme): string {
@@ -39,13 +55,25 @@ function block(theme: Theme): string {
   const ground = token(theme === 'light' ? 'surface' : 'canvas')
   const lines: string[] = []
   for (const [kind, source] of Object.entries(sources)) {
-    for (const [step, share] of [[3, 30], [5, 50], [7, 70], [8, 80], [9, 90]] as const) {
+    for (const [step, share] of [
+      [3, 30],
+      [5, 50],
+      [7, 70],
+      [8, 80],
+      [9, 90],
+    ] as const) {
       if (!named.has(`${kind}-${step}`)) lines.push(`--el-color-${kind}-light-${step}: ${mix(token(source), ground, share)};`)
     }
     if (kind !== 'primary') lines.push(`--el-color-${kind}-dark-2: ${mix(token(source), theme === 'light' ? '#000000' : '#ffffff', 20)};`)
   }
-  lines.push(`--el-fill-color-light: ${mix(token('raised'), token('surface'), 50)};`, `--el-fill-color-lighter: ${mix(token('raised'), token('surface'), 70)};`)
-  lines.push(`--el-fill-color-dark: ${mix(token('raised'), token('control'), 12)};`, `--el-fill-color-darker: ${mix(token('raised'), token('control'), 20)};`)
+  lines.push(
+    `--el-fill-color-light: ${mix(token('raised'), token('surface'), 50)};`,
+    `--el-fill-color-lighter: ${mix(token('raised'), token('surface'), 70)};`,
+  )
+  lines.push(
+    `--el-fill-color-dark: ${mix(token('raised'), token('control'), 12)};`,
+    `--el-fill-color-darker: ${mix(token('raised'), token('control'), 20)};`,
+  )
   lines.push(`--el-mask-color: ${theme === 'light' ? '#ffffff' : token('canvas')}cc;`)
   return `${theme === 'light' ? 'html:root' : 'html.dark'} {\n${lines.map((line) => `  ${line}\n`).join('')}}\n`
 }

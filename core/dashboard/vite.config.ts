@@ -22,6 +22,7 @@ export default defineConfig({
   build: {
     outDir: here('dist'),
     emptyOutDir: true,
+    manifest: 'chunks.json',
     // The default target is newer than browsers our users have [D-12].
     target: 'chrome99',
     cssTarget: 'chrome99',

@@ -48,6 +48,11 @@ function reportError(error: unknown): void {
   const { message, stack } = error instanceof Error ? error : new Error(String(error))
   const route = location.pathname.slice(0, 200)
   system
-    .reportError({ message: message.slice(0, 500), ...(stack ? { stack: stack.slice(0, 4000) } : {}), route, version: session.site.version ?? '' })
+    .reportError({
+      message: message.slice(0, 500),
+      ...(stack ? { stack: stack.slice(0, 4000) } : {}),
+      route,
+      version: session.site.version ?? '',
+    })
     .catch(() => undefined)
 }

@@ -32,7 +32,10 @@ export const usePrefs = defineStore('prefs', () => {
 
   function save(): void {
     try {
-      localStorage.setItem(storageKey, JSON.stringify({ theme: theme.value, ...(isLanguageChosen.value ? { language: language.value } : {}) }))
+      localStorage.setItem(
+        storageKey,
+        JSON.stringify({ theme: theme.value, ...(isLanguageChosen.value ? { language: language.value } : {}) }),
+      )
     } catch {
       // Private windows may refuse; the choice then lasts for this page.
     }
@@ -57,7 +60,9 @@ export const usePrefs = defineStore('prefs', () => {
     if (prefs.zoneMode === 'site' || prefs.zoneMode === 'browser' || prefs.zoneMode === 'utc') zoneMode.value = prefs.zoneMode
     if (prefs.density === 'comfortable' || prefs.density === 'dense') density.value = prefs.density
     if (Array.isArray(prefs.hidden)) hidden.value = prefs.hidden.filter((one) => typeof one === 'string')
-    const wanted = isLanguageChosen.value ? language.value : (user.language ?? (isKnown(navigator.languages) ? language.value : site.language))
+    const wanted = isLanguageChosen.value
+      ? language.value
+      : (user.language ?? (isKnown(navigator.languages) ? language.value : site.language))
     if (wanted !== language.value) {
       await setLanguage(wanted)
       language.value = wanted

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { createRouter, createWebHistory } from 'vue-router'
 import type { Router, RouteRecordRaw } from 'vue-router'
-import { basePath, readReturnTo } from './base.ts'
+import { basePath, baseUrl } from './base.ts'
 import { leavePage } from './composables/use-page.ts'
 import { IconCpu, IconKey, IconOverview, IconServer, IconTrash, IconUser, IconUsers } from './icons.ts'
+import { readReturnTo } from './return-to.ts'
 import { useSession } from './session.ts'
 
 /** Title, icon, group and permission of a page stand here; the menu is computed from them. */
@@ -75,16 +76,26 @@ const routes: RouteRecordRaw[] = [
 const reloadedKey = 'iotpms.reloaded'
 
 export function createDashboardRouter(): Router {
-  const router = createRouter({ history: createWebHistory(basePath), routes, scrollBehavior: (_to, _from, saved) => saved ?? { top: 0 } })
+  const router = createRouter({ history: createWebHistory(basePath), routes })
   router.beforeEach((to, from) => {
     const session = useSession()
     if (session.isSetupNeeded) return to.name === 'setup' ? true : { name: 'setup', hash: to.hash }
-    if (!session.user) return to.name === 'login' || to.name === 'reset' ? true : { name: 'login', ...(to.path === '/' || to.name === 'setup' ? {} : { query: { return_to: to.fullPath } }) }
-    if (to.name === 'login' || (to.name === 'setup' && from.name !== 'setup')) return readReturnTo(to.query['return_to'])
+    if (!session.user)
+      return to.name === 'login' || to.name === 'reset'
+        ? true
+        : { name: 'login', ...(to.path === '/' || to.name === 'setup' ? {} : { query: { return_to: to.fullPath } }) }
+    if (to.name === 'login' || (to.name === 'setup' && from.name !== 'setup')) return readReturnTo(to.query['return_to'], baseUrl)
     if (to.path !== from.path) leavePage()
     return true
   })
-  router.afterEach(() => sessionStorage.removeItem(reloadedKey))
+  // Going back, the browser itself finds the old place.
+  let isBack = false
+  addEventListener('popstate', () => (isBack = true))
+  router.afterEach((to, from) => {
+    sessionStorage.removeItem(reloadedKey)
+    if (!isBack && to.path !== from.path) scrollTo(0, 0)
+    isBack = false
+  })
   // After an upgrade the chunks of the old build are gone: the page is loaded anew, once.
   router.onError((error: unknown, to) => {
     const isChunk = error instanceof TypeError && /import|module/i.test(error.message)

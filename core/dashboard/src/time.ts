@@ -31,7 +31,15 @@ export function toLocal(ts: number, zone: string): LocalTime {
   const part: Record<string, number> = {}
   for (const { type, value } of formatOf(zone).formatToParts(ts)) part[type] = Number(value)
   const ms = ((Math.floor(ts) % 1000) + 1000) % 1000
-  return { year: part['year']!, month: part['month']!, day: part['day']!, hour: part['hour']!, minute: part['minute']!, second: part['second']!, ms }
+  return {
+    year: part['year']!,
+    month: part['month']!,
+    day: part['day']!,
+    hour: part['hour']!,
+    minute: part['minute']!,
+    second: part['second']!,
+    ms,
+  }
 }
 
 function asUtc(local: LocalTime): number {
@@ -128,7 +136,10 @@ export function fromInput(text: string, zone: string): number | undefined {
   const match = /^(\d{4,6})-(\d\d)-(\d\d)T(\d\d):(\d\d)(?::(\d\d))?/.exec(text)
   if (!match) return undefined
   const [, year, month, day, hour, minute, second] = match.map(Number)
-  return fromLocal({ year: year!, month: month!, day: day!, hour: hour!, minute: minute!, second: Number.isNaN(second!) ? 0 : second!, ms: 0 }, zone)
+  return fromLocal(
+    { year: year!, month: month!, day: day!, hour: hour!, minute: minute!, second: Number.isNaN(second!) ? 0 : second!, ms: 0 },
+    zone,
+  )
 }
 
 export type Age = { unit: 'now' } | { unit: 'second' | 'minute' | 'hour'; count: number } | { unit: 'absolute' }

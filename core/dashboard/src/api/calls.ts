@@ -1,6 +1,18 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { client, unwrap, unwrapWithResponse } from './client.ts'
-import type { Credentials, DevicePatch, DeviceQuery, FacetQuery, HistoryQuery, NoSession, Role, Scope, Series, Session, Setup } from './types.ts'
+import type {
+  Credentials,
+  DevicePatch,
+  DeviceQuery,
+  FacetQuery,
+  HistoryQuery,
+  NoSession,
+  Role,
+  Scope,
+  Series,
+  Session,
+  Setup,
+} from './types.ts'
 
 type PageQuery = { cursor?: string; limit?: number }
 const byId = (id: string) => ({ params: { path: { id } } })
@@ -17,7 +29,8 @@ export const session = {
 }
 
 export const me = {
-  update: (body: { name?: string; language?: 'zh' | 'en'; prefs?: Record<string, unknown> }) => unwrap(client.PATCH('/api/v1/me', { body })),
+  update: (body: { name?: string; language?: 'zh' | 'en'; prefs?: Record<string, unknown> }) =>
+    unwrap(client.PATCH('/api/v1/me', { body })),
   changePassword: (body: { current: string; password: string }) => unwrap(client.POST('/api/v1/me/password', { body })),
   logins: () => unwrap(client.GET('/api/v1/me/sessions')),
   endLogin: (id: string) => unwrap(client.DELETE('/api/v1/me/sessions/{id}', byId(id))),
@@ -26,7 +39,8 @@ export const me = {
 export const users = {
   list: () => unwrap(client.GET('/api/v1/users', { params: { query: { limit: 500 } } })),
   create: (body: { name: string; email: string; role: Role }) => unwrap(client.POST('/api/v1/users', { body })),
-  update: (id: string, body: { name?: string; role?: Role; disabled?: boolean }) => unwrap(client.PATCH('/api/v1/users/{id}', { ...byId(id), body })),
+  update: (id: string, body: { name?: string; role?: Role; disabled?: boolean }) =>
+    unwrap(client.PATCH('/api/v1/users/{id}', { ...byId(id), body })),
   delete: (id: string) => unwrap(client.DELETE('/api/v1/users/{id}', byId(id))),
   resetLink: (id: string) => unwrap(client.POST('/api/v1/users/{id}/reset-link', byId(id))),
 }
@@ -42,11 +56,13 @@ export const devices = {
   facets: (query: FacetQuery) => unwrap(client.GET('/api/v1/devices/facets', { params: { query } })),
   create: (body: { name: string; productId?: string; gateway?: boolean }) => unwrap(client.POST('/api/v1/devices', { body })),
   get: (id: string) => unwrapWithResponse(client.GET('/api/v1/devices/{id}', byId(id))),
-  update: (id: string, body: DevicePatch, etag?: string) => unwrap(client.PATCH('/api/v1/devices/{id}', { params: { path: { id } }, body, ...(etag ? { headers: { 'if-match': etag } } : {}) })),
+  update: (id: string, body: DevicePatch, etag?: string) =>
+    unwrap(client.PATCH('/api/v1/devices/{id}', { params: { path: { id } }, body, ...(etag ? { headers: { 'if-match': etag } } : {}) })),
   delete: (id: string) => unwrap(client.DELETE('/api/v1/devices/{id}', byId(id))),
   credentials: (id: string) => unwrap(client.GET('/api/v1/devices/{id}/credentials', byId(id))),
   setCredentials: (id: string, body: Credentials) => unwrap(client.PUT('/api/v1/devices/{id}/credentials', { ...byId(id), body })),
-  rotate: (id: string, graceSeconds: number) => unwrap(client.POST('/api/v1/devices/{id}/credentials/rotate', { ...byId(id), body: { graceSeconds } })),
+  rotate: (id: string, graceSeconds: number) =>
+    unwrap(client.POST('/api/v1/devices/{id}/credentials/rotate', { ...byId(id), body: { graceSeconds } })),
   session: (id: string) => unwrap(client.GET('/api/v1/devices/{id}/session', byId(id))),
   closeSession: (id: string) => unwrap(client.DELETE('/api/v1/devices/{id}/session', byId(id))),
   rejects: (id: string, query: PageQuery) => unwrap(client.GET('/api/v1/devices/{id}/rejects', { params: { path: { id }, query } })),
@@ -77,7 +93,9 @@ export const system = {
   refused: () => unwrap(client.GET('/api/v1/system/refused-connections')),
   loadDemo: () => unwrap(client.POST('/api/v1/demo')),
   clearDemo: () => unwrap(client.DELETE('/api/v1/demo')),
-  updateSite: (body: { name?: string; timeZone?: string; language?: 'zh' | 'en' }) => unwrap(client.PATCH('/api/v1/settings/site', { body })),
+  updateSite: (body: { name?: string; timeZone?: string; language?: 'zh' | 'en' }) =>
+    unwrap(client.PATCH('/api/v1/settings/site', { body })),
   ticket: () => unwrap(client.POST('/api/v1/stream/ticket', { body: {} })),
-  reportError: (body: { message: string; stack?: string; route: string; version: string }) => unwrap(client.POST('/api/v1/client-errors', { body })),
+  reportError: (body: { message: string; stack?: string; route: string; version: string }) =>
+    unwrap(client.POST('/api/v1/client-errors', { body })),
 }

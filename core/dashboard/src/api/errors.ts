@@ -13,7 +13,14 @@ export class ApiError extends Error {
   readonly errors: readonly FieldError[]
   readonly retryAfterS: number | undefined
 
-  constructor(problem: { status: number; code: string; detail: string; traceId?: string | undefined; errors?: readonly FieldError[]; retryAfterS?: number | undefined }) {
+  constructor(problem: {
+    status: number
+    code: string
+    detail: string
+    traceId?: string | undefined
+    errors?: readonly FieldError[]
+    retryAfterS?: number | undefined
+  }) {
     super(problem.detail)
     this.name = 'ApiError'
     this.status = problem.status

@@ -9,6 +9,7 @@ export const keys = {
   products: () => ['products'],
   facets: (query: Record<string, string>) => ['devices', 'facets', query],
   devices: () => ['devices'],
+  recentDevices: () => ['devices', 'recent'],
   bin: () => ['bin'],
   users: () => ['users'],
   apiKeys: () => ['api-keys'],

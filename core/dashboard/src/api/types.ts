@@ -3,9 +3,19 @@ import type { paths } from './schema.d.ts'
 
 /** Names for the shapes of the generated schema. What the schema leaves open (pairs of a series, kinds) is narrowed here. */
 type Json<R> = R extends { content: { 'application/json': infer T } } ? T : never
-type Answer<P extends keyof paths, M extends keyof paths[P], S extends number> = paths[P][M] extends { responses: infer R } ? (S extends keyof R ? Json<R[S]> : never) : never
-type Body<P extends keyof paths, M extends keyof paths[P]> = paths[P][M] extends { requestBody: { content: { 'application/json': infer T } } } ? T : never
-type Query<P extends keyof paths, M extends keyof paths[P]> = paths[P][M] extends { parameters: { query?: infer Q } } ? NonNullable<Q> : never
+type Answer<P extends keyof paths, M extends keyof paths[P], S extends number> = paths[P][M] extends { responses: infer R }
+  ? S extends keyof R
+    ? Json<R[S]>
+    : never
+  : never
+type Body<P extends keyof paths, M extends keyof paths[P]> = paths[P][M] extends {
+  requestBody: { content: { 'application/json': infer T } }
+}
+  ? T
+  : never
+type Query<P extends keyof paths, M extends keyof paths[P]> = paths[P][M] extends { parameters: { query?: infer Q } }
+  ? NonNullable<Q>
+  : never
 
 export type Session = Answer<'/api/v1/auth/login', 'post', 200>
 export type NoSession = Extract<Answer<'/api/v1/auth/refresh', 'post', 200>, { user: null }>
@@ -40,6 +50,5 @@ export type Overview = Answer<'/api/v1/overview', 'get', 200>
 /** One minute of the ingest series. */
 export type Minute = [ts: number, points: number, rejects: number]
 export type DeviceCounts = Overview['devices']
-export type RecentValue = Overview['recent'][number]
 export type Attention = Overview['attention'][number]
 export type Refused = Answer<'/api/v1/system/refused-connections', 'get', 200>['items'][number]

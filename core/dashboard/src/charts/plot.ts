@@ -61,7 +61,14 @@ function lines(options: PlotOptions): { series: uPlot.Series[]; bands: uPlot.Ban
     const { color, dash } = strokeOf(index, options.isDark)
     const isShown = !options.hidden.has(one.id)
     const isSparse = one.points.length < 40
-    series.push({ label: one.label, stroke: color, width: 1.5, show: isShown, points: { show: isSparse, size: 5 }, ...(dash ? { dash } : {}) })
+    series.push({
+      label: one.label,
+      stroke: color,
+      width: 1.5,
+      show: isShown,
+      points: { show: isSparse, size: 5 },
+      ...(dash ? { dash } : {}),
+    })
     if (!one.band) continue
     const edge = { stroke: 'transparent', width: 0, show: isShown, points: { show: false } }
     series.push({ ...edge, label: `${one.label} max` }, { ...edge, label: `${one.label} min` })
@@ -112,7 +119,10 @@ export function createPlot(root: HTMLElement, data: uPlot.AlignedData, options: 
         setSelect: [
           (now) => {
             if (now.select.width < 4) return
-            options.onZoom(Math.round(now.posToVal(now.select.left, 'x')), Math.round(now.posToVal(now.select.left + now.select.width, 'x')))
+            options.onZoom(
+              Math.round(now.posToVal(now.select.left, 'x')),
+              Math.round(now.posToVal(now.select.left + now.select.width, 'x')),
+            )
             now.setSelect({ left: 0, width: 0, top: 0, height: 0 }, false)
           },
         ],

@@ -33,7 +33,9 @@ type Column = (number | null | undefined)[]
 export function alignSeries(series: readonly ChartSeries[], askedMs = 0): { x: number[]; columns: Column[] } {
   const tracks = series.flatMap((one) => [
     one.points as [number, number][],
-    ...(one.band ? [one.band.map(([ts, , max]) => [ts, max] as [number, number]), one.band.map(([ts, min]) => [ts, min] as [number, number])] : []),
+    ...(one.band
+      ? [one.band.map(([ts, , max]) => [ts, max] as [number, number]), one.band.map(([ts, min]) => [ts, min] as [number, number])]
+      : []),
   ])
   const broken = tracks.map((points) => {
     const limit = gapMs(points, askedMs)
@@ -88,7 +90,11 @@ export function tabulate(series: readonly ChartSeries[]): { ts: number; values: 
   return [...rows].sort((a, b) => b[0] - a[0]).map(([ts, values]) => ({ ts, values }))
 }
 
-export function toCsvRows(series: readonly ChartSeries[], header: readonly [string, string], format: (ts: number) => [string, string]): Cell[][] {
+export function toCsvRows(
+  series: readonly ChartSeries[],
+  header: readonly [string, string],
+  format: (ts: number) => [string, string],
+): Cell[][] {
   return [
     [...header, ...series.map((one) => (one.unit ? `${one.label} (${one.unit})` : one.label))],
     ...tabulate(series)

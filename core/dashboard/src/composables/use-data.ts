@@ -12,14 +12,19 @@ export type Data<T> = {
   data: ComputedRef<T | undefined>
   state: ComputedRef<DataState>
   error: ComputedRef<ApiError | undefined>
-  refresh(): Promise<void>
+  refresh: () => Promise<void>
 }
 
 type Options<T> = { key: () => (string | Record<string, string>)[]; query: () => Promise<T>; staleMs?: number; enabled?: () => boolean }
 
 /** Data of the cache: what an earlier visit left is shown at once and renewed behind it [D-36]. */
 export function useData<T>(options: Options<T>): Data<T> {
-  const query = useQuery({ key: options.key, query: options.query, staleTime: options.staleMs ?? freshMs.normal, enabled: options.enabled ?? true })
+  const query = useQuery({
+    key: options.key,
+    query: options.query,
+    staleTime: options.staleMs ?? freshMs.normal,
+    enabled: options.enabled ?? true,
+  })
   return {
     data: computed(() => query.data.value),
     state: computed(() => (query.data.value !== undefined ? 'ready' : query.error.value ? 'error' : 'loading')),

@@ -17,8 +17,11 @@ export function useFormat() {
   const language = computed(() => prefs.language)
   const zone = computed(() => session.zone)
 
-  const showValue = (value: unknown, kind?: string, style: { unit?: string | null | undefined; decimals?: number | null | undefined } = {}) =>
-    formatValue(value, kind, language.value, { unit: style.unit, decimals: style.decimals, yes: t('common.yes'), no: t('common.no') })
+  const showValue = (
+    value: unknown,
+    kind?: string,
+    style: { unit?: string | null | undefined; decimals?: number | null | undefined } = {},
+  ) => formatValue(value, kind, language.value, { unit: style.unit, decimals: style.decimals, yes: t('common.yes'), no: t('common.no') })
 
   return {
     language,

@@ -41,7 +41,13 @@ export function useHistory(deviceId: () => string, keys: () => string[], range: 
     try {
       const answer = await telemetry.history(
         deviceId(),
-        { ...askFor(keys()), from: String(range.from.value), to: String(range.isLive.value ? range.to.value + 60_000 : range.to.value), downsample: 'minmax', points: pointsFor(width()) },
+        {
+          ...askFor(keys()),
+          from: String(range.from.value),
+          to: String(range.isLive.value ? range.to.value + 60_000 : range.to.value),
+          downsample: 'minmax',
+          points: pointsFor(width()),
+        },
         mine.signal,
       )
       if (abort !== mine) return
@@ -63,7 +69,13 @@ export function useHistory(deviceId: () => string, keys: () => string[], range: 
       const next = new Map(series.value)
       for (const key of new Set(items.map((item) => item[1]))) {
         if (!keys().includes(key)) continue
-        next.set(key, appendPoints(next.get(key) ?? [], items.filter((item) => item[1] === key).map((item) => [item[2], item[3]] as const)))
+        next.set(
+          key,
+          appendPoints(
+            next.get(key) ?? [],
+            items.filter((item) => item[1] === key).map((item) => [item[2], item[3]] as const),
+          ),
+        )
       }
       series.value = next
     },

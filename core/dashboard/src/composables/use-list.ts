@@ -12,7 +12,10 @@ const maxRows = 5000
  * A list that is paged by the server. A change of `query` starts it anew; answers to older questions
  * are dropped.
  */
-export function useList<T, Q>(query: WatchSource<Q>, fetchPage: (query: Q, cursor: string | undefined, signal: AbortSignal) => Promise<Page<T> & { total?: number }>) {
+export function useList<T, Q>(
+  query: WatchSource<Q>,
+  fetchPage: (query: Q, cursor: string | undefined, signal: AbortSignal) => Promise<Page<T> & { total?: number }>,
+) {
   const items = shallowRef<T[]>([])
   const total = ref<number>()
   const cursor = ref<string | null>(null)
@@ -61,7 +64,7 @@ export function useList<T, Q>(query: WatchSource<Q>, fetchPage: (query: Q, curso
     isLoading,
     isFull,
     hasNext: computed(() => cursor.value !== null && !isFull.value),
-    state: computed(() => (isLoaded.value ? (items.value.length === 0 ? 'empty' : 'ready') : error.value ? 'error' : 'loading') as 'loading' | 'ready' | 'empty' | 'error'),
+    state: computed(() => (isLoaded.value ? (items.value.length === 0 ? 'empty' : 'ready') : error.value ? 'error' : 'loading')),
     refresh: () => load(undefined),
     async loadNext(): Promise<void> {
       if (!isLoading.value && cursor.value !== null && !isFull.value) await load(cursor.value)

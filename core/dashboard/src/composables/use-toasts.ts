@@ -3,7 +3,14 @@ import { shallowRef } from 'vue'
 import { i18n } from '../i18n/index.ts'
 import { toApiError } from '../api/errors.ts'
 
-export type Toast = { id: number; kind: 'status' | 'error'; text: string; detail?: string; action?: { label: string; run: () => void }; ms: number | undefined }
+export type Toast = {
+  id: number
+  kind: 'status' | 'error'
+  text: string
+  detail?: string
+  action?: { label: string; run: () => void }
+  ms: number | undefined
+}
 
 const maxToasts = 3
 const shownMs = 6000
@@ -28,7 +35,12 @@ export function showToast(text: string, options: { action?: Toast['action']; ms?
 /** Says why an act failed; stays until closed. */
 export function showError(error: unknown): void {
   const failure = toApiError(error)
-  show({ kind: 'error', text: sentenceOf(failure), ms: undefined, ...(failure.traceId ? { detail: `${failure.code} · ${failure.traceId}` } : { detail: failure.code }) })
+  show({
+    kind: 'error',
+    text: sentenceOf(failure),
+    ms: undefined,
+    ...(failure.traceId ? { detail: `${failure.code} · ${failure.traceId}` } : { detail: failure.code }),
+  })
 }
 
 /** The sentence of a failure for a person. */

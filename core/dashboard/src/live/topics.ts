@@ -16,7 +16,10 @@ export type Topics = {
   devices: { params: { ids: string[] }; item: DeviceChange }
   deviceLog: { params: { id: string }; item: DeviceLogItem }
   system: { params: Record<string, never>; item: { type: 'refused' } & Refused }
-  overview: { params: Record<string, never>; item: { devices: DeviceCounts; pointsPerMinute: number; messagesPerMinute: number; rejectsPerMinute: number } }
+  overview: {
+    params: Record<string, never>
+    item: { devices: DeviceCounts; pointsPerMinute: number; messagesPerMinute: number; rejectsPerMinute: number }
+  }
 }
 export type Topic = keyof Topics
 

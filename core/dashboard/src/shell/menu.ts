@@ -33,8 +33,19 @@ export function useMenu() {
       .getRoutes()
       .filter(({ meta }) => meta.group && meta.icon && meta.title && (!meta.permission || session.has(meta.permission)))
       .sort((a, b) => menuGroups.indexOf(a.meta.group!) - menuGroups.indexOf(b.meta.group!) || (a.meta.order ?? 0) - (b.meta.order ?? 0))
-      .map(({ path, name, meta }) => ({ path, name: String(name), title: meta.title!, icon: meta.icon!, group: meta.group!, isPrimary: meta.isPrimary === true })),
+      .map(({ path, name, meta }) => ({
+        path,
+        name: String(name),
+        title: meta.title!,
+        icon: meta.icon!,
+        group: meta.group!,
+        isPrimary: meta.isPrimary === true,
+      })),
   )
-  const groups = computed(() => menuGroups.map((group) => ({ group, entries: entries.value.filter((entry) => entry.group === group) })).filter((one) => one.entries.length > 0))
+  const groups = computed(() =>
+    menuGroups
+      .map((group) => ({ group, entries: entries.value.filter((entry) => entry.group === group) }))
+      .filter((one) => one.entries.length > 0),
+  )
   return { entries, groups }
 }

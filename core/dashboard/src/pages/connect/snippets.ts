@@ -17,12 +17,25 @@ export type SnippetOptions = {
   /** First key of the product, for the payload. */
   key?: string | undefined
 }
-export type Snippet = { id: 'mosquitto' | 'mqttx' | 'curl' | 'python' | 'node' | 'esp32'; title: string; code: string; note?: 'needsAddress' }
+export type Snippet = {
+  id: 'mosquitto' | 'mqttx' | 'curl' | 'python' | 'node' | 'esp32'
+  title: string
+  code: string
+  note?: 'needsAddress'
+}
 
 const topic = 'v1/devices/me/telemetry'
 
 /** How a client names itself: by token, or by user, password and client id. */
-type Login = { mosquitto: string; mqttx: string; python: string; node: string; arduino: [string, string]; clientId: string | undefined; httpToken: string | undefined }
+type Login = {
+  mosquitto: string
+  mqttx: string
+  python: string
+  node: string
+  arduino: [string, string]
+  clientId: string | undefined
+  httpToken: string | undefined
+}
 
 /** Inside double quotes of a shell. Tokens need none of it; user names and passwords are anybody's text. */
 function shell(text: string): string {
@@ -34,7 +47,8 @@ function js(text: string): string {
   return `'${JSON.stringify(text).slice(1, -1).replaceAll("'", "\\'").replaceAll('\\"', '"')}'`
 }
 
-const reserved = /^(?:break|case|catch|class|const|continue|default|delete|do|else|export|extends|false|finally|for|function|i|if|import|in|let|new|null|return|static|super|switch|this|throw|true|try|typeof|var|void|while|with|yield|client|response)$/
+const reserved =
+  /^(?:break|case|catch|class|const|continue|default|delete|do|else|export|extends|false|finally|for|function|i|if|import|in|let|new|null|return|static|super|switch|this|throw|true|try|typeof|var|void|while|with|yield|client|response)$/
 
 /** The key of the payload; names that would need quoting somewhere give way to the usual one. */
 export function payloadKey(key: string | undefined): string {
@@ -80,7 +94,8 @@ function mqttSnippets({ host, mqttPort: port, system, isGateway, key: wanted }: 
   const mosquitto = (to: string, body: string) => `mosquitto_pub -d -q 1 -h ${host} -p ${port} ${login.mosquitto} -t ${to} -m ${body}`
   const mqttx = (to: string, body: string) => `mqttx pub -h ${host} -p ${port} ${login.mqttx} -q 1 -t ${to} -m ${body}`
   const child = system === 'windows' ? `"{child-1:[{${key}:25.1}]}"` : `'{"child-1":[{"${key}":25.1}]}'`
-  const withChild = (write: typeof mosquitto) => [write(topic, payload), ...(isGateway ? [write('v1/gateway/telemetry', child)] : [])].join('\n')
+  const withChild = (write: typeof mosquitto) =>
+    [write(topic, payload), ...(isGateway ? [write('v1/gateway/telemetry', child)] : [])].join('\n')
   const snippets: Snippet[] = [
     { id: 'mosquitto', title: 'mosquitto', code: withChild(mosquitto) },
     { id: 'mqttx', title: 'MQTTX', code: withChild(mqttx) },

@@ -6,7 +6,10 @@ import { useLive } from '../../composables/use-live.ts'
 import { useSession } from '../../session.ts'
 
 export type Received = { at: number; key: string; value: unknown; count: number }
-export type Refusal = { kind: 'reject'; at: number; reject: Reject } | { kind: 'token'; at: number; refused: Refused } | { kind: 'takeover'; at: number }
+export type Refusal =
+  | { kind: 'reject'; at: number; reject: Reject }
+  | { kind: 'token'; at: number; refused: Refused }
+  | { kind: 'takeover'; at: number }
 
 /** Refused connections older than this are nothing to do with what is tried now [D-59]. */
 const refusedMs = 300_000
@@ -22,7 +25,10 @@ export function useLiveLight(deviceId: () => string, onReceived: () => void) {
   async function load(): Promise<void> {
     const [now, latest] = await Promise.all([devices.session(deviceId()), telemetry.latest(deviceId())])
     isConnected.value = now.session !== null
-    const newest = latest.items.reduce<(typeof latest.items)[number] | undefined>((best, one) => (best && best.ts >= one.ts ? best : one), undefined)
+    const newest = latest.items.reduce<(typeof latest.items)[number] | undefined>(
+      (best, one) => (best && best.ts >= one.ts ? best : one),
+      undefined,
+    )
     if (newest && !received.value) received.value = { at: newest.ts, key: newest.key, value: newest.value, count: 0 }
     if (!session.has('system.read')) return
     const { items } = await system.refused()
@@ -59,7 +65,13 @@ export function useLiveLight(deviceId: () => string, onReceived: () => void) {
   )
   void load().catch(() => undefined)
 
-  const light = computed(() => (received.value && (received.value.count > 0 || received.value.at > openedAt - refusedMs) ? 'received' : isConnected.value ? 'connected' : 'waiting'))
+  const light = computed(() =>
+    received.value && (received.value.count > 0 || received.value.at > openedAt - refusedMs)
+      ? 'received'
+      : isConnected.value
+        ? 'connected'
+        : 'waiting',
+  )
   return { light, received, refusal }
 }
 

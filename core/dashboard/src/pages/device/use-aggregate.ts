@@ -15,7 +15,15 @@ export const intervals = ['minute', 'hour', 'day', 'week', 'month', 'quarter', '
 export type Interval = (typeof intervals)[number]
 
 /** Usual length, ms: only for where a line breaks and for the choice at the start. */
-const lengthMs: Record<Interval, number> = { minute: 60_000, hour: 3_600_000, day: 86_400_000, week: 604_800_000, month: 2_678_400_000, quarter: 7_948_800_000, year: 31_622_400_000 }
+const lengthMs: Record<Interval, number> = {
+  minute: 60_000,
+  hour: 3_600_000,
+  day: 86_400_000,
+  week: 604_800_000,
+  month: 2_678_400_000,
+  quarter: 7_948_800_000,
+  year: 31_622_400_000,
+}
 
 /** More buckets than this are no help on a screen. */
 const maxBuckets = 2000
@@ -28,7 +36,12 @@ export function useAggregate(deviceId: () => string, keys: () => string[], range
   const agg = ref<Aggregation>('NONE')
   const interval = ref<Interval>('hour')
   const isRaw = computed(() => agg.value === 'NONE')
-  const raw = useHistory(deviceId, () => (isRaw.value ? keys() : []), range, () => Math.min(innerWidth, 1400))
+  const raw = useHistory(
+    deviceId,
+    () => (isRaw.value ? keys() : []),
+    range,
+    () => Math.min(innerWidth, 1400),
+  )
   const buckets = shallowRef<Series[]>([])
   const error = shallowRef<ApiError>()
   let abort: AbortController | undefined
@@ -43,7 +56,15 @@ export function useAggregate(deviceId: () => string, keys: () => string[], range
     try {
       const answer = await telemetry.history(
         deviceId(),
-        { ...askFor(keys()), from: String(range.from.value), to: String(range.to.value), agg: asked, intervalType: interval.value, interval: 1, timeZone: session.zone },
+        {
+          ...askFor(keys()),
+          from: String(range.from.value),
+          to: String(range.to.value),
+          agg: asked,
+          intervalType: interval.value,
+          interval: 1,
+          timeZone: session.zone,
+        },
         mine.signal,
       )
       if (abort !== mine) return
@@ -56,7 +77,8 @@ export function useAggregate(deviceId: () => string, keys: () => string[], range
 
   watch([agg, range.chosen], () => {
     const span = range.to.value - range.from.value
-    if (!isRaw.value && span / lengthMs[interval.value] > maxBuckets) interval.value = intervals.find((one) => span / lengthMs[one] <= maxBuckets) ?? 'year'
+    if (!isRaw.value && span / lengthMs[interval.value] > maxBuckets)
+      interval.value = intervals.find((one) => span / lengthMs[one] <= maxBuckets) ?? 'year'
   })
   watch([deviceId, () => keys().join(), range.chosen, agg, interval, () => session.zone], () => void fetchBuckets())
   onScopeDispose(() => abort?.abort())
@@ -69,7 +91,12 @@ export function useAggregate(deviceId: () => string, keys: () => string[], range
       const points = of(agg.value)
       if (agg.value !== 'AVG') return { id: key, ...look, points }
       const max = new Map(of('MAX'))
-      return { id: key, ...look, points, band: of('MIN').map(([ts, value]) => [ts, value, max.get(ts) ?? value] as [number, number, number]) }
+      return {
+        id: key,
+        ...look,
+        points,
+        band: of('MIN').map(([ts, value]) => [ts, value, max.get(ts) ?? value] as [number, number, number]),
+      }
     }),
   )
   return {

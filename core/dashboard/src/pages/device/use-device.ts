@@ -6,11 +6,13 @@ import type { Device, KeyModel } from '../../api/types.ts'
 export type DeviceContext = {
   device: ComputedRef<Device>
   /** Answer to send back with a change, so that nobody's change is lost unseen. */
-  etag(): string | undefined
-  modelOf(key: string): KeyModel | undefined
+  etag: () => string | undefined
+  modelOf: (key: string) => KeyModel | undefined
+  /** The product's keys, the primary one first. */
+  keyOrder: ComputedRef<string[]>
   /** Older than this a value is no current one [D-18]. */
   staleMs: ComputedRef<number | undefined>
-  refresh(): Promise<void>
+  refresh: () => Promise<void>
 }
 
 const key: InjectionKey<DeviceContext> = Symbol('device')

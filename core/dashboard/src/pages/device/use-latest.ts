@@ -5,9 +5,11 @@ import { keys } from '../../api/keys.ts'
 import type { Latest } from '../../api/types.ts'
 import { useData } from '../../composables/use-data.ts'
 import { useLive } from '../../composables/use-live.ts'
+import type { DeviceContext } from './use-device.ts'
 
-/** The latest value of every key of a device, going on live. */
-export function useLatest(deviceId: () => string) {
+/** The latest value of every key of a device, the product's keys first, going on live. */
+export function useLatest({ device, keyOrder }: DeviceContext) {
+  const deviceId = () => device.value.id
   const { data, state, error, refresh } = useData({ key: () => keys.deviceLatest(deviceId()), query: () => telemetry.latest(deviceId()) })
   // Keys come from devices, so a Map holds them [D-105].
   const byKey = shallowRef(new Map<string, Latest>())
@@ -31,6 +33,10 @@ export function useLatest(deviceId: () => string) {
     },
     () => void refresh(),
   )
-  const latest = computed(() => [...byKey.value.values()].sort((a, b) => a.key.localeCompare(b.key)))
+  const latest = computed(() => {
+    const place = new Map(keyOrder.value.map((key, index) => [key, index]))
+    const placeOf = (key: string) => place.get(key) ?? keyOrder.value.length
+    return [...byKey.value.values()].sort((a, b) => placeOf(a.key) - placeOf(b.key) || a.key.localeCompare(b.key))
+  })
   return { latest, state, error, refresh }
 }

@@ -30,5 +30,5 @@ export function readSort(query: LocationQuery): string {
 
 /** The filters as the API's types have them; {@link readFilters} has checked each. */
 export function toQuery(filters: Record<string, string>): FacetQuery {
-  return filters as FacetQuery
+  return filters
 }

@@ -21,7 +21,14 @@ export const permissionNames = [
 export type PermissionName = (typeof permissionNames)[number]
 
 const viewer = new Set<PermissionName>(['device.read', 'telemetry.read', 'product.read'])
-const operator = new Set<PermissionName>([...viewer, 'device.write', 'device.credentials.read', 'telemetry.write', 'product.write', 'api-key.write'])
+const operator = new Set<PermissionName>([
+  ...viewer,
+  'device.write',
+  'device.credentials.read',
+  'telemetry.write',
+  'product.write',
+  'api-key.write',
+])
 
 /** For showing only; what somebody may is decided by the server. */
 export function roleHas(role: Role, name: PermissionName): boolean {

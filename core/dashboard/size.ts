@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+import { existsSync, readFileSync, statSync } from 'node:fs'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+
+/**
+ * `pnpm --filter @iot-pms/dashboard size`: what each first view loads, gzip, against the budgets of
+ * dashboard.md §19. The browser suite measures the same over the wire.
+ */
+type Chunk = { file: string; css?: string[]; imports?: string[] }
+type Manifest = Record<string, Chunk>
+
+const dist = join(fileURLToPath(new URL('.', import.meta.url)), 'dist')
+const manifestFile = join(dist, 'chunks.json')
+
+const shell = ['src/shell/AppShell.vue']
+const views: { name: string; chunks: string[]; js: number; css: number }[] = [
+  { name: '/login', chunks: ['src/pages/start/LoginPage.vue'], js: 130, css: 30 },
+  { name: '/setup', chunks: ['src/pages/start/SetupPage.vue'], js: 130, css: 30 },
+  { name: '/', chunks: [...shell, 'src/pages/overview/OverviewPage.vue'], js: 260, css: 60 },
+  { name: '/devices', chunks: [...shell, 'src/pages/devices/DeviceListPage.vue'], js: 260, css: 60 },
+  {
+    name: '/devices/:id/overview',
+    chunks: [...shell, 'src/pages/device/DevicePage.vue', 'src/pages/device/OverviewTab.vue'],
+    js: 320,
+    css: 60,
+  },
+  {
+    name: '/devices/:id/connect',
+    chunks: [...shell, 'src/pages/device/DevicePage.vue', 'src/pages/device/ConnectTab.vue'],
+    js: 320,
+    css: 60,
+  },
+  { name: '/settings/users', chunks: [...shell, 'src/pages/settings/UsersPage.vue'], js: 320, css: 60 },
+]
+/** Texts: one language, the larger one is counted [D-98]. */
+const languages = ['src/i18n/zh.ts', 'src/i18n/en.ts']
+const languageLimit = 35
+
+if (!existsSync(manifestFile)) {
+  console.error('dist/chunks.json is missing: build the dashboard first')
+  process.exit(1)
+}
+const manifest = JSON.parse(readFileSync(manifestFile, 'utf8')) as Manifest
+
+function kilobytes(files: Iterable<string>): number {
+  let bytes = 0
+  for (const file of files) bytes += statSync(join(dist, `${file}.gz`)).size
+  return bytes / 1000
+}
+
+/** Everything a chunk pulls in before it runs. */
+function collect(name: string, files: { js: Set<string>; css: Set<string> }): void {
+  const chunk = manifest[name]
+  if (!chunk) throw new Error(`${name} is not in the build`)
+  if (files.js.has(chunk.file)) return
+  files.js.add(chunk.file)
+  for (const css of chunk.css ?? []) files.css.add(css)
+  for (const one of chunk.imports ?? []) collect(one, files)
+}
+
+let isOver = false
+const language = languages.map((name) => ({ name, size: kilobytes([manifest[name]!.file]) })).sort((a, b) => b.size - a.size)[0]!
+const line = (name: string, kind: string, size: number, limit: number) => {
+  if (size > limit) isOver = true
+  console.log(`${name.padEnd(24)} ${kind.padEnd(4)} ${size.toFixed(1).padStart(7)} kB of ${limit} kB${size > limit ? '  OVER' : ''}`)
+}
+for (const view of views) {
+  const files = { js: new Set<string>(), css: new Set<string>() }
+  for (const name of ['index.html', language.name, ...view.chunks]) collect(name, files)
+  line(view.name, 'js', kilobytes(files.js), view.js)
+  line(view.name, 'css', kilobytes(files.css), view.css)
+}
+line(language.name, 'text', language.size, languageLimit)
+process.exit(isOver ? 1 : 0)
