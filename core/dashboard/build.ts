@@ -21,8 +21,9 @@ export async function buildDashboard(): Promise<BuildInfo> {
   const files = listFiles(join(dist, 'assets'))
   await Promise.all(files.filter((file) => compressible.has(extname(file))).map(compress))
   const assets: Record<string, string> = {}
-  for (const file of files)
+  for (const file of files) {
     assets[relative(dist, file).split(sep).join('/')] = createHash('sha256').update(readFileSync(file)).digest('hex')
+  }
   const { version } = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8')) as { version: string }
   const info: BuildInfo = { version, commit: readCommit(join(folder, '../../.git')), target, modules: [], assets }
   writeFileSync(join(dist, 'build.json'), `${JSON.stringify(info, null, 2)}\n`)

@@ -80,10 +80,11 @@ export function createDashboardRouter(): Router {
   router.beforeEach((to, from) => {
     const session = useSession()
     if (session.isSetupNeeded) return to.name === 'setup' ? true : { name: 'setup', hash: to.hash }
-    if (!session.user)
+    if (!session.user) {
       return to.name === 'login' || to.name === 'reset'
         ? true
         : { name: 'login', ...(to.path === '/' || to.name === 'setup' ? {} : { query: { return_to: to.fullPath } }) }
+    }
     if (to.name === 'login' || (to.name === 'setup' && from.name !== 'setup')) return readReturnTo(to.query['return_to'], baseUrl)
     if (to.path !== from.path) leavePage()
     return true

@@ -13,8 +13,9 @@ describe.each(['light', 'dark'] as const)('the %s series colours', (theme) => {
   it.each(visions)('stay apart for %s vision', (vision) => {
     const labs = colors.map((color) => labOf(simulate(color, vision)))
     for (const [index, one] of labs.entries()) {
-      for (const other of labs.slice(index + 1))
+      for (const other of labs.slice(index + 1)) {
         expect(Math.hypot(...one.map((value, at) => value - other[at]!))).toBeGreaterThanOrEqual(least[theme])
+      }
     }
   })
 

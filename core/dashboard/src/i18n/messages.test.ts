@@ -19,8 +19,9 @@ function flatten(tree: Tree, prefix: string, into: Map<string, string>): Map<str
 
 function readLanguage(language: string): Map<string, string> {
   const all = new Map<string, string>()
-  for (const file of readdirSync(join(folder, language)))
+  for (const file of readdirSync(join(folder, language))) {
     flatten(JSON.parse(readFileSync(join(folder, language, file), 'utf8')) as Tree, `${file.replace('.json', '')}.`, all)
+  }
   return all
 }
 

@@ -9,9 +9,9 @@ export function describeEntry(entry: LogEntry, t: Translate, te: Has): { text: s
   const facts: { text: string; isRaw: boolean }[] = []
   for (const [name, value] of Object.entries(entry.detail)) {
     if (value === null || value === undefined || value === '') continue
-    if (name === 'reason' && typeof value === 'string' && te(`device.reason.${value}`))
+    if (name === 'reason' && typeof value === 'string' && te(`device.reason.${value}`)) {
       facts.push({ text: t(`device.reason.${value}`), isRaw: false })
-    else facts.push({ text: `${name}: ${typeof value === 'string' ? value : JSON.stringify(value)}`, isRaw: true })
+    } else facts.push({ text: `${name}: ${typeof value === 'string' ? value : JSON.stringify(value)}`, isRaw: true })
   }
   return facts
 }

@@ -77,8 +77,9 @@ export function useAggregate(deviceId: () => string, keys: () => string[], range
 
   watch([agg, range.chosen], () => {
     const span = range.to.value - range.from.value
-    if (!isRaw.value && span / lengthMs[interval.value] > maxBuckets)
+    if (!isRaw.value && span / lengthMs[interval.value] > maxBuckets) {
       interval.value = intervals.find((one) => span / lengthMs[one] <= maxBuckets) ?? 'year'
+    }
   })
   watch([deviceId, () => keys().join(), range.chosen, agg, interval, () => session.zone], () => void fetchBuckets())
   onScopeDispose(() => abort?.abort())
