@@ -46,6 +46,8 @@ export class Installation {
     chmodSync(this.folder, 0o711)
     this.dataDir = join(this.folder, 'data')
     this.logFile = join(this.folder, 'server.log')
+    // When we ourselves fail, nothing of ours is left running.
+    process.once('exit', () => this.#endAll())
   }
 
   get pid(): number {
@@ -159,6 +161,11 @@ export class Installation {
     }
     await Promise.all(Array.from({ length: callsAtATime }, worker))
     return devices
+  }
+
+  #endAll(): void {
+    if (this.isRunning) this.#child!.kill('SIGTERM')
+    else if (this.postmaster) process.kill(this.postmaster, 'SIGQUIT')
   }
 
   #settings(): Record<string, string> {
