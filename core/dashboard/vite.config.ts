@@ -15,7 +15,8 @@ export default defineConfig({
   plugins: [
     vue(),
     vueI18n({ include: [here('src/i18n/zh/**'), here('src/i18n/en/**')], dropMessageCompiler: true }),
-    icons({ compiler: 'vue3', scale: 1 }),
+    // Found from here, not from where the build was called.
+    icons({ compiler: 'vue3', scale: 1, collectionsNodeResolvePath: here('.') }),
     // Our own components are imported by hand; only Element Plus is resolved by its prefix.
     components({ dts: false, dirs: [], resolvers: [ElementPlusResolver({ importStyle: 'css' })] }),
   ],

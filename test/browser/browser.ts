@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+import { existsSync } from 'node:fs'
+import { chromium } from 'playwright-core'
+import type { Browser, BrowserContext, Page } from 'playwright-core'
+import { inject } from 'vitest'
+import { admin } from './server.ts'
+import type { Server } from './server.ts'
+
+const candidates = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome']
+
+export function findBrowser(): string | undefined {
+  return candidates.find((path) => existsSync(path))
+}
+
+/** False where no browser is installed: the suite is then skipped, in CI it fails before. */
+export const hasBrowser = (): boolean => inject('browserPath') !== ''
+
+export function launchBrowser(): Promise<Browser> {
+  return chromium.launch({ executablePath: inject('browserPath'), args: ['--no-sandbox', '--disable-gpu', '--disable-quic'] })
+}
+
+export type Variant = { language: 'zh-CN' | 'en'; theme: 'light' | 'dark'; width: 1440 | 390 }
+export const variants: Variant[] = (['zh-CN', 'en'] as const).flatMap((language) =>
+  (['light', 'dark'] as const).flatMap((theme) => ([1440, 390] as const).map((width) => ({ language, theme, width }))),
+)
+
+export function openContext(browser: Browser, variant: Partial<Variant> & { timeZone?: string; bypassCSP?: boolean } = {}): Promise<BrowserContext> {
+  const width = variant.width ?? 1440
+  return browser.newContext({
+    viewport: { width, height: width === 390 ? 844 : 900 },
+    locale: variant.language ?? 'zh-CN',
+    timezoneId: variant.timeZone ?? 'Asia/Shanghai',
+    colorScheme: variant.theme ?? 'light',
+    hasTouch: width === 390,
+    reducedMotion: 'reduce',
+    bypassCSP: variant.bypassCSP ?? false,
+  })
+}
+
+/** Resolves when the page has its data; a page that failed says so. */
+export async function waitForPage(page: Page, name?: string): Promise<void> {
+  const start = name ? `main[data-page="${name}"]` : 'main'
+  await page.waitForSelector(`${start}[data-state="ready"], ${start}[data-state="empty"], ${start}[data-state="error"]`)
+}
+
+/** Signs in by the form, as somebody would. */
+export async function signIn(page: Page, server: Server, query = ''): Promise<void> {
+  await page.goto(`${server.url}/login${query}`)
+  await page.fill('input[type=email]', admin.email)
+  await page.fill('input[type=password]', admin.password)
+  await page.keyboard.press('Enter')
+  await waitForPage(page, 'overview')
+}

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+import { connectAsync } from 'mqtt'
+import type { Browser } from 'playwright-core'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { hasBrowser, launchBrowser, openContext, signIn, variants, waitForPage } from './browser.ts'
+import type { Variant } from './browser.ts'
+import { Watch, checkPage } from './checks.ts'
+import type { Finding } from './checks.ts'
+import { readRoutes } from './routes.ts'
+import { Server } from './server.ts'
+
+/** Opens what a page can show beside itself; what it opens is checked too, then closed by Escape. */
+const openings: Record<string, string[]> = {
+  overview: ['[data-menu="user"]', '[data-menu="zone"]', '[data-menu="theme"]'],
+  devices: ['[data-open="add"]', '[data-menu="row"]'],
+  'device.overview': ['[data-menu="device"]', '[data-open="table"]', '[data-open="range"]'],
+  'device.settings': ['[data-open="rotate"]', '[data-open="credentials"]'],
+  bin: ['[data-open="purge"]'],
+  'settings.users': ['[data-open="invite"]', '[data-menu="row"]'],
+  'settings.apiKeys': ['[data-open="create"]'],
+}
+
+/** Each language, theme and width is seen with its menus and dialogs open, not each of their eight combinations. */
+function opens({ language, theme }: Variant): boolean {
+  return (language === 'en') === (theme === 'light')
+}
+
+describe.skipIf(!hasBrowser())('every page', () => {
+  const server = new Server()
+  let browser: Browser
+  let deviceId = ''
+
+  beforeAll(async () => {
+    await server.start()
+    await server.setUp()
+    await server.call('POST', '/api/v1/demo')
+    const device = await server.createDevice('walked')
+    deviceId = device.id
+    await fillDevice(server, device.token)
+    const binned = await server.createDevice('binned')
+    await server.call('DELETE', `/api/v1/devices/${binned.id}`)
+    browser = await launchBrowser()
+  })
+  afterAll(async () => {
+    await browser?.close()
+    await server.remove()
+  })
+
+  it.concurrent.each(variants)('is clean, accessible and complete in $language, $theme, $width px', { timeout: 120_000 }, async (variant) => {
+    expect(await walk(variant)).toEqual([])
+  })
+
+  /** All findings of all pages, each with the page it was found on. */
+  async function walk(variant: Variant): Promise<string[]> {
+    const context = await openContext(browser, variant)
+    const watch = await Watch.open(context, server.url)
+    const { page } = watch
+    const found: string[] = []
+    const note = (where: string, findings: Finding[]) => found.push(...findings.map((one) => `${where}: ${one.kind}: ${one.detail}`))
+    const { pages, signedOutPages } = readRoutes(deviceId)
+
+    for (const { path, name } of signedOutPages.filter((one) => one.name !== 'setup')) {
+      await page.goto(`${server.url}${path}?lang=${variant.language}&theme=${variant.theme}`)
+      await waitForPage(page, name)
+      note(name, await checkPage(watch, variant))
+    }
+    await signIn(page, server)
+    for (const { path, name } of pages) {
+      await page.goto(server.url + path)
+      await waitForPage(page, name)
+      // Charts are drawn, the first rows are there.
+      await page.waitForFunction(() => document.querySelector('main .skeleton') === null)
+      note(name, await checkPage(watch, variant))
+      if (name === 'device.overview') await hoverChart(page)
+      for (const opening of opens(variant) ? (openings[name] ?? []) : []) {
+        await page.locator(opening).first().click()
+        await page.waitForTimeout(80)
+        note(`${name} ${opening}`, await checkPage(watch, variant))
+        await page.keyboard.press('Escape')
+        await page.waitForTimeout(80)
+      }
+    }
+    await context.close()
+    return found
+  }
+})
+
+async function hoverChart(page: Watch['page']): Promise<void> {
+  const plot = page.locator('.plot').first()
+  await plot.hover()
+  await plot.focus()
+  await page.keyboard.press('ArrowLeft')
+}
+
+/** Values of every kind, a refused message, and a log. */
+async function fillDevice(server: Server, token: string): Promise<void> {
+  const client = await connectAsync(`mqtt://127.0.0.1:${server.ports.mqtt}`, { username: token, clientId: 'walked', protocolVersion: 5 })
+  const now = Date.now()
+  const topic = 'v1/devices/me/telemetry'
+  const points = Array.from({ length: 60 }, (_, at) => ({
+    ts: now - at * 60_000,
+    values: { temperature: 20 + Math.sin(at / 5), count: at, open: at % 7 < 3, mode: at % 20 < 10 ? 'auto' : 'manual', '__proto__': 1 },
+  }))
+  await client.publishAsync(topic, JSON.stringify(points), { qos: 1 })
+  await client.publishAsync(topic, '{"big":9007199254740993,"note":"<b>no</b>","list":[1,2]}', { qos: 1 })
+  await client.publishAsync(topic, '{"temperature":', { qos: 1 }).catch(() => undefined)
+  await client.endAsync()
+}
