@@ -32,6 +32,8 @@ export class Db {
       max: maxConnections,
       connection: {
         application_name: 'iot-pms',
+        // Attributes are acknowledged too, whatever the database's default is [RE-3].
+        synchronous_commit: 'on',
         statement_timeout: 15_000,
         lock_timeout: 5000,
         idle_in_transaction_session_timeout: 30_000,
@@ -73,6 +75,7 @@ export class Db {
       idleTimeoutMillis: 0,
       connectionTimeoutMillis: 10_000,
       statement_timeout: 15_000,
+      query_timeout: 20_000,
       keepAlive: true,
       keepAliveInitialDelayMillis: 5000,
     })

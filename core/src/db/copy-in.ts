@@ -61,6 +61,9 @@ class CopyIn implements pg.Submittable {
   handlePortalSuspended(): void {}
 }
 
+/** Longer than the statement time-out of the writer's connections, 15 s. */
+const deadlineMs = 20_000
+
 /**
  * Runs a binary COPY on one connection of the pool.
  *
@@ -70,16 +73,20 @@ export async function copyIn(pool: pg.Pool, text: string, bytes: Buffer): Promis
   const client = await pool.connect()
   let lost: Error | undefined
   const onError = (error: Error) => (lost = error)
+  let deadline: NodeJS.Timeout | undefined
   client.on('error', onError)
   try {
     await new Promise<void>((resolve, reject) => {
       client.query(new CopyIn(text, bytes, (error) => (error ? reject(error) : resolve())))
-      client.once('end', () => reject(lost ?? new Error('the database connection ended during COPY')))
+      client.once('end', () => reject(lost ?? Object.assign(new Error('the database connection ended during COPY'), { code: 'CONNECTION_ENDED' })))
+      // The server's own statement time-out is shorter; this one is for a server that no longer answers at all.
+      deadline = setTimeout(() => reject(Object.assign(new Error('the database did not answer a COPY'), { code: 'COPY_TIMEOUT' })), deadlineMs)
     })
   } catch (error) {
     if (!(error as { severity?: string }).severity) lost ??= error as Error
     throw error
   } finally {
+    clearTimeout(deadline)
     client.off('error', onError)
     client.removeAllListeners('end')
     client.release(lost ?? false)

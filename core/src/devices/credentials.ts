@@ -4,6 +4,7 @@ import { crc32 } from 'node:zlib'
 import { and, eq, sql } from 'drizzle-orm'
 import type { Context } from '../context.ts'
 import type { Tx } from '../db/client.ts'
+import { isUniqueViolation } from '../db/errors.ts'
 import { deviceCredentials } from '../db/tables.ts'
 import { ProblemError } from '../errors.ts'
 import { basicLookup, hmacPassword, tokenLookup } from '../ingest/device-registry.ts'
@@ -86,12 +87,6 @@ export async function setCredentialsActive(tx: Tx, deviceId: string, isActive: b
     .catch((error: unknown) => {
       throw isUniqueViolation(error) ? new ProblemError('TOKEN_TAKEN', { cause: error }) : error
     })
-}
-
-/** Whether drizzle's error wraps a unique violation. */
-export function isUniqueViolation(error: unknown): boolean {
-  const { code, cause } = error as { code?: string; cause?: { code?: string } }
-  return code === '23505' || cause?.code === '23505'
 }
 
 function checkCredentials(wanted: Credentials): { lookup: Buffer; password: string | undefined } {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
+import { classifyDbError, sqlStateOf } from '../db/errors.ts'
 import { ProblemError, toProblem } from '../errors.ts'
 import type { FieldError } from '../errors.ts'
-import { classifyStoreError } from '../ingest/writer.ts'
 import { languageOf } from './actor.ts'
 import type { App } from './server.ts'
 
@@ -72,14 +72,11 @@ function asProblemError(error: FastifyError | ProblemError, request: FastifyRequ
 }
 
 /** PostgreSQL has no U+0000, in text (22021) or in JSON (22P05); only a caller's text can hold one. */
-function isUnstorableText(error: { code?: string; cause?: unknown }): boolean {
-  const code = (error.cause as { code?: string } | undefined)?.code ?? error.code
-  return code === '22021' || code === '22P05'
+function isUnstorableText(error: unknown): boolean {
+  return ['22021', '22P05'].includes(sqlStateOf(error) ?? '')
 }
 
-/** drizzle wraps what the driver throws; the driver's own errors come bare. */
-function isDatabaseAway(error: Error): boolean {
-  const cause = error.name === 'DrizzleQueryError' ? error.cause : error
-  const code = (cause as { code?: unknown } | undefined)?.code
-  return typeof code === 'string' && !code.startsWith('FST_') && !code.startsWith('ERR_') && classifyStoreError(cause) === 'unavailable'
+/** Missing rights of our own login are a mistake of ours and no passing trouble. */
+function isDatabaseAway(error: unknown): boolean {
+  return classifyDbError(error) === 'unavailable' && sqlStateOf(error) !== '42501'
 }

@@ -7,7 +7,7 @@ import type { Point } from '../telemetry/points.ts'
 import type { DeviceWrite, WriteRefusals } from '../telemetry/store.ts'
 import { defaultPayloadRules } from './registry.ts'
 import type { Device } from './registry.ts'
-import { Writer, classifyStoreError } from './writer.ts'
+import { Writer } from './writer.ts'
 import type { WriteOutcome } from './writer.ts'
 
 const device = (no: number): Device => ({
@@ -22,7 +22,7 @@ const device = (no: number): Device => ({
   lastServerTs: 0,
 })
 const point = (ts: number, value = 1): Point => ({ key: 'k', ts, kind: 'integer', value })
-const sqlError = (code: string) => Object.assign(new Error(`SQLSTATE ${code}`), { code })
+const sqlError = (code: string) => Object.assign(new Error(`SQLSTATE ${code}`), { code, severity: 'ERROR' })
 
 /** A store in memory whose commits a test can hold, fail, or refuse. */
 class MemoryStore {
@@ -38,6 +38,12 @@ class MemoryStore {
     if (error) throw error
     for (const write of batch) for (const one of write.points) this.stored.push({ no: write.device.no, ts: one.ts })
     return new Map()
+  }
+
+  async probe(batch: readonly DeviceWrite[]): Promise<void> {
+    this.batches.push(batch.length)
+    const error = this.fail(batch)
+    if (error) throw error
   }
 }
 
@@ -158,17 +164,5 @@ describe('the writer', () => {
     const writer = createWriter(store, { faults: { ackEarly: true, noBisect: false } })
     expect(await enqueue(writer, 1, [point(1)])).toEqual({ status: 'committed', rejects: [] })
     expect(store.stored).toEqual([])
-  })
-})
-
-describe('store errors', () => {
-  it('are sorted by SQLSTATE class', () => {
-    for (const code of ['22021', '23514']) expect(classifyStoreError(sqlError(code))).toBe('data')
-    for (const code of ['08006', '53100', '57P01', '57014', '25006', '40001', '40P01', '55P03', 'ECONNREFUSED', 'ECONNRESET', 'EPIPE']) {
-      expect(classifyStoreError(sqlError(code)), code).toBe('unavailable')
-    }
-    for (const code of ['XX000', '42P01', '42501']) expect(classifyStoreError(sqlError(code))).toBe('unknown')
-    expect(classifyStoreError(new Error('Connection terminated unexpectedly'))).toBe('unavailable')
-    expect(classifyStoreError(new TypeError('x is undefined'))).toBe('unknown')
   })
 })

@@ -1,17 +1,23 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import type { Clock } from '../clock.ts'
+import { classifyDbError, needsAdministrator, sqlStateOf } from '../db/errors.ts'
 import type { Log } from '../log.ts'
 import type { DeviceWrite, WriteRefusals } from '../telemetry/store.ts'
 import type { Point } from '../telemetry/points.ts'
 import type { Reject } from './rejects.ts'
 
 /** Where batches are committed; the telemetry store and the attribute store both are one. */
-export type BatchStore = { write(batch: readonly DeviceWrite[]): Promise<WriteRefusals> }
+export type BatchStore = {
+  write(batch: readonly DeviceWrite[]): Promise<WriteRefusals>
+  /** Tries a write and takes it back: throws what the write would throw, stores nothing. */
+  probe(batch: readonly DeviceWrite[]): Promise<void>
+}
 
 /** How a write ended: committed but for the rejects, or never tried because the server stops. */
 export type WriteOutcome = { status: 'committed'; rejects: readonly Reject[] } | { status: 'unavailable' }
 
-type Pending = DeviceWrite & { sizeBytes: number; settle: (outcome: WriteOutcome) => void }
+type NewWrite = DeviceWrite & { sizeBytes: number; settle: (outcome: WriteOutcome) => void }
+type Pending = NewWrite & { isSettled: boolean }
 
 export type WriterOptions = {
   store: BatchStore
@@ -49,7 +55,7 @@ export class Writer {
 
   constructor(options: WriterOptions) {
     this.#options = options
-    this.#lanes = Array.from({ length: options.lanes }, () => ({ queue: [], points: 0, isFlushing: false, cancelTimer: undefined }))
+    this.#lanes = Array.from({ length: options.lanes }, () => ({ queue: [], committing: [], points: 0, isFlushing: false, cancelTimer: undefined }))
   }
 
   /** True while the bound is reached: entrances stop reading until there is room. */
@@ -68,11 +74,10 @@ export class Writer {
   }
 
   /** Takes a write; it is bounded by entrances that heed {@link isFull}. */
-  enqueue(write: Pending): void {
-    if (this.#options.faults.ackEarly) {
-      write.settle(committed)
-      write = { ...write, settle: () => {} }
-    }
+  enqueue(newWrite: NewWrite): void {
+    const write: Pending = { ...newWrite, isSettled: false }
+    if (this.#isStopping) return this.#settle(write, { status: 'unavailable' })
+    if (this.#options.faults.ackEarly) this.#settle(write, committed)
     this.#points += write.points.length
     this.#bytes += write.sizeBytes
     if (this.#points >= maxPoints || this.#bytes >= maxBytes) this.#isFull = true
@@ -84,16 +89,17 @@ export class Writer {
     else lane.cancelTimer ??= this.#options.clock.after(this.#options.windowMs, () => this.#startFlush(lane))
   }
 
-  /** Commits what waits; after `deadlineMs` the rest is settled as unavailable, so that no answer is sent for it. */
+  /**
+   * Commits what waits. What is not committed after `deadlineMs` is settled as unavailable, the batch
+   * on its way to a database that does not answer included: no answer is sent for it, it may yet be stored.
+   */
   async stop(deadlineMs: number): Promise<void> {
     const { clock } = this.#options
     const deadline = clock.monotonic() + deadlineMs
     for (const lane of this.#lanes) this.#startFlush(lane)
     while (this.#points > 0 && clock.monotonic() < deadline) await this.#sleep(5)
     this.#isStopping = true
-    for (const lane of this.#lanes) {
-      for (const write of lane.queue.splice(0)) write.settle({ status: 'unavailable' })
-    }
+    for (const lane of this.#lanes) this.#settleAll([...lane.committing, ...lane.queue.splice(0)], { status: 'unavailable' })
   }
 
   #startFlush(lane: Lane): void {
@@ -107,68 +113,109 @@ export class Writer {
   /** One batch after the other until the lane is empty: while one commits, the next one grows. */
   async #flush(lane: Lane): Promise<void> {
     while (lane.queue.length > 0 && !this.#isStopping) {
-      const batch = takeBatch(lane)
-      await this.#commit(batch)
-      this.#release(batch)
+      lane.committing = takeBatch(lane)
+      await this.#commit(lane.committing)
+      this.#release(lane.committing)
+      lane.committing = []
     }
     lane.isFlushing = false
   }
 
   async #commit(batch: readonly Pending[]): Promise<void> {
+    const result = await this.#try(batch, () => this.#options.store.write(batch))
+    if (result.status === 'unavailable') return this.#settleAll(batch, { status: 'unavailable' })
+    if (result.status === 'refused') return this.#bisect(batch, result.error)
+    for (const [index, write] of batch.entries()) {
+      const rejects = result.value.get(index)
+      this.#settle(write, rejects ? { status: 'committed', rejects } : committed)
+    }
+  }
+
+  /**
+   * Does something with the store until it is done or refused for a value. While the database is away
+   * it is repeated for ever: after an unclear commit the same batch goes again before any later one of
+   * these devices, and a repeated point only overwrites itself [RE-41, RE-42].
+   */
+  async #try<T>(
+    batch: readonly DeviceWrite[],
+    work: () => Promise<T>,
+  ): Promise<{ status: 'done'; value: T } | { status: 'refused'; error: unknown } | { status: 'unavailable' }> {
+    const { log, random } = this.#options
     for (let attempt = 0; ; attempt++) {
       try {
-        const refusals = await this.#options.store.write(batch)
-        for (const [index, write] of batch.entries()) {
-          const rejects = refusals.get(index)
-          write.settle(rejects ? { status: 'committed', rejects } : committed)
-        }
-        return
+        return { status: 'done', value: await work() }
       } catch (error) {
-        const kind = classifyStoreError(error)
-        if (kind === 'unavailable') {
-          // Repeated for ever: after an unclear commit the same batch goes again before any later one
-          // of these devices, and a repeated point only overwrites itself [RE-41, RE-42].
-          if (attempt === 0) this.#options.log.warn({ err: error }, 'the database does not take points, waiting')
-          if (this.#isStopping) return settleAll(batch, { status: 'unavailable' })
-          await this.#sleep(Math.min(2000, 100 * 2 ** Math.min(attempt, 5)) * (0.5 + this.#options.random() / 2))
-          continue
-        }
-        if (kind === 'unknown' && attempt === 0) continue
-        return this.#bisect(batch, error)
+        const kind = classifyDbError(error)
+        if (kind === 'data' || (kind === 'unknown' && attempt > 0)) return { status: 'refused', error }
+        if (this.#isStopping) return { status: 'unavailable' }
+        if (kind === 'unknown') continue
+        const level = needsAdministrator(error) ? 'error' : 'warn'
+        if (attempt === 0) log[level]({ err: error, messages: batch.length }, 'the database does not take points, waiting')
+        await this.#sleep(Math.min(2000, 100 * 2 ** Math.min(attempt, 5)) * (0.5 + random() / 2))
       }
     }
   }
 
-  /** [RE-40] Halves a refused batch until the offending points are alone; the rest is committed in order. */
+  /** [RE-40] Halves a refused batch until the offending message is alone; the rest is committed in order. */
   async #bisect(batch: readonly Pending[], error: unknown): Promise<void> {
     if (this.#options.faults.noBisect) {
-      return settleAll(batch, {
-        status: 'committed',
-        rejects: batch.flatMap((write) => write.points.map((point) => storeFailed(point, error))),
-      })
+      const rejects = batch.flatMap((write) => write.points.map((point) => storeFailed(point, error)))
+      return this.#settleAll(batch, { status: 'committed', rejects })
     }
-    if (batch.length > 1) {
-      const middle = batch.length >> 1
-      await this.#commit(batch.slice(0, middle))
-      await this.#commit(batch.slice(middle))
-      return
+    if (batch.length === 1) return this.#commitWithoutOffenders(batch[0]!, error)
+    const middle = batch.length >> 1
+    await this.#commit(batch.slice(0, middle))
+    await this.#commit(batch.slice(middle))
+  }
+
+  /** Looks for the offending points with writes that are taken back, so that the rest of the message is one commit [RE-2]. */
+  async #commitWithoutOffenders(write: Pending, error: unknown): Promise<void> {
+    const offenders = await this.#findOffenders(write, write.points, error)
+    if (offenders === undefined) return this.#settle(write, { status: 'unavailable' })
+    for (const { key } of offenders.keys()) this.#options.log.warn({ err: error, device: write.device.id, name: key }, 'the database refused a point')
+    const rejects = [...offenders].map(([point, reason]) => storeFailed(point, reason))
+    const points = write.points.filter((point) => !offenders.has(point))
+    if (points.length === 0) return this.#settle(write, { status: 'committed', rejects })
+    const settle = (outcome: WriteOutcome) =>
+      this.#settle(write, outcome.status === 'committed' ? { status: 'committed', rejects: [...rejects, ...outcome.rejects] } : outcome)
+    // Refused although each half was fine: then the message as a whole is what the database refuses.
+    const rest = { device: write.device, points }
+    const result = await this.#try([rest], () => this.#options.store.write([rest]))
+    if (result.status === 'unavailable') return settle({ status: 'unavailable' })
+    if (result.status === 'refused') return settle({ status: 'committed', rejects: points.map((point) => storeFailed(point, result.error)) })
+    settle({ status: 'committed', rejects: result.value.get(0) ?? [] })
+  }
+
+  /** @returns each offending point with its error; undefined when the server stops before that is known */
+  async #findOffenders(write: Pending, points: readonly Point[], error: unknown): Promise<Map<Point, unknown> | undefined> {
+    if (points.length === 1) return new Map([[points[0]!, error]])
+    const found = new Map<Point, unknown>()
+    const middle = points.length >> 1
+    for (const half of [points.slice(0, middle), points.slice(middle)]) {
+      const part = [{ device: write.device, points: half }]
+      const result = await this.#try(part, () => this.#options.store.probe(part))
+      if (result.status === 'unavailable') return undefined
+      if (result.status === 'done') continue
+      const offenders = await this.#findOffenders(write, half, result.error)
+      if (offenders === undefined) return undefined
+      for (const [point, reason] of offenders) found.set(point, reason)
     }
-    const write = batch[0]!
-    if (write.points.length === 1) {
-      this.#options.log.warn({ err: error, device: write.device.id, key: write.points[0]!.key }, 'the database refused a point')
-      return write.settle({ status: 'committed', rejects: [storeFailed(write.points[0]!, error)] })
+    return found
+  }
+
+  /** Once per write, whatever the one who waits makes of it. */
+  #settle(write: Pending, outcome: WriteOutcome): void {
+    if (write.isSettled) return
+    write.isSettled = true
+    try {
+      write.settle(outcome)
+    } catch (error) {
+      this.#options.log.error({ err: error, device: write.device.id }, 'an answer to a stored message failed')
     }
-    const middle = write.points.length >> 1
-    const rejects: Reject[] = []
-    let isUnavailable = false
-    const part = (points: readonly Point[]): Pending => ({
-      ...write,
-      points,
-      settle: (outcome) => (outcome.status === 'committed' ? rejects.push(...outcome.rejects) : (isUnavailable = true)),
-    })
-    await this.#commit([part(write.points.slice(0, middle))])
-    await this.#commit([part(write.points.slice(middle))])
-    write.settle(isUnavailable ? { status: 'unavailable' } : { status: 'committed', rejects })
+  }
+
+  #settleAll(batch: readonly Pending[], outcome: WriteOutcome): void {
+    for (const write of batch) this.#settle(write, outcome)
   }
 
   #release(batch: readonly Pending[]): void {
@@ -186,7 +233,7 @@ export class Writer {
   }
 }
 
-type Lane = { queue: Pending[]; points: number; isFlushing: boolean; cancelTimer: (() => void) | undefined }
+type Lane = { queue: Pending[]; committing: readonly Pending[]; points: number; isFlushing: boolean; cancelTimer: (() => void) | undefined }
 
 function takeBatch(lane: Lane): Pending[] {
   let points = 0
@@ -202,30 +249,12 @@ function takeBatch(lane: Lane): Pending[] {
   return lane.queue.splice(0, count)
 }
 
-function settleAll(batch: readonly Pending[], outcome: WriteOutcome): void {
-  for (const write of batch) write.settle(outcome)
-}
-
 function storeFailed(point: Point, error: unknown): Reject {
-  const state = (error as { code?: unknown }).code
+  const state = sqlStateOf(error)
   return {
     code: 'STORE_FAILED',
-    detail: `the database refused the value${typeof state === 'string' ? ` (${state})` : ''}`,
+    detail: `the database refused the value${state ? ` (${state})` : ''}`,
     key: point.key,
     ts: point.ts,
   }
-}
-
-/**
- * Sorts what a store throws [RE-40, RE-41]: `data` is the fault of a point (SQLSTATE classes 22, 23),
- * `unavailable` passes by itself (lost connections, shutdown, locks, full disk, time-outs).
- */
-export function classifyStoreError(error: unknown): 'data' | 'unavailable' | 'unknown' {
-  const { code, message } = error as { code?: unknown; message?: unknown }
-  if (typeof code === 'string' && /^[0-9A-Z]{5}$/.test(code) && !code.startsWith('E')) {
-    if (/^2[23]/.test(code)) return 'data'
-    return /^(08|53|57|58)/.test(code) || ['25006', '40001', '40P01', '55P03'].includes(code) ? 'unavailable' : 'unknown'
-  }
-  // Without a SQLSTATE the error came from the socket or the pool.
-  return typeof code === 'string' || /connect|terminated|ended|timeout/i.test(String(message)) ? 'unavailable' : 'unknown'
 }

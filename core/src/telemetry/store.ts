@@ -35,6 +35,9 @@ export interface TelemetryStore {
    */
   write(batch: readonly DeviceWrite[]): Promise<WriteRefusals>
 
+  /** Tries a write and takes it back: throws what the write would throw, stores nothing. */
+  probe(batch: readonly DeviceWrite[]): Promise<void>
+
   /** Points of a series in time order (or newest first), in blocks; at most `limit` in all. */
   read(scope: Scope, range: SeriesRange, options?: { newestFirst?: boolean; limit?: number }): AsyncGenerator<StoredPoint[]>
 

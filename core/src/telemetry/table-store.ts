@@ -60,13 +60,31 @@ export class TableStore implements TelemetryStore {
     if (!writer) throw new Error('the telemetry store is not started')
     await this.#loadKeys(writer, batch)
     const refusals = await this.#registerKeys(writer, batch)
+    const accepted = withoutRefused(batch, refusals)
     try {
-      await this.#copy(writer, batch)
+      await this.#copy(writer, accepted)
     } catch (error) {
       if ((error as { code?: string }).code !== uniqueViolation) throw error
-      await upsert(writer, batch)
+      await upsert(writer, accepted)
     }
     return refusals
+  }
+
+  async probe(batch: readonly DeviceWrite[]): Promise<void> {
+    if (!this.#writer) throw new Error('the telemetry store is not started')
+    await this.#loadKeys(this.#writer, batch)
+    const refusals = await this.#registerKeys(this.#writer, batch)
+    const client = await this.#writer.connect()
+    try {
+      await client.query('begin')
+      await upsert(client, withoutRefused(batch, refusals))
+    } finally {
+      // Where the rollback fails the connection is lost, and with it what was tried.
+      await client.query('rollback').then(
+        () => client.release(),
+        (error: Error) => client.release(error),
+      )
+    }
   }
 
   async *read(scope: Scope, range: SeriesRange, options: { newestFirst?: boolean; limit?: number } = {}): AsyncGenerator<StoredPoint[]> {
@@ -196,8 +214,7 @@ export class TableStore implements TelemetryStore {
     encoder.start()
     for (const { device, points } of batch) {
       for (const point of points) {
-        const keyNo = device.keyNos!.get(point.key)
-        if (keyNo !== undefined) encoder.add(device.tenantNo, device.no, keyNo, point.ts, point)
+        encoder.add(device.tenantNo, device.no, keyNoOf(device, point.key), point.ts, point)
       }
     }
     await copyIn(writer, copyStatement, encoder.finish())
@@ -206,12 +223,12 @@ export class TableStore implements TelemetryStore {
 }
 
 /** The slow way in for batches that repeat points: the last value per (device, key, ts) wins. */
-async function upsert(writer: pg.Pool, batch: readonly DeviceWrite[]): Promise<void> {
+async function upsert(writer: pg.Pool | pg.PoolClient, batch: readonly DeviceWrite[]): Promise<void> {
   const rows = new Map<string, [tenantNo: number, deviceNo: number, keyNo: number, ts: number, value: TypedValue]>()
   for (const { device, points } of batch) {
     for (const point of points) {
-      const keyNo = device.keyNos!.get(point.key)
-      if (keyNo !== undefined) rows.set(`${device.no} ${keyNo} ${point.ts}`, [device.tenantNo, device.no, keyNo, point.ts, point])
+      const keyNo = keyNoOf(device, point.key)
+      rows.set(`${device.no} ${keyNo} ${point.ts}`, [device.tenantNo, device.no, keyNo, point.ts, point])
     }
   }
   const all = [...rows.values()]
@@ -232,6 +249,21 @@ async function upsert(writer: pg.Pool, batch: readonly DeviceWrite[]): Promise<v
       values.map((value) => (value.kind === 'string' || value.kind === 'json' ? value.value : null)),
     ],
   )
+}
+
+/** A key without a number here would be a point that is acknowledged and not stored. */
+function keyNoOf(device: Device, key: string): number {
+  const keyNo = device.keyNos?.get(key)
+  if (keyNo === undefined) throw new Error(`key ${JSON.stringify(key)} of device ${device.id} was not registered`)
+  return keyNo
+}
+
+function withoutRefused(batch: readonly DeviceWrite[], refusals: WriteRefusals): readonly DeviceWrite[] {
+  if (refusals.size === 0) return batch
+  return batch.map(({ device, points }, index) => {
+    const refused = new Set(refusals.get(index)?.map((reject) => reject.key))
+    return { device, points: points.filter((point) => !refused.has(point.key)) }
+  })
 }
 
 function toPoint(row: Row): StoredPoint {

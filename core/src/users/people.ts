@@ -90,9 +90,3 @@ export async function hasUsers(tx: Tx, context: Context): Promise<boolean> {
   const rows = await tx.select({ id: users.id }).from(users).where(eq(users.tenantId, context.rootTenant.tenantId)).limit(1)
   return rows.length > 0
 }
-
-/** PostgreSQL's code of what drizzle wraps, such as 23505 for a row that exists already. */
-export function sqlState(error: unknown): string | undefined {
-  const cause = error instanceof Error ? error.cause : undefined
-  return cause instanceof Error && 'code' in cause && typeof cause.code === 'string' ? cause.code : undefined
-}

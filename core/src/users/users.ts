@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { randomUUIDv7 } from 'node:crypto'
 import { and, asc, eq, gt, isNotNull, isNull, ne, sql } from 'drizzle-orm'
+import { isUniqueViolation } from '../db/errors.ts'
 import type { Tx } from '../db/client.ts'
 import { users } from '../db/tables.ts'
 import type { UserRole } from '../db/tables.ts'
@@ -10,7 +11,7 @@ import { formatCursor, isUuid, parseCursor } from '../http/schemas.ts'
 import { createLink, deleteLinksOf, getLink, takeLink } from './links.ts'
 import type { Link } from './links.ts'
 import { checkPassword } from './passwords.ts'
-import { foldEmail, isUser, lockPeople, sqlState } from './people.ts'
+import { foldEmail, isUser, lockPeople } from './people.ts'
 import type { People, User } from './people.ts'
 import { addSecurityEvent, actorName } from './security-events.ts'
 import type { Origin } from './security-events.ts'
@@ -71,7 +72,7 @@ export async function createUser(
       return { user: user!, link: passwordHash === null ? await createLink(tx, context, 'reset', { userId: id }) : undefined }
     })
   } catch (error) {
-    if (sqlState(error) === '23505') throw new ProblemError('EMAIL_TAKEN', { params: { email }, cause: error })
+    if (isUniqueViolation(error)) throw new ProblemError('EMAIL_TAKEN', { params: { email }, cause: error })
     throw error
   }
 }
