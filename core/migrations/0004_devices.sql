@@ -49,6 +49,8 @@ CREATE TABLE devices (
   updated_at timestamptz NOT NULL DEFAULT now(),
   deleted_at timestamptz,
   deleted_by text,
+  -- Being deleted for good: no longer in the bin, gone when its telemetry is.
+  purging_at timestamptz,
   PRIMARY KEY (tenant_id, id),
   UNIQUE (tenant_id, number),
   FOREIGN KEY (tenant_id, customer_id) REFERENCES customers (tenant_id, id),

@@ -153,6 +153,7 @@ export const devices = pgTable('devices', {
   updatedAt: instant('updated_at').notNull().defaultNow(),
   deletedAt: instant('deleted_at'),
   deletedBy: text('deleted_by'),
+  purgingAt: instant('purging_at'),
 })
 
 export const deviceCredentials = pgTable('device_credentials', {

@@ -143,6 +143,19 @@ describe('devices', () => {
     expect((await platform.call('POST', `/api/v1/${device.token}/telemetry`, { body: { x: 3 }, token: null })).status).toBe(200)
   })
 
+  it('are deleted for good only out of the bin: a live one among them leaves all of them whole', async () => {
+    const live = await platform.createDevice()
+    const gone = await platform.createDevice()
+    for (const device of [live, gone]) await platform.call('POST', `/api/v1/${device.token}/telemetry`, { body: { a: 1, b: 2 }, token: null })
+    await platform.call('DELETE', `/api/v1/devices/${gone.id}`)
+    expect((await platform.call('DELETE', '/api/v1/bin', { body: { ids: [gone.id, live.id] } })).status).toBe(404)
+    expect((await platform.call('GET', `/api/v1/devices/${live.id}/telemetry`)).json<{ items: unknown[] }>().items).toHaveLength(2)
+    expect((await platform.call('POST', '/api/v1/bin/restore', { body: { ids: [gone.id] } })).status).toBe(200)
+    expect((await platform.call('GET', `/api/v1/devices/${gone.id}/telemetry`)).json<{ items: unknown[] }>().items).toHaveLength(2)
+    await platform.call('DELETE', `/api/v1/devices/${gone.id}`)
+    expect((await platform.call('DELETE', '/api/v1/bin', { body: { ids: [gone.id, gone.id] } })).status).toBe(204)
+  })
+
   it('free their name and token at once, and say so when somebody took them meanwhile', async () => {
     const device = await platform.createDevice()
     await platform.call('DELETE', `/api/v1/devices/${device.id}`)

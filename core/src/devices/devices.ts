@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { randomUUIDv7 } from 'node:crypto'
-import { and, eq, isNull, sql } from 'drizzle-orm'
+import { and, eq, inArray, isNotNull, isNull, sql } from 'drizzle-orm'
 import type { Context } from '../context.ts'
 import type { Scope, Tx } from '../db/client.ts'
 import { isUniqueViolation } from '../db/errors.ts'
@@ -145,7 +145,7 @@ export class Devices {
     if (cursor && (typeof at !== 'number' || !isUuid(lastId))) throw new ProblemError('CURSOR_INVALID')
     const rows = await this.#context.db.withTenant(scope, (tx) =>
       tx.execute<{ id: string; name: string; at: number; by: string | null }>(sql`
-        select id, name, floor(extract(epoch from deleted_at) * 1000)::float8 as at, deleted_by as by from devices where deleted_at is not null
+        select id, name, floor(extract(epoch from deleted_at) * 1000)::float8 as at, deleted_by as by from devices where deleted_at is not null and purging_at is null
         ${cursor ? sql`and (floor(extract(epoch from deleted_at) * 1000), id) < (${at}, ${lastId}::uuid)` : sql``}
         order by floor(extract(epoch from deleted_at) * 1000) desc, id desc limit ${limit + 1}`),
     )
@@ -170,7 +170,7 @@ export class Devices {
     await this.#context.db.withTenant(scope, async (tx) => {
       for (const id of ids) {
         const [row] = await tx.execute<{ name: string }>(
-          sql`select name from devices where id = ${id} and deleted_at is not null for update`,
+          sql`select name from devices where id = ${id} and deleted_at is not null and purging_at is null for update`,
         )
         if (!row) throw new ProblemError('NOT_FOUND')
         await this.#withUniqueName(row.name, () => tx.update(devices).set({ deletedAt: null, deletedBy: null }).where(eq(devices.id, id)))
@@ -185,26 +185,40 @@ export class Devices {
     return restored
   }
 
-  /** Deletes devices in the bin for good, their telemetry first. */
+  /**
+   * Deletes devices in the bin for good, their telemetry first.
+   * @throws {ProblemError} `NOT_FOUND` unless all of them are in the bin; then nothing is touched
+   */
   async purge(scope: Scope, ids: readonly string[]): Promise<void> {
-    for (const id of ids) {
-      await this.#store.deleteDevice(scope, id)
-      const rows = await this.#context.db.withTenant(scope, (tx) =>
-        tx.execute(sql`delete from devices where id = ${id} and deleted_at is not null returning id`),
+    const unique = [...new Set(ids)]
+    await this.#context.db.withTenant(scope, async (tx) => {
+      const marked = await tx
+        .update(devices)
+        .set({ purgingAt: new Date(this.#context.clock.now()) })
+        .where(and(inArray(devices.id, unique), isNotNull(devices.deletedAt), isNull(devices.purgingAt)))
+        .returning({ id: devices.id })
+      if (marked.length < unique.length) throw new ProblemError('NOT_FOUND')
+    })
+    for (const id of unique) await this.#finishPurge(scope, id)
+  }
+
+  /** What has been in the bin for its 30 days goes for good, and what a stopped server did not finish. */
+  async purgeExpired(scope: Scope): Promise<void> {
+    const rows = await this.#context.db.withTenant(scope, (tx) =>
+      tx.execute<{ id: string }>(sql`
+        update devices set purging_at = coalesce(purging_at, now())
+        where deleted_at < now() - ${binDays} * interval '1 day' or purging_at is not null returning id`),
+    )
+    for (const { id } of rows) {
+      await this.#finishPurge(scope, id).catch((error: unknown) =>
+        this.#context.log.warn({ err: error, device: id }, 'a deleted device could not be removed yet'),
       )
-      if (rows.length === 0) throw new ProblemError('NOT_FOUND')
     }
   }
 
-  /** What has been in the bin for its 30 days goes for good. */
-  async purgeExpired(scope: Scope): Promise<void> {
-    const rows = await this.#context.db.withTenant(scope, (tx) =>
-      tx.execute<{ id: string }>(sql`select id from devices where deleted_at < now() - ${binDays} * interval '1 day' limit 1000`),
-    )
-    await this.purge(
-      scope,
-      rows.map((row) => row.id),
-    )
+  async #finishPurge(scope: Scope, id: string): Promise<void> {
+    await this.#store.deleteDevice(scope, id)
+    await this.#context.db.withTenant(scope, (tx) => tx.delete(devices).where(and(eq(devices.id, id), isNotNull(devices.purgingAt))))
   }
 
   /** The credentials in clear; each showing is a security event [M-9]. */
