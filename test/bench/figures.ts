@@ -19,7 +19,7 @@ export type Figure = {
   /** Points per second over those of a plain COPY [R]. */
   ratioCopy: number | null
   anchor: string | null
-  spread: [number, number]
+  spread: { least: number; most: number }
   disturbed: boolean
   bar: { least?: number; most?: number; goal: number }
   status: 'PASS' | 'FAIL' | 'NOT RUN'
@@ -34,7 +34,12 @@ export function makeFigure({ values, ...rest }: Measured): Figure {
   const judged = rest.ratio ?? value
   const isMet = (rest.bar.least === undefined || judged >= rest.bar.least) && (rest.bar.most === undefined || judged <= rest.bar.most)
   const missesAnchor = rest.bar.least !== undefined && rest.ratio === null
-  return { ...rest, value, spread: [Math.min(...values), Math.max(...values)], status: missesAnchor ? 'NOT RUN' : isMet ? 'PASS' : 'FAIL' }
+  return {
+    ...rest,
+    value,
+    spread: { least: Math.min(...values), most: Math.max(...values) },
+    status: missesAnchor ? 'NOT RUN' : isMet ? 'PASS' : 'FAIL',
+  }
 }
 
 /** [RE-110] The last line of a bench. */
@@ -46,7 +51,7 @@ export function formatJson({ bench, value, unit, ratio, ratioCopy, anchor, sprea
     ratio: roundRatio(ratio),
     ratioCopy: roundRatio(ratioCopy),
     anchor,
-    spread: spread.map(round),
+    spread: [round(spread.least), round(spread.most)],
     disturbed,
   })
 }
@@ -59,7 +64,7 @@ export function formatRow(figure: Figure): string[] {
   return [
     title,
     id,
-    `${formatNumber(value)} ${unit} (${formatNumber(spread[0])} … ${formatNumber(spread[1])})`,
+    `${formatNumber(value)} ${unit} (${formatNumber(spread.least)} … ${formatNumber(spread.most)})`,
     ratio === null ? '–' : ratio.toFixed(2),
     limit.trim(),
     `${status}${disturbed ? ', disturbed' : ''}${reason ? ` (${reason})` : ''}`,

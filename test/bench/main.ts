@@ -51,26 +51,33 @@ async function main(): Promise<number> {
   )
   const figures: Figure[] = []
   const notes: string[] = []
+  const broken: string[] = []
   const note = (line: string) => {
     notes.push(line)
     console.log(line)
   }
   for (const name of names) {
-    const made = await benches[name]!({ mode, machine, note })
-    figures.push(...made)
-    for (const figure of made) console.log(formatJson(figure))
+    try {
+      const made = await benches[name]!({ mode, machine, note })
+      figures.push(...made)
+      for (const figure of made) console.log(formatJson(figure))
+    } catch (error) {
+      broken.push(name)
+      console.error(error)
+    }
   }
   console.log('')
   printTable([tableHead, ...figures.map(formatRow)])
   save(figures, notes)
-  if (mode === 'smoke') return compareWithRecorded(figures)
+  if (broken.length > 0) console.log(`without figures, see above: ${broken.join(', ')}`)
+  if (mode === 'smoke') return compareWithRecorded(figures, broken.length)
   if (values.record) record(figures, notes, machine, ['pnpm', 'bench', ...process.argv.slice(2)].join(' '), readVersion())
-  return figures.some((figure) => figure.status === 'FAIL') ? 1 : 0
+  return broken.length > 0 || figures.some((figure) => figure.status === 'FAIL') ? 1 : 0
 }
 
 /** [RE-111] Ratios of this run against the recorded ones. */
-function compareWithRecorded(figures: readonly Figure[]): number {
-  const counts = { passed: 0, failed: 0, skipped: 0 }
+function compareWithRecorded(figures: readonly Figure[], broken: number): number {
+  const counts = { passed: 0, failed: broken, skipped: 0 }
   console.log('')
   for (const { bench, ratio } of figures) {
     const recorded = findRecordedRatio(bench, readMachine())

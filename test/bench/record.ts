@@ -11,7 +11,7 @@ type Recorded = { machines: Record<string, MachineBlock> }
 
 type MachineBlock = {
   machine: Omit<Machine, 'commit'>
-  benches: Record<string, { figure: Figure; date: string; commit: string; command: string; notes: string[] }>
+  benches: Record<string, { figure: Figure; date: string; commit: string; command: string; notes: string }>
   history: Record<string, { date: string; figures: Record<string, string> }>
 }
 
@@ -41,7 +41,13 @@ export function record(figures: readonly Figure[], notes: string[], machine: Mac
   const date = new Date().toISOString().slice(0, 10)
   block.machine = rest
   for (const figure of figures) {
-    block.benches[figure.bench] = { figure, date, commit, command, notes: notes.filter((note) => note.startsWith(figure.id)) }
+    block.benches[figure.bench] = {
+      figure,
+      date,
+      commit,
+      command,
+      notes: notes.filter((note) => note.startsWith(`${figure.id} `)).join('\n'),
+    }
   }
   const shown = Object.values(block.benches).map(({ figure }) => [
     figure.bench,
@@ -49,8 +55,13 @@ export function record(figures: readonly Figure[], notes: string[], machine: Mac
   ])
   block.history[version] = { date, figures: Object.fromEntries(shown) as Record<string, string> }
   recorded.machines[name] = block
-  writeFileSync(jsonFile, `${JSON.stringify(recorded, undefined, 2)}\n`)
+  writeFileSync(jsonFile, `${JSON.stringify(recorded, roundNumber, 2)}\n`)
   writeFileSync(markdownFile, render(recorded))
+}
+
+/** Three decimals are more than a measurement holds. */
+function roundNumber(_key: string, value: unknown): unknown {
+  return typeof value === 'number' ? Math.round(value * 1000) / 1000 : value
 }
 
 function readRecorded(): Recorded {
@@ -82,7 +93,7 @@ ${runs.map((run) => `- ${run}`).join('\n')}
 ${renderTable([tableHead, ...entries.map((entry) => formatRow(entry.figure))])}
 
 \`\`\`text
-${[...new Set(entries.flatMap((entry) => entry.notes))].join('\n')}
+${[...new Set(entries.map((entry) => entry.notes))].join('\n')}
 ${entries.map((entry) => formatJson(entry.figure)).join('\n')}
 \`\`\`
 

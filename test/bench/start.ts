@@ -27,8 +27,9 @@ export async function benchStart({ note }: BenchOptions): Promise<Figure[]> {
     const stops: number[] = []
     for (let round = 0; round < rounds; round++) {
       const startedAt = performance.now()
-      const child = runPnpm(installation)
-      await untilAccepted(installation.ports.http, device!.token, child)
+      const running = runPnpm(installation)
+      const { child } = running
+      await untilAccepted(installation.ports.http, device!.token, running)
       starts.push((performance.now() - startedAt) / 1000)
       await sleep(500)
       stops.push((await interrupt(child)) / 1000)
@@ -50,8 +51,10 @@ export async function benchStart({ note }: BenchOptions): Promise<Figure[]> {
   }
 }
 
+type Running = { child: ChildProcess; output: string }
+
 /** In a process group of its own, as a terminal has it. */
-function runPnpm(installation: Installation): ChildProcess {
+function runPnpm(installation: Installation): Running {
   const environment = {
     ...Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^(?:npm_|IOT_PMS_|DATABASE_URL)/i.test(name))),
     npm_config_yes: 'true',
@@ -60,12 +63,16 @@ function runPnpm(installation: Installation): ChildProcess {
     IOT_PMS_MQTT_PORT: String(installation.ports.mqtt),
     IOT_PMS_BUILD_DASHBOARD: existsSync(join(root, 'core/dashboard/dist')) ? '1' : '0',
   }
-  return spawn('npx', ['pnpm', 'start'], { cwd: root, env: environment, stdio: 'ignore', detached: true })
+  const child = spawn('npx', ['pnpm', 'start'], { cwd: root, env: environment, stdio: ['ignore', 'pipe', 'pipe'], detached: true })
+  const running: Running = { child, output: '' }
+  child.stdout.on('data', (chunk: Buffer) => (running.output += chunk.toString()))
+  child.stderr.on('data', (chunk: Buffer) => (running.output += chunk.toString()))
+  return running
 }
 
-async function untilAccepted(port: number, token: string, child: ChildProcess): Promise<void> {
+async function untilAccepted(port: number, token: string, running: Running): Promise<void> {
   const deadline = performance.now() + startTimeoutMs
-  while (performance.now() < deadline && child.exitCode === null) {
+  while (performance.now() < deadline && running.child.exitCode === null) {
     try {
       const answer = await fetch(`http://127.0.0.1:${port}/api/v1/${token}/telemetry`, { method: 'POST', body: '{"temperature":21.5}' })
       await answer.arrayBuffer()
@@ -75,7 +82,7 @@ async function untilAccepted(port: number, token: string, child: ChildProcess): 
     }
     await sleep(10)
   }
-  throw new Error('npx pnpm start accepted no point')
+  throw new Error(`npx pnpm start accepted no point:\n${running.output.slice(-3000)}`)
 }
 
 /** SIGINT to the whole group, as Ctrl-C sends it; the database is no member and is stopped by the server. */

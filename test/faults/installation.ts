@@ -5,6 +5,7 @@ import { chmodSync, closeSync, existsSync, mkdtempSync, openSync, readFileSync, 
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { freePort } from './ports.ts'
 import { isAlive, listTree, monotonicMs } from './processes.ts'
 
 const root = join(import.meta.dirname, '../..')
@@ -67,11 +68,12 @@ export class Installation {
   }
 
   /**
-   * Starts the server and waits until /readyz answers 200. The ports of the first start are kept.
+   * Starts the server and waits until /readyz answers 200. Its ports stay the same.
    *
    * @returns when it was spawned and when it was ready, in monotonic ms
    */
   async start(): Promise<{ spawnedAt: number; readyAt: number }> {
+    this.#ports ??= { http: await freePort(), mqtt: await freePort() }
     const logStart = this.log.length
     const output = openSync(this.logFile, 'a')
     const spawnedAt = monotonicMs()
@@ -85,8 +87,7 @@ export class Installation {
     this.#exited = new Promise((resolve) => child.once('exit', (code, signal) => resolve({ code, signal })))
     const deadline = monotonicMs() + startTimeoutMs
     while (monotonicMs() < deadline && this.isRunning) {
-      this.#ports ??= findPorts(this.log.slice(logStart))
-      if (this.#ports && (await this.#isReady())) return { spawnedAt, readyAt: monotonicMs() }
+      if (await this.#isReady()) return { spawnedAt, readyAt: monotonicMs() }
       await sleep(15)
     }
     throw new Error(`the server did not become ready:\n${this.log.slice(logStart).slice(-3000)}`)
@@ -171,9 +172,9 @@ export class Installation {
   #settings(): Record<string, string> {
     return {
       IOT_PMS_DATA_DIR: this.dataDir,
-      IOT_PMS_HTTP_PORT: String(this.#ports?.http ?? 0),
+      IOT_PMS_HTTP_PORT: String(this.ports.http),
       IOT_PMS_HTTP_HOST: '127.0.0.1',
-      IOT_PMS_MQTT_PORT: String(this.#ports?.mqtt ?? 0),
+      IOT_PMS_MQTT_PORT: String(this.ports.mqtt),
       IOT_PMS_MQTT_HOST: '127.0.0.1',
       IOT_PMS_BUILD_DASHBOARD: '0',
       IOT_PMS_ADMIN_EMAIL: email,
@@ -195,11 +196,4 @@ export class Installation {
 /** The environment without settings of another installation. */
 function cleanEnvironment(): NodeJS.ProcessEnv {
   return Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('IOT_PMS_') && name !== 'DATABASE_URL'))
-}
-
-function findPorts(log: string): { http: number; mqtt: number } | undefined {
-  const line = log.split('\n').find((one) => one.includes('"msg":"ready"'))
-  if (!line) return undefined
-  const { http, mqtt } = JSON.parse(line) as { http: number; mqtt: number }
-  return { http, mqtt }
 }
