@@ -158,6 +158,7 @@ CREATE TABLE devices (
   updated_at timestamp with time zone NOT NULL DEFAULT now(),
   deleted_at timestamp with time zone,
   deleted_by text,
+  purging_at timestamp with time zone,
   CONSTRAINT devices_pkey PRIMARY KEY (tenant_id, id),
   CONSTRAINT devices_link_check CHECK ((link = ANY (ARRAY['none'::text, 'session'::text, 'closed'::text, 'http'::text]))),
   CONSTRAINT devices_tenant_id_customer_id_fkey FOREIGN KEY (tenant_id, customer_id) REFERENCES customers(tenant_id, id),

@@ -148,6 +148,28 @@ describe('iot-pms start', { timeout: 60_000 }, () => {
     await ready(second)
   })
 
+  it('stops within 10 s with 0 and leaves no database behind when the database does not commit', async () => {
+    const server = run(['start'], admin)
+    const { http } = await ready(server)
+    const token = await login(http)
+    const headers = { authorization: `Bearer ${token}`, 'content-type': 'application/json' }
+    const created = await fetch(`http://127.0.0.1:${http}/api/v1/devices`, { method: 'POST', headers, body: '{"name":"stuck"}' })
+    const device = (await created.json()) as { credentials: { token: string } }
+    const running = await findRunningDatabase(dataDir)
+    const sql = postgres(running!.adminUrl, { max: 1, onnotice: () => {} })
+    const holder = await sql.reserve()
+    await holder`begin`
+    await holder`lock table telemetry, devices in access exclusive mode`
+    const sent = fetch(`http://127.0.0.1:${http}/api/v1/${device.credentials.token}/telemetry`, { method: 'POST', body: '{"x":1}' })
+    await sleep(300)
+    const before = performance.now()
+    expect(await stop(server.child, 'SIGTERM'), server.errors()).toBe(0)
+    expect(performance.now() - before).toBeLessThan(10_000)
+    expect((await sent).status).toBe(503)
+    expect(await postmasterPid()).toBeUndefined()
+    await sql.end({ timeout: 1 })
+  })
+
   it('lists every problem of the configuration and opens no port', async () => {
     const server = run(['start'], { IOT_PMS_HTTP_PORT: 'x', IOT_PMS_MAX_SESIONS: '5' })
     expect(await server.ended).toBe(78)

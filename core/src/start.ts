@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { spawn } from 'node:child_process'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { Registry, collectDefaultMetrics } from 'prom-client'
 import { systemClock } from './clock.ts'
 import type { Config } from './config.ts'
@@ -54,8 +55,13 @@ export type Platform = {
   stop(): Promise<void>
 }
 
+/** How a part is stopped, and how long the rest waits for it. */
+type Stop = (() => Promise<void> | void) & { limitMs?: number }
+
 /** Time for each part of the stop; together they stay below the promised 10 s. */
-const drainMs = 5000
+const drainMs = 4000
+const partMs = 500
+const databaseMs = 2500
 const upkeepMs = 3_600_000
 const hookWarningMs = 60_000
 
@@ -65,7 +71,7 @@ const hookWarningMs = 60_000
  * @throws {StartError} with a sentence that says what to do; what was started by then is stopped again
  */
 export async function startPlatform(config: Config, log: Log = createLog(config.logLevel)): Promise<Platform> {
-  const stops: (() => Promise<void> | void)[] = []
+  const stops: Stop[] = []
   let stopping: Promise<void> | undefined
   const stop = () => (stopping ??= runBackwards(stops, log))
   try {
@@ -76,12 +82,12 @@ export async function startPlatform(config: Config, log: Log = createLog(config.
   }
 }
 
-async function start(config: Config, log: Log, stops: (() => Promise<void> | void)[], stop: () => Promise<void>): Promise<Platform> {
+async function start(config: Config, log: Log, stops: Stop[], stop: () => Promise<void>): Promise<Platform> {
   ensureDataDir(config.dataDir)
   const unlock = await lockInstance(config.dataDir)
   stops.push(unlock)
   const database = await openDatabase(config, log)
-  stops.push(() => database.stop())
+  stops.push(Object.assign(() => database.stop(), { limitMs: databaseMs }))
   if (config.database.url && !config.database.migrateUrl) await checkDatabase(database.appUrl, config, log)
   await migrate(database.adminUrl, database.appUrl, log)
   await checkDatabase(database.appUrl, config, log)
@@ -185,12 +191,13 @@ async function start(config: Config, log: Log, stops: (() => Promise<void> | voi
     ports.http = typeof address === 'object' && address ? address.port : undefined
     stream.start(app.server, `${basePath}api/v1/stream`)
   }
-  stops.push(async () => {
+  const drain = async () => {
     isDraining = true
     log.info('stopping: everything accepted is committed and answered first')
     stream.stop()
     await Promise.all([app.close(), ingest.stop(drainMs)])
-  })
+  }
+  stops.push(Object.assign(drain, { limitMs: drainMs + 1200 }))
   await demo.start()
   stops.push(() => demo.stop())
   startUpkeep(context, ingest, devices, stops)
@@ -251,7 +258,7 @@ function explainListenError(setting: string, port: number | 'off'): (error: Node
 }
 
 /** Once an hour: what the bin, the logs and the reject log no longer keep. */
-function startUpkeep(context: Context, ingest: Ingest, devices: Devices, stops: (() => void)[]): void {
+function startUpkeep(context: Context, ingest: Ingest, devices: Devices, stops: Stop[]): void {
   const work = async () => {
     for (const tenant of await listTenants(context.db)) {
       await devices.purgeExpired(tenant)
@@ -267,7 +274,7 @@ function startUpkeep(context: Context, ingest: Ingest, devices: Devices, stops: 
   stops.push(() => clearInterval(timer))
 }
 
-function warnAboutHooks(config: Config, log: Log, stops: (() => void)[]): void {
+function warnAboutHooks(config: Config, log: Log, stops: Stop[]): void {
   if (config.testHooks.size === 0) return
   const warn = () => log.warn({ hooks: [...config.testHooks] }, 'test hooks are on: this server may lose data on purpose')
   warn()
@@ -293,12 +300,12 @@ function buildDashboard(config: Config, log: Log, done: () => void): void {
   process.once('exit', () => child.kill())
 }
 
-async function runBackwards(stops: (() => Promise<void> | void)[], log: Log): Promise<void> {
+/** The last part started is the first one stopped. One that hangs, on a database that does not answer, holds up no other. */
+async function runBackwards(stops: Stop[], log: Log): Promise<void> {
   for (const stop of stops.splice(0).reverse()) {
-    try {
-      await stop()
-    } catch (error) {
-      log.error({ err: error }, 'a part did not stop cleanly')
-    }
+    const isDone = Promise.resolve()
+      .then(stop)
+      .catch((error: unknown) => log.error({ err: error }, 'a part did not stop cleanly'))
+    await Promise.race([isDone, sleep(stop.limitMs ?? partMs, undefined, { ref: false })])
   }
 }

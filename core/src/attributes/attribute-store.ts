@@ -44,7 +44,9 @@ function groupByTenant(batch: readonly DeviceWrite[]): { scope: Scope; rows: Row
   return [...Map.groupBy(batch, ({ device }) => device.tenantId)].map(([tenantId, writes]) => {
     const rows = new Map<string, Row>()
     for (const { device, points } of writes) {
-      for (const point of points) rows.set(`${device.id} ${point.key}`, { device: device.id, key: point.key, at: point.ts, ...toColumns(point) })
+      for (const point of points) {
+        rows.set(`${device.id} ${point.key}`, { device: device.id, key: point.key, at: point.ts, ...toColumns(point) })
+      }
     }
     return { scope: { tenantId, tenantNo: writes[0]!.device.tenantNo }, rows: [...rows.values()] }
   })

@@ -4,6 +4,7 @@ import { readConfig } from '../config.ts'
 import type { Config } from '../config.ts'
 import { exitCodes } from '../errors.ts'
 import { createLog } from '../log.ts'
+import type { Log } from '../log.ts'
 import { startPlatform } from '../start.ts'
 import type { Platform } from '../start.ts'
 
@@ -17,12 +18,33 @@ export async function runStart(args: string[]): Promise<undefined> {
   const log = createLog(config.logLevel)
   const starting = startPlatform(config, log)
   const stopped = onSignal(async () => (await starting).stop())
+  endOnUnknownErrors(log, async () => (await starting).stop())
   const platform = await starting
   announce(platform, config)
   if (values.demo) await platform.demo.load()
   await stopped
   // The log line is written and nothing else is left to do; open handles of libraries must not keep us.
   process.exit(0)
+}
+
+/**
+ * [RE-77] An error that belongs to no request, session or job leaves the process in an unknown state: it is
+ * logged, what was accepted is still committed, and a supervisor starts anew.
+ */
+function endOnUnknownErrors(log: Log, stop: () => Promise<void>): void {
+  let isEnding = false
+  const end = (error: unknown) => {
+    log.error({ err: error }, 'an unexpected error, the server ends')
+    process.stderr.write(
+      `${JSON.stringify({ code: 'INTERNAL', message: 'an unexpected error', hint: 'The log has the cause; please report it.' })}\n`,
+    )
+    if (isEnding) return
+    isEnding = true
+    setTimeout(() => process.exit(exitCodes.internal), stopTimeoutMs).unref()
+    void stop().finally(() => process.exit(exitCodes.internal))
+  }
+  process.on('uncaughtException', end)
+  process.on('unhandledRejection', end)
 }
 
 function onSignal(stop: () => Promise<void>): Promise<void> {

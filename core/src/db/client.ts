@@ -96,7 +96,7 @@ export class Db {
   }
 
   async stop(): Promise<void> {
-    await this.#client.end({ timeout: 5 })
+    await this.#client.end({ timeout: 1 })
   }
 }
 

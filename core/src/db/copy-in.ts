@@ -78,9 +78,14 @@ export async function copyIn(pool: pg.Pool, text: string, bytes: Buffer): Promis
   try {
     await new Promise<void>((resolve, reject) => {
       client.query(new CopyIn(text, bytes, (error) => (error ? reject(error) : resolve())))
-      client.once('end', () => reject(lost ?? Object.assign(new Error('the database connection ended during COPY'), { code: 'CONNECTION_ENDED' })))
+      client.once('end', () =>
+        reject(lost ?? Object.assign(new Error('the database connection ended during COPY'), { code: 'CONNECTION_ENDED' })),
+      )
       // The server's own statement time-out is shorter; this one is for a server that no longer answers at all.
-      deadline = setTimeout(() => reject(Object.assign(new Error('the database did not answer a COPY'), { code: 'COPY_TIMEOUT' })), deadlineMs)
+      deadline = setTimeout(
+        () => reject(Object.assign(new Error('the database did not answer a COPY'), { code: 'COPY_TIMEOUT' })),
+        deadlineMs,
+      )
     })
   } catch (error) {
     if (!(error as { severity?: string }).severity) lost ??= error as Error

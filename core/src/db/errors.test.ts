@@ -12,9 +12,17 @@ beforeAll(async () => {
 })
 afterAll(() => context.close())
 
-const failed = (work: Promise<unknown>): Promise<unknown> => work.then(() => expect.unreachable(), (error: unknown) => error)
+const failed = (work: Promise<unknown>): Promise<unknown> =>
+  work.then(
+    () => expect.unreachable(),
+    (error: unknown) => error,
+  )
 const throwState = (state: string) =>
-  failed(context.db.withTenant(context.rootTenant, (tx) => tx.execute(sql.raw(`do $$ begin raise exception 'x' using errcode = '${state}'; end $$`))))
+  failed(
+    context.db.withTenant(context.rootTenant, (tx) =>
+      tx.execute(sql.raw(`do $$ begin raise exception 'x' using errcode = '${state}'; end $$`)),
+    ),
+  )
 
 describe('errors of the database', () => {
   it('are sorted by the SQLSTATE that PostgreSQL gave, through drizzle', async () => {
@@ -26,7 +34,9 @@ describe('errors of the database', () => {
   })
 
   it('are not judged by the parameters of the statement', async () => {
-    const error = await failed(context.db.withTenant(context.rootTenant, (tx) => tx.execute(sql`select ${'connection terminated timeout'}::text::int`)))
+    const error = await failed(
+      context.db.withTenant(context.rootTenant, (tx) => tx.execute(sql`select ${'connection terminated timeout'}::text::int`)),
+    )
     expect(classifyDbError(error)).toBe('data')
     expect(sqlStateOf(error)).toBe('22P02')
   })

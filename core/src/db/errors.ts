@@ -23,7 +23,8 @@ export function needsAdministrator(error: unknown): boolean {
 
 const connectionCodes = /^(E[A-Z]+|EAI_AGAIN|CONNECT_TIMEOUT|CONNECTION_[A-Z]+|COPY_TIMEOUT)$/
 /** Messages of the drivers for errors that carry no code. */
-const connectionMessages = /^(Connection terminated|Connection ended|timeout exceeded when trying to connect|Query read timeout|Client has encountered a connection error)/
+const connectionMessages =
+  /^(Connection terminated|Connection ended|timeout exceeded when trying to connect|Query read timeout|Client has encountered a connection error)/
 
 /**
  * Sorts what a statement throws [RE-40, RE-41]: `data` is the fault of a value (SQLSTATE classes 22, 23);

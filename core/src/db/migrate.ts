@@ -41,7 +41,7 @@ export async function migrate(url: string, appUrl: string, log: Log, folder = mi
     }
     await ensureAppLogin(sql, appUrl)
   } catch (error) {
-    if (error instanceof postgres.PostgresError && error.code === '42501') {
+    if (error instanceof postgres.PostgresError && ['42501', '3F000'].includes(error.code)) {
       throw new StartError(
         'DATABASE_RIGHTS',
         exitCodes.config,
@@ -123,10 +123,11 @@ async function ensureAppLogin(sql: AdminSql, appUrl: string): Promise<void> {
   const [me] = await sql<{ name: string }[]>`select current_user as name`
   if (login === me?.name) return
   const [exists] = await sql`select 1 from pg_roles where rolname = ${login}`
-  // Statements about roles take no parameters, so the server itself does the quoting.
+  // Statements about roles take no parameters, so the server itself does the quoting. Of an existing role
+  // only the password is set: naming its attributes takes a superuser, and checkDatabase looks at them anyway.
   const [statement] = await sql<{ text: string }[]>`
-    select format('%s %I login noinherit nosuperuser nobypassrls nocreaterole nocreatedb password %L',
-      ${exists ? 'alter role' : 'create role'}::text, ${login}::text, ${decodeURIComponent(password)}::text) as text`
+    select format(case when ${exists !== undefined} then 'alter role %I password %L'
+      else 'create role %I login noinherit password %L' end, ${login}::text, ${decodeURIComponent(password)}::text) as text`
   await sql.unsafe(statement!.text)
   for (const role of ['pms_app', 'pms_ingest', 'pms_store', 'pms_jobs']) {
     const [version] = await sql<{ number: number }[]>`select current_setting('server_version_num')::int as number`

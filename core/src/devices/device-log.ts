@@ -9,6 +9,7 @@ import type { LogEntry } from './schemas.ts'
 /** Events of one device are kept this long. */
 const keptDays = 30
 const flushMs = 500
+const retryMs = 2000
 /** A storm of connects beyond this is only counted in the server's log. */
 const maxWaiting = 50_000
 
@@ -55,15 +56,23 @@ export class DeviceLog {
     this.#waiting = []
     if (this.#lost > 0) this.#context.log.warn({ lost: this.#lost }, 'too many device events at once, some were not kept')
     this.#lost = 0
-    for (const [tenantId, group] of Map.groupBy(waiting, (one) => one.device.tenantId)) {
-      const rows = group.map(({ device, entry }) => ({ device: device.id, ...entry }))
-      await this.#context.db.withTenant({ tenantId, tenantNo: group[0]!.device.tenantNo }, (tx) =>
-        tx.execute(sql`
-          insert into device_log (tenant_id, device_id, id, at, event, detail)
-          select ${tenantId}, r.device, r.id, r.at, r.event, r.detail
-          from jsonb_to_recordset(${JSON.stringify(rows)}::jsonb) as r (device uuid, id uuid, at timestamptz, event text, detail jsonb)
-          where exists (select 1 from devices d where d.id = r.device)`),
-      )
+    try {
+      for (const [tenantId, group] of Map.groupBy(waiting, (one) => one.device.tenantId)) {
+        const rows = group.map(({ device, entry }) => ({ device: device.id, ...entry }))
+        await this.#context.db.withTenant({ tenantId, tenantNo: group[0]!.device.tenantNo }, (tx) =>
+          tx.execute(sql`
+            insert into device_log (tenant_id, device_id, id, at, event, detail)
+            select ${tenantId}, r.device, r.id, r.at, r.event, r.detail
+            from jsonb_to_recordset(${JSON.stringify(rows)}::jsonb) as r (device uuid, id uuid, at timestamptz, event text, detail jsonb)
+            where exists (select 1 from devices d where d.id = r.device)
+            on conflict do nothing`),
+        )
+      }
+    } catch (error) {
+      // Ids are fixed, so what was written before the failure is not written twice.
+      this.#waiting = [...waiting, ...this.#waiting].slice(0, maxWaiting)
+      this.#timer ??= setTimeout(() => void this.flush(), retryMs).unref()
+      throw error
     }
   }
 }

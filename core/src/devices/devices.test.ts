@@ -146,7 +146,9 @@ describe('devices', () => {
   it('are deleted for good only out of the bin: a live one among them leaves all of them whole', async () => {
     const live = await platform.createDevice()
     const gone = await platform.createDevice()
-    for (const device of [live, gone]) await platform.call('POST', `/api/v1/${device.token}/telemetry`, { body: { a: 1, b: 2 }, token: null })
+    for (const device of [live, gone]) {
+      await platform.call('POST', `/api/v1/${device.token}/telemetry`, { body: { a: 1, b: 2 }, token: null })
+    }
     await platform.call('DELETE', `/api/v1/devices/${gone.id}`)
     expect((await platform.call('DELETE', '/api/v1/bin', { body: { ids: [gone.id, live.id] } })).status).toBe(404)
     expect((await platform.call('GET', `/api/v1/devices/${live.id}/telemetry`)).json<{ items: unknown[] }>().items).toHaveLength(2)
@@ -292,6 +294,16 @@ describe('device state', () => {
     await platform.call('POST', `/api/v1/${device.token}/telemetry`, { body: { x: 1 }, token: null })
     await until(async () => (await read(device.id)).state === 'online')
     expect((await read(device.id)).lastActivityAt).not.toBeNull()
+  })
+
+  it('of a device that publishes without waiting and leaves is offline, as mosquitto_pub does [S-2]', async () => {
+    const device = await platform.createDevice()
+    const client = await connect(device.token)
+    client.publish('v1/devices/me/telemetry', '{"x":1}', { qos: 0 })
+    await client.endAsync()
+    await until(async () => (await read(device.id)).state === 'offline' && (await read(device.id)).primary !== null)
+    await sleep(1500)
+    expect((await read(device.id)).state).toBe('offline')
   })
 
   it('names a take-over loop in the log once [M-18]', async () => {

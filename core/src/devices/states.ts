@@ -22,6 +22,7 @@ type Track = {
 const activityWriteMs = 10_000
 /** [S-4] After a restart devices keep their state this long to come back. */
 const graceMs = 60_000
+const graceRetryMs = 5000
 
 /** The state of a device row in SQL; needs `devices d` and `products p`. */
 export const stateSql = sql`case d.link when 'none' then 'never' when 'session' then 'online'
@@ -48,7 +49,16 @@ export class DeviceStates {
 
   start(): void {
     this.#flushTimer = setInterval(() => void this.flush(), 1000).unref()
-    this.#graceTimer = setTimeout(() => void this.#closeForgotten(), graceMs).unref()
+    this.#scheduleGrace(graceMs)
+  }
+
+  #scheduleGrace(ms: number): void {
+    this.#graceTimer = setTimeout(() => {
+      this.#closeForgotten().catch((error: unknown) => {
+        this.#context.log.warn({ err: error }, 'forgotten sessions could not be closed yet')
+        this.#scheduleGrace(graceRetryMs)
+      })
+    }, ms).unref()
   }
 
   async stop(): Promise<void> {
@@ -66,14 +76,14 @@ export class DeviceStates {
     this.#set(device, { link: 'closed', lastDisconnectAt: this.#context.clock.now(), disconnectReason: reason }, true)
   }
 
-  /** An uplink or PINGREQ; without a session it alone makes the device online. */
-  active(device: Device, at: number): void {
+  /**
+   * An uplink. Over HTTP it alone makes a device without a session online; a message over MQTT may be
+   * committed after its session has ended and must not bring the device back [S-2].
+   */
+  active(device: Device, at: number, transport: 'mqtt' | 'http'): void {
     const track = this.#tracks.get(device.id)
-    if (track && track.link !== 'closed') {
-      track.lastActivityAt = at
-      return
-    }
-    this.#set(device, { link: 'http', lastActivityAt: at }, true)
+    if (transport === 'http' && (!track || track.link === 'closed')) this.#set(device, { link: 'http', lastActivityAt: at }, true)
+    else if (track) track.lastActivityAt = Math.max(track.lastActivityAt, at)
   }
 
   forget(deviceId: string): void {
@@ -124,15 +134,19 @@ export class DeviceStates {
         this.#announce(track)
       }
       if (!track.isChanged && track.lastActivityAt - track.writtenActivityAt < activityWriteMs) continue
-      track.isChanged = false
-      track.writtenActivityAt = track.lastActivityAt
       const { tenantId, tenantNo } = track.device
       const group = byTenant.get(tenantId) ?? { scope: { tenantId, tenantNo }, due: [] }
       group.due.push(track)
       byTenant.set(tenantId, group)
     }
-    for (const { scope, due } of byTenant.values()) {
-      const rows = JSON.stringify(due.map((track) => toRow(track)))
+    for (const { scope, due } of byTenant.values()) await this.#writeDue(scope, due)
+  }
+
+  async #writeDue(scope: Scope, due: readonly Track[]): Promise<void> {
+    const written = due.map((track) => ({ track, activityAt: track.lastActivityAt }))
+    const rows = JSON.stringify(due.map((track) => toRow(track)))
+    for (const track of due) track.isChanged = false
+    try {
       await this.#context.db.withTenant(scope, (tx) =>
         tx.execute(sql`
           update devices d set link = r.link, last_activity_at = greatest(d.last_activity_at, r.activity),
@@ -141,7 +155,11 @@ export class DeviceStates {
           from jsonb_to_recordset(${rows}::jsonb) as r (id uuid, link text, activity timestamptz, connected timestamptz, disconnected timestamptz, reason text)
           where d.id = r.id`),
       )
+    } catch (error) {
+      for (const track of due) track.isChanged = true
+      throw error
     }
+    for (const { track, activityAt } of written) track.writtenActivityAt = activityAt
   }
 
   /** Sessions that a stopped or killed server left open in their rows and that did not come back. */

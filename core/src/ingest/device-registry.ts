@@ -34,6 +34,8 @@ type CredentialRow = {
   expiresAt: string | null
 }
 
+const retryMs = 1000
+
 /** Look-up text of an access token, and of an MQTT-basic pair; absent parts are empty. */
 export const tokenLookup = (token: string): Buffer => sha256(token)
 export const basicLookup = (clientId: string, userName: string): Buffer => sha256(`basic\0${clientId}\0${userName}`)
@@ -47,6 +49,7 @@ export class DeviceRegistry {
   readonly #devices = new Map<string, Device & { productId: string }>()
   readonly #credentials = new Map<string, Credential>()
   readonly #lookups = new Map<string, string[]>()
+  #turn: Promise<void> = Promise.resolve()
 
   constructor(context: Context) {
     this.#context = context
@@ -91,9 +94,22 @@ export class DeviceRegistry {
     return alone ? this.#checkPassword(alone, password) : { status: 'refused', reason: 'bad_credentials' }
   }
 
-  /** Takes in what has changed about one device; deleted ones are forgotten. */
-  async refresh(scope: Scope, deviceId: string): Promise<void> {
-    await this.#load(scope, deviceId)
+  /**
+   * Takes in what has changed about one device; deleted ones are forgotten. One change after the other,
+   * so that the newest row is the last one read. Never fails: while the row cannot be read, the device's
+   * credentials count as unknown, since the change may have revoked them.
+   */
+  refresh(scope: Scope, deviceId: string): Promise<void> {
+    this.#turn = this.#turn.then(async () => {
+      try {
+        await this.#load(scope, deviceId)
+      } catch (error) {
+        this.#forgetCredentials(deviceId)
+        this.#context.log.warn({ err: error, device: deviceId }, 'a changed device could not be read yet')
+        this.#context.clock.after(retryMs, () => void this.refresh(scope, deviceId))
+      }
+    })
+    return this.#turn
   }
 
   /** The devices of a product, whose rules changed; in one query, since they may be many. */
@@ -151,7 +167,10 @@ export class DeviceRegistry {
   }
 
   #forgetCredentials(deviceId: string): void {
-    for (const lookup of this.#lookups.get(deviceId) ?? []) this.#credentials.delete(lookup)
+    for (const lookup of this.#lookups.get(deviceId) ?? []) {
+      // A token freed here may be another device's by now.
+      if (this.#credentials.get(lookup)?.device.id === deviceId) this.#credentials.delete(lookup)
+    }
     this.#lookups.delete(deviceId)
   }
 

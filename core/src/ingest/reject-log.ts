@@ -70,6 +70,7 @@ export class RejectLog {
     const { device, source, reject } = refusal
     const key = `${device.id} ${reject.code} ${source.topic} ${reject.key ?? ''}`
     const now = this.#clock.now()
+    this.#cancel ??= this.#clock.after(1000, () => void this.flush())
     let open = this.#open.get(key)
     if (open && open.closesAt > now) {
       open.entry = { ...open.entry, count: open.entry.count + 1, lastAt: new Date(now).toISOString() }
@@ -80,7 +81,6 @@ export class RejectLog {
       this.#open.set(key, open)
     }
     this.#events.emit('device.reject', { tenantId: device.tenantId, deviceId: device.id, entry: open.entry })
-    this.#cancel ??= this.#clock.after(1000, () => void this.flush())
   }
 
   /** Writes what has changed. Called by itself once a second, and at the stop. */
@@ -88,7 +88,10 @@ export class RejectLog {
     this.#cancel?.()
     this.#cancel = undefined
     await this.#flushing
-    this.#flushing = this.#write().catch((error: unknown) => this.#log.warn({ err: error }, 'the reject log could not be written'))
+    this.#flushing = this.#write().catch((error: unknown) => {
+      this.#log.warn({ err: error }, 'the reject log could not be written yet')
+      this.#cancel ??= this.#clock.after(1000, () => void this.flush())
+    })
     await this.#flushing
   }
 
@@ -129,15 +132,25 @@ export class RejectLog {
     const now = this.#clock.now()
     const byTenant = new Map<string, { scope: Scope; changed: Open[] }>()
     for (const [key, open] of this.#open) {
-      if (open.closesAt <= now) this.#open.delete(key)
-      if (!open.isChanged) continue
-      open.isChanged = false
+      if (!open.isChanged) {
+        if (open.closesAt <= now) this.#open.delete(key)
+        continue
+      }
       const { tenantId, tenantNo } = open.device
       const group = byTenant.get(tenantId) ?? { scope: { tenantId, tenantNo }, changed: [] }
       group.changed.push(open)
       byTenant.set(tenantId, group)
     }
-    for (const { scope, changed } of byTenant.values()) await this.#db.withTenant(scope, (tx) => writeEntries(tx, scope.tenantId, changed))
+    for (const { scope, changed } of byTenant.values()) {
+      for (const open of changed) open.isChanged = false
+      try {
+        await this.#db.withTenant(scope, (tx) => writeEntries(tx, scope.tenantId, changed))
+      } catch (error) {
+        // Kept for the next turn: a refusal is shown even when the database was away for a while.
+        for (const open of changed) open.isChanged = true
+        throw error
+      }
+    }
   }
 }
 

@@ -62,7 +62,7 @@ export function createIngest(context: Context, parts: IngestParts): Ingest {
         name: 'counters',
         run: ({ device, points, rejectCount }) => parts.counters.add(device, { messages: 1, points: points.length, rejects: rejectCount }),
       },
-      { name: 'states', run: ({ device, transport, receivedAt }) => transport !== 'user' && states.active(device, receivedAt) },
+      { name: 'states', run: ({ device, transport, receivedAt }) => transport !== 'user' && states.active(device, receivedAt, transport) },
       { name: 'live', run: (stored) => parts.topics.publish(stored) },
     ],
   })
@@ -131,12 +131,18 @@ export function createIngest(context: Context, parts: IngestParts): Ingest {
       await endpoint?.start()
     },
     async stop(deadlineMs) {
-      await endpoint?.stop(deadlineMs)
-      await Promise.all([telemetry.stop(deadlineMs), attributes.stop(deadlineMs)])
-      await Promise.all([states.stop(), deviceLog.flush(), rejects.flush()])
+      // Side by side: the endpoint waits for answers, and the writers give them, at the latest when the time is over.
+      await Promise.all([endpoint?.stop(deadlineMs), telemetry.stop(deadlineMs - answerMs), attributes.stop(deadlineMs - answerMs)])
+      const flushed = Promise.all([states.stop(), deviceLog.flush(), rejects.flush()])
+      await Promise.race([flushed, new Promise<void>((resolve) => clock.after(flushMs, resolve))])
     },
   }
 }
+
+/** Time left to bring the last answers to the sockets. */
+const answerMs = 500
+/** What is not worth waiting for longer: states and logs of the last second. */
+const flushMs = 1000
 
 function createWriter(context: Context, store: BatchStore, lanes: number): Writer {
   const { config, clock, log } = context

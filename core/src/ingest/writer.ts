@@ -55,7 +55,13 @@ export class Writer {
 
   constructor(options: WriterOptions) {
     this.#options = options
-    this.#lanes = Array.from({ length: options.lanes }, () => ({ queue: [], committing: [], points: 0, isFlushing: false, cancelTimer: undefined }))
+    this.#lanes = Array.from({ length: options.lanes }, () => ({
+      queue: [],
+      committing: [],
+      points: 0,
+      isFlushing: false,
+      cancelTimer: undefined,
+    }))
   }
 
   /** True while the bound is reached: entrances stop reading until there is room. */
@@ -172,7 +178,9 @@ export class Writer {
   async #commitWithoutOffenders(write: Pending, error: unknown): Promise<void> {
     const offenders = await this.#findOffenders(write, write.points, error)
     if (offenders === undefined) return this.#settle(write, { status: 'unavailable' })
-    for (const { key } of offenders.keys()) this.#options.log.warn({ err: error, device: write.device.id, name: key }, 'the database refused a point')
+    for (const { key } of offenders.keys()) {
+      this.#options.log.warn({ err: error, device: write.device.id, name: key }, 'the database refused a point')
+    }
     const rejects = [...offenders].map(([point, reason]) => storeFailed(point, reason))
     const points = write.points.filter((point) => !offenders.has(point))
     if (points.length === 0) return this.#settle(write, { status: 'committed', rejects })
@@ -182,7 +190,9 @@ export class Writer {
     const rest = { device: write.device, points }
     const result = await this.#try([rest], () => this.#options.store.write([rest]))
     if (result.status === 'unavailable') return settle({ status: 'unavailable' })
-    if (result.status === 'refused') return settle({ status: 'committed', rejects: points.map((point) => storeFailed(point, result.error)) })
+    if (result.status === 'refused') {
+      return settle({ status: 'committed', rejects: points.map((point) => storeFailed(point, result.error)) })
+    }
     settle({ status: 'committed', rejects: result.value.get(0) ?? [] })
   }
 

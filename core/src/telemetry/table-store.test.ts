@@ -137,6 +137,25 @@ describe('the telemetry store', () => {
     expect(await readAll(device.id, 'good')).toHaveLength(1)
   })
 
+  it('can try a batch, repeats included, and store nothing of it', async () => {
+    const device = await createDevice()
+    const good: Point = { key: 'x', ts: now, kind: 'integer', value: 1 }
+    await store.write([{ device, points: [good] }])
+    await store.probe([
+      {
+        device,
+        points: [
+          { ...good, value: 2 },
+          { ...good, ts: now + 1 },
+        ],
+      },
+    ])
+    await expect(store.probe([{ device, points: [{ key: 'x', ts: now, kind: 'string', value: 'a\u0000' }] }])).rejects.toMatchObject({
+      code: '22021',
+    })
+    expect(await readAll(device.id, 'x')).toEqual([{ ts: now, kind: 'integer', value: 1 }])
+  })
+
   it('refuses the keys beyond the limit of a device and keeps the others', async () => {
     const device = await createDevice()
     const points = Array.from({ length: maxKeysPerDevice + 2 }, (_, i): Point => ({ key: `k${i}`, ts: now, kind: 'integer', value: i }))

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-only
+import { setTimeout as sleep } from 'node:timers/promises'
 import { sql } from 'drizzle-orm'
 import type pg from 'pg'
 import type { Context } from '../context.ts'
@@ -18,6 +19,7 @@ const blockRows = 20_000
 
 const uniqueViolation = '23505'
 const hourMs = 3_600_000
+const stopMs = 1000
 
 const copyStatement = 'copy telemetry (tenant_no, device_no, key_no, ts, kind, num, big, txt) from stdin (format binary)'
 
@@ -52,7 +54,8 @@ export class TableStore implements TelemetryStore {
     clearInterval(this.#timer)
     const writer = this.#writer
     this.#writer = undefined
-    await writer?.end()
+    // A statement the database does not answer ends with its connection, at the latest when the process does.
+    await Promise.race([writer?.end(), sleep(stopMs, undefined, { ref: false })])
   }
 
   async write(batch: readonly DeviceWrite[]): Promise<WriteRefusals> {
@@ -82,7 +85,7 @@ export class TableStore implements TelemetryStore {
       // Where the rollback fails the connection is lost, and with it what was tried.
       await client.query('rollback').then(
         () => client.release(),
-        (error: Error) => client.release(error),
+        (error: unknown) => client.release(error instanceof Error ? error : true),
       )
     }
   }
