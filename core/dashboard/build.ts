@@ -16,6 +16,8 @@ const compressible = new Set(['.js', '.css', '.svg', '.json'])
 
 /** Builds the dashboard into dist/, compressed beside each file; dist/build.json comes last and says it is whole. */
 export async function buildDashboard(): Promise<BuildInfo> {
+  // Vite takes what the caller runs as (a test, a watcher) over its own mode.
+  process.env['NODE_ENV'] = 'production'
   await build({ root: folder, configFile: join(folder, 'vite.config.ts'), logLevel: 'warn' })
   const dist = join(folder, 'dist')
   const files = listFiles(join(dist, 'assets'))

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-only
+/// <reference lib="dom" />
+/// <reference lib="dom.iterable" />
 import { existsSync } from 'node:fs'
 import { chromium } from 'playwright-core'
 import type { Browser, BrowserContext, Page } from 'playwright-core'
@@ -24,7 +26,10 @@ export const variants: Variant[] = (['zh-CN', 'en'] as const).flatMap((language)
   (['light', 'dark'] as const).flatMap((theme) => ([1440, 390] as const).map((width) => ({ language, theme, width }))),
 )
 
-export function openContext(browser: Browser, variant: Partial<Variant> & { timeZone?: string; bypassCSP?: boolean } = {}): Promise<BrowserContext> {
+export function openContext(
+  browser: Browser,
+  variant: Partial<Variant> & { timeZone?: string; bypassCSP?: boolean } = {},
+): Promise<BrowserContext> {
   const width = variant.width ?? 1440
   return browser.newContext({
     viewport: { width, height: width === 390 ? 844 : 900 },

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-only
-import { readFileSync } from 'node:fs'
-import { createRequire } from 'node:module'
+import axe from 'axe-core'
 import type { BrowserContext, Page } from 'playwright-core'
 import type { Variant } from './browser.ts'
 
@@ -9,7 +8,6 @@ export const kinds = ['console', 'origin', 'policy', 'axe', 'key', 'language', '
 export type Kind = (typeof kinds)[number]
 export type Finding = { kind: Kind; detail: string }
 
-const axeSource = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8')
 const axeTags = ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa']
 const areas = ['bin', 'common', 'connect', 'device', 'devices', 'overview', 'reject', 'settings', 'shell', 'start']
 
@@ -30,7 +28,8 @@ export class Watch {
     await page.exposeFunction('reportPolicy', (detail: string) => add('policy', detail))
     await page.addInitScript(() => {
       addEventListener('securitypolicyviolation', (event) => {
-        void (globalThis as unknown as { reportPolicy(detail: string): void }).reportPolicy(`${event.effectiveDirective} ${event.blockedURI} ${event.sourceFile}`)
+        const { reportPolicy } = globalThis as unknown as { reportPolicy: (detail: string) => void }
+        reportPolicy(`${event.effectiveDirective} ${event.blockedURI} ${event.sourceFile}`)
       })
     })
     page.on('console', (message) => {
@@ -70,14 +69,17 @@ export async function checkPage(watch: Watch, variant: Variant): Promise<Finding
 
 async function findAxe(page: Page): Promise<Finding[]> {
   // Through the debugger, so that the page's own policy stays as it is.
-  if (!(await page.evaluate(() => 'axe' in globalThis))) await page.evaluate(axeSource)
+  if (!(await page.evaluate(() => 'axe' in globalThis))) await page.evaluate(axe.source)
   return page.evaluate(async (tags) => {
     type Results = { violations: { id: string; impact?: string; nodes: { html: string; failureSummary?: string }[] }[] }
     const { axe } = globalThis as unknown as { axe: { run(options: object): Promise<Results> } }
     const { violations } = await axe.run({ runOnly: { type: 'tag', values: tags }, resultTypes: ['violations'] })
     return violations
       .filter((one) => one.impact === 'serious' || one.impact === 'critical')
-      .map((one) => ({ kind: 'axe' as const, detail: `${one.id}: ${one.nodes.map((node) => `${node.html.slice(0, 160)} ${node.failureSummary?.slice(0, 200)}`).join(' | ')}` }))
+      .map((one) => ({
+        kind: 'axe' as const,
+        detail: `${one.id}: ${one.nodes.map((node) => `${node.html.slice(0, 160)} ${node.failureSummary?.slice(0, 200)}`).join(' | ')}`,
+      }))
   }, axeTags)
 }
 

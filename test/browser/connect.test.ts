@@ -95,11 +95,14 @@ describe.skipIf(!hasBrowser())('the Connect panel', () => {
     await expectGreen()
   })
 
-  it.skipIf(!isInstalled('mosquitto_pub', '--help') && !isInstalled('sh', '-c', 'command -v mosquitto_pub'))('turns green for the mosquitto command', async () => {
-    await addDevice('by mosquitto')
-    await run('sh', ['-c', await readSnippet('MQTT', 'mosquitto')])
-    await expectGreen()
-  })
+  it.skipIf(!isInstalled('mosquitto_pub', '--help') && !isInstalled('sh', '-c', 'command -v mosquitto_pub'))(
+    'turns green for the mosquitto command',
+    async () => {
+      await addDevice('by mosquitto')
+      await run('sh', ['-c', await readSnippet('MQTT', 'mosquitto')])
+      await expectGreen()
+    },
+  )
 
   it('turns green for a point sent from the page itself', async () => {
     await addDevice('from here')
@@ -112,17 +115,27 @@ describe.skipIf(!hasBrowser())('the Connect panel', () => {
     await page.goto(`${server.url}/devices/${device.id}/connect`)
     await page.waitForSelector('[data-light="waiting"]')
     const topic = 'v1/devices/me/telemetry'
-    const client = await connectAsync(`mqtt://127.0.0.1:${server.ports.mqtt}`, { username: device.token, protocolVersion: 5, reconnectPeriod: 0 })
+    const client = await connectAsync(`mqtt://127.0.0.1:${server.ports.mqtt}`, {
+      username: device.token,
+      protocolVersion: 5,
+      reconnectPeriod: 0,
+    })
     await page.waitForSelector('[data-light="connected"]', { timeout: lightMs })
 
     await client.publishAsync(topic, '{"temperature":', { qos: 1 }).catch(() => undefined)
     await page.waitForSelector('[data-code="PAYLOAD_MALFORMED"]', { timeout: lightMs })
-    expect(await page.locator('[data-refusal]').innerText()).toMatch(/报文不是合法的 JSON。[\s\S]*v1\/devices\/me\/telemetry[\s\S]*\{"temperature":[\s\S]*检查引号/)
+    expect(await page.locator('[data-refusal]').innerText()).toMatch(
+      /报文不是合法的 JSON。[\s\S]*v1\/devices\/me\/telemetry[\s\S]*\{"temperature":[\s\S]*检查引号/,
+    )
 
     await client.publishAsync(topic, '{"ts":1763690000,"values":{"t":1}}', { qos: 1 }).catch(() => undefined)
     await page.waitForSelector('[data-code="TS_SECONDS"]', { timeout: lightMs })
 
-    await connectAsync(`mqtt://127.0.0.1:${server.ports.mqtt}`, { username: 'no-such-token-at-all', protocolVersion: 5, reconnectPeriod: 0 }).then(
+    await connectAsync(`mqtt://127.0.0.1:${server.ports.mqtt}`, {
+      username: 'no-such-token-at-all',
+      protocolVersion: 5,
+      reconnectPeriod: 0,
+    }).then(
       (wrong) => wrong.endAsync(),
       () => undefined,
     )
@@ -139,7 +152,7 @@ describe.skipIf(!hasBrowser())('the Connect panel', () => {
     await page.getByText('时间戳像是秒，这里需要毫秒。').waitFor()
   })
 
-  it('fetches the token only when somebody asks, and keeps it from those who may not see it', async () => {
+  it('fetches the token only when somebody asks', async () => {
     const device = await server.createDevice('secret')
     const fetched: string[] = []
     page.on('request', (request) => {

@@ -70,7 +70,9 @@ describe.skipIf(!hasBrowser())('the first run', () => {
     const lineOf = () => page.locator('svg.spark').first().getAttribute('data-points')
     await page.locator('section .spark').first().waitFor({ timeout: 15_000 })
     const before = await lineOf()
-    await page.waitForFunction((old) => document.querySelector('svg.spark')?.getAttribute('data-points') !== old, before, { timeout: 10_000 })
+    await page.waitForFunction((old) => document.querySelector('svg.spark')?.getAttribute('data-points') !== old, before, {
+      timeout: 10_000,
+    })
     expect(Date.now() - startedAt).toBeLessThan(30_000)
     expect(clicks).toBeLessThanOrEqual(5)
     expect(await page.locator('[data-demo]').count()).toBe(1)
@@ -82,7 +84,9 @@ describe.skipIf(!hasBrowser())('the first run', () => {
     const points = page.locator('figure.chart[data-points]').first()
     await page.waitForFunction(() => Number(document.querySelector('figure.chart')?.getAttribute('data-points')) > 100)
     const count = Number(await points.getAttribute('data-points'))
-    await page.waitForFunction((old) => Number(document.querySelector('figure.chart')?.getAttribute('data-points')) > old, count, { timeout: 10_000 })
+    await page.waitForFunction((old) => Number(document.querySelector('figure.chart')?.getAttribute('data-points')) > old, count, {
+      timeout: 10_000,
+    })
     expect(watch.take()).toEqual([])
     await context.close()
   })
@@ -91,6 +95,7 @@ describe.skipIf(!hasBrowser())('the first run', () => {
     const page = await (await openContext(browser)).newPage()
     await page.goto(`${server.url}/setup`)
     await waitForPage(page, 'login')
+    expect((await fetch(`${server.url}/api/v1/setup`)).status).toBe(404)
     await page.context().close()
   })
 

@@ -12,7 +12,7 @@ declare module 'vitest' {
 }
 
 /** Builds what is tested, and says loudly when there is nothing to test it with. */
-export default function setup(project: TestProject): void {
+export function setup(project: TestProject): void {
   const browserPath = findBrowser()
   if (!browserPath && process.env['CI']) throw new Error('chromium is not installed: the browser suite cannot run')
   if (!browserPath) console.log('skipped: chromium is not installed')

@@ -46,9 +46,13 @@ describe.skipIf(!hasBrowser())('every page', () => {
     await server.remove()
   })
 
-  it.concurrent.each(variants)('is clean, accessible and complete in $language, $theme, $width px', { timeout: 120_000 }, async (variant) => {
-    expect(await walk(variant)).toEqual([])
-  })
+  it.concurrent.each(variants)(
+    'is clean, accessible and complete in $language, $theme, $width px',
+    { timeout: 120_000 },
+    async (variant) => {
+      expect(await walk(variant)).toEqual([])
+    },
+  )
 
   /** All findings of all pages, each with the page it was found on. */
   async function walk(variant: Variant): Promise<string[]> {
@@ -99,7 +103,7 @@ async function fillDevice(server: Server, token: string): Promise<void> {
   const topic = 'v1/devices/me/telemetry'
   const points = Array.from({ length: 60 }, (_, at) => ({
     ts: now - at * 60_000,
-    values: { temperature: 20 + Math.sin(at / 5), count: at, open: at % 7 < 3, mode: at % 20 < 10 ? 'auto' : 'manual', '__proto__': 1 },
+    values: { temperature: 20 + Math.sin(at / 5), count: at, open: at % 7 < 3, mode: at % 20 < 10 ? 'auto' : 'manual', __proto__: 1 },
   }))
   await client.publishAsync(topic, JSON.stringify(points), { qos: 1 })
   await client.publishAsync(topic, '{"big":9007199254740993,"note":"<b>no</b>","list":[1,2]}', { qos: 1 })

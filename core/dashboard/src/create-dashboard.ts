@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-only
-import { PiniaColada } from '@pinia/colada'
+import { PiniaColada, useQueryCache } from '@pinia/colada'
 import { createPinia } from 'pinia'
 import { createApp } from 'vue'
 import type { App as VueApp } from 'vue'
@@ -35,6 +35,12 @@ export async function createDashboard(): Promise<VueApp> {
   }
   const router = createDashboardRouter()
   app.use(router)
+  // In every tab: nothing of the person is left behind [D-31].
+  const cache = useQueryCache()
+  session.onEnd(() => {
+    for (const entry of cache.getEntries()) cache.remove(entry)
+    router.push('/login').catch(reportError)
+  })
   await router.isReady().catch(reportError)
   return app
 }

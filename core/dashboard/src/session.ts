@@ -33,6 +33,9 @@ export const useSession = defineStore('session', () => {
   let answerDialog: ((isDone: boolean) => void) | undefined
   let asking: Promise<boolean> | undefined
   const endListeners = new Set<() => void>()
+  const enterListeners = new Set<() => void>()
+  /** Somebody closed the sign-in dialog: nothing in the background may open it again. */
+  let isDeclined = false
   const tabs = typeof BroadcastChannel === 'undefined' ? undefined : new BroadcastChannel('iotpms')
   tabs?.addEventListener('message', (event: MessageEvent<TabMessage>) => {
     if (event.data.type === 'logout') leave()
@@ -66,6 +69,8 @@ export const useSession = defineStore('session', () => {
     take(next)
     await usePrefs().take(next.user, next.site, next.prefs)
     tabs?.postMessage({ type: 'session', session: next } satisfies TabMessage)
+    isDeclined = false
+    for (const listener of enterListeners) listener()
   }
 
   /** Finds out who is signed in, or that the installation has no user yet. */
@@ -118,6 +123,7 @@ export const useSession = defineStore('session', () => {
   }
 
   function closeDialog(isDone: boolean): void {
+    if (!isDone && dialog.value === 'login') isDeclined = true
     answerDialog?.(isDone)
   }
 
@@ -186,6 +192,8 @@ export const useSession = defineStore('session', () => {
     confirmPassword,
     logout,
     savePrefs,
+    mayAsk: () => !isDeclined,
+    onEnter: (listener: () => void) => enterListeners.add(listener),
     onEnd: (listener: () => void) => endListeners.add(listener),
   }
 })

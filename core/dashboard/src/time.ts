@@ -94,11 +94,6 @@ function formatDay(t: LocalTime, language: TimeLanguage): string {
   return language === 'zh' ? `${t.year}-${pad(t.month)}-${pad(t.day)}` : `${t.day} ${englishMonths[t.month - 1]} ${t.year}`
 }
 
-/** The day alone. */
-export function formatDate(ts: number, zone: string, language: TimeLanguage): string {
-  return formatDay(toLocal(ts, zone), language)
-}
-
 /** `2026-11-21 10:32:05 UTC+08:00 Asia/Shanghai`, for hover and tables [D-54]. */
 export function formatWithZone(ts: number, zone: string, language: TimeLanguage): string {
   return `${formatInstant(ts, zone, language)} UTC${formatOffset(ts, zone)} ${zone}`

@@ -35,29 +35,44 @@ const isPublic = (url: URL) => /\/api\/v1\/(auth\/(login|refresh|reset)|setup)$/
 /**
  * The one fetch of the application: token, language, time-out, repeats, and what a 401 leads to.
  *
- * @throws {ApiError} when no answer came
+ * @returns answers of success only
+ * @throws {ApiError} for a refusal, and when no answer came
  */
 export async function apiFetch(request: Request): Promise<Response> {
+  if (isCreating(request)) request.headers.set('idempotency-key', createKey())
   let response = await send(request)
   const url = new URL(request.url)
   if (response.status === 401 && !isPublic(url) && gate) {
     if ((await gate.renew()) || (await gate.askLogin())) response = await send(request)
   }
   if (response.status === 403 && gate && (await readError(response)).code === 'REAUTH_REQUIRED' && (await gate.askPassword())) {
+    // The refusal is what the server kept under the first key.
+    if (isCreating(request)) request.headers.set('idempotency-key', createKey())
     response = await send(request)
   }
+  if (!response.ok) throw await readError(response)
   return response
 }
 
+/** POSTs whose repeat must not do the thing twice: the server knows them again by their key [D-33]. */
+const isCreating = (request: Request) =>
+  request.method === 'POST' && /\/api\/v1\/(devices|users|api-keys)$/.test(new URL(request.url).pathname)
+
+function createKey(): string {
+  // randomUUID does not exist on plain http.
+  return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, '0')).join('')
+}
+
 async function send(request: Request): Promise<Response> {
-  const isGet = request.method === 'GET'
+  // A creation is repeated once, after a network error only; other writes never by themselves [D-34].
+  const waits = request.method === 'GET' ? retryMs : isCreating(request) ? retryMs.slice(0, 1) : []
   for (let attempt = 0; ; attempt++) {
-    const wait = isGet ? retryMs[attempt] : undefined
+    const wait = waits[attempt]
     try {
       const response = await sendOnce(request)
       gate?.reached(true)
       const isSetup = response.status === 503 && (await readError(response)).code === 'SETUP_REQUIRED'
-      if (wait === undefined || !retryStatuses.has(response.status) || isSetup) return response
+      if (wait === undefined || request.method !== 'GET' || !retryStatuses.has(response.status) || isSetup) return response
     } catch (error) {
       if (request.signal.aborted) throw error
       if (wait === undefined) {
@@ -103,15 +118,12 @@ type Answer<T> = { data?: T; error?: unknown; response: Response }
  * @throws {ApiError}
  */
 export async function unwrap<T>(call: Promise<Answer<T>>): Promise<T> {
-  const { data, response } = await call
-  if (!response.ok) throw await readError(response)
-  return data as T
+  return (await call).data as T
 }
 
 /** The same with the answer's headers (`ETag`). */
 export async function unwrapWithResponse<T>(call: Promise<Answer<T>>): Promise<{ data: T; response: Response }> {
   const { data, response } = await call
-  if (!response.ok) throw await readError(response)
   return { data: data as T, response }
 }
 
@@ -120,7 +132,6 @@ export async function download(path: string, query: Record<string, string>): Pro
   const url = new URL(path.replace(/^\//, ''), baseUrl)
   for (const [name, value] of Object.entries(query)) url.searchParams.set(name, value)
   const response = await apiFetch(new Request(url))
-  if (!response.ok) throw await readError(response)
   const given = response.headers.get('content-disposition') ?? ''
   const extended = /filename\*=UTF-8''([^;]+)/i.exec(given)?.[1]
   const plain = /filename="?([^";]+)"?/i.exec(given)?.[1]

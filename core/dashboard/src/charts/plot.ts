@@ -98,7 +98,9 @@ export function createPlot(root: HTMLElement, data: uPlot.AlignedData, options: 
             if (min === null || max === null) return [0, 1]
             const low = options.isFromZero ? Math.min(0, min) : min
             const high = options.isFromZero ? Math.max(0, max) : max
-            return uPlot.rangeNum(low, high, 0.1, true)
+            // A line that does not move is drawn in the middle, with room for small moves.
+            const room = low === high ? Math.abs(low) * 0.05 || 1 : 0
+            return uPlot.rangeNum(low - room, high + room, 0.1, true)
           },
         },
       },

@@ -18,7 +18,7 @@ export function liveSocket(): LiveSocket {
   const session = useSession()
   const made = new LiveSocket({
     async address() {
-      if (!session.user) return undefined
+      if (!session.user || !session.mayAsk()) return undefined
       const { ticket } = await system.ticket()
       const url = socketUrlOf('api/v1/stream')
       url.searchParams.set('ticket', ticket)
@@ -29,6 +29,7 @@ export function liveSocket(): LiveSocket {
     sessionEnded: () => void session.renew(),
   })
   session.onEnd(() => made.stop())
+  session.onEnter(() => made.wake())
   let hiddenTimer: ReturnType<typeof setTimeout> | undefined
   document.addEventListener('visibilitychange', () => {
     clearTimeout(hiddenTimer)

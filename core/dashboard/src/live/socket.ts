@@ -37,6 +37,8 @@ export class LiveSocket {
   #isStarted = false
   #isSuspended = false
   #failures = 0
+  #attempt = 0
+  #isConnecting = false
   #nextId = 1
   #retryTimer: ReturnType<typeof setTimeout> | undefined
   #pingTimer: ReturnType<typeof setInterval> | undefined
@@ -49,6 +51,14 @@ export class LiveSocket {
   start(): void {
     if (this.#isStarted) return
     this.#isStarted = true
+    void this.#connect()
+  }
+
+  /** Goes on after a pause in which nobody was signed in. */
+  wake(): void {
+    if (!this.#isStarted || this.#isConnecting || this.#socket) return
+    clearTimeout(this.#retryTimer)
+    this.#attempt = 0
     void this.#connect()
   }
 
@@ -111,6 +121,7 @@ export class LiveSocket {
 
   async #connect(): Promise<void> {
     this.#options.status('connecting')
+    this.#isConnecting = true
     let url: URL | undefined
     try {
       url = await this.#options.address()
@@ -118,6 +129,8 @@ export class LiveSocket {
       // The server is away; HTTP failing is no sign that sockets do not get through.
       if (this.#isStarted) this.#retry()
       return
+    } finally {
+      this.#isConnecting = false
     }
     if (!this.#isStarted || !url) return
     const socket = new (this.#options.WebSocket ?? WebSocket)(url)
@@ -155,8 +168,6 @@ export class LiveSocket {
       if (isAgain) this.#resync(subscription)
     }
   }
-
-  #attempt = 0
 
   #retry(): void {
     this.#options.status(this.#failures >= giveUpFailures ? 'polling' : 'connecting')
