@@ -101,7 +101,7 @@ function compareWithRecorded(figures: readonly Figure[], broken: number): number
 function raiseFileLimit(): void {
   const limit = /^Max open files\s+\d+\s+(\d+)/m.exec(readFileSync('/proc/self/limits', 'utf8'))
   if (Number(limit?.[1]) < openFiles) {
-    spawnSync('prlimit', ['--pid', String(process.pid), `--nofile=${openFiles}:${openFiles}`], { stdio: 'ignore' })
+    spawnSync('/usr/bin/prlimit', ['--pid', String(process.pid), `--nofile=${openFiles}:${openFiles}`], { stdio: 'ignore' })
   }
 }
 
