@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-only
-import axe from 'axe-core'
+import { source as axeSource } from 'axe-core'
 import type { BrowserContext, Page } from 'playwright-core'
 import type { Variant } from './browser.ts'
 
@@ -69,7 +69,7 @@ export async function checkPage(watch: Watch, variant: Variant): Promise<Finding
 
 async function findAxe(page: Page): Promise<Finding[]> {
   // Through the debugger, so that the page's own policy stays as it is.
-  if (!(await page.evaluate(() => 'axe' in globalThis))) await page.evaluate(axe.source)
+  if (!(await page.evaluate(() => 'axe' in globalThis))) await page.evaluate(axeSource)
   return page.evaluate(async (tags) => {
     type Results = { violations: { id: string; impact?: string; nodes: { html: string; failureSummary?: string }[] }[] }
     const { axe } = globalThis as unknown as { axe: { run(options: object): Promise<Results> } }

@@ -67,10 +67,10 @@ describe.skipIf(!hasBrowser())('the first run', () => {
     await waitForPage(page, 'overview')
     const chart = page.locator('figure.chart').first()
     await chart.waitFor()
-    const lineOf = () => page.locator('svg.spark').first().getAttribute('data-points')
+    const lineOf = () => page.locator('section svg.spark').first().getAttribute('data-points')
     await page.locator('section .spark').first().waitFor({ timeout: 15_000 })
     const before = await lineOf()
-    await page.waitForFunction((old) => document.querySelector('svg.spark')?.getAttribute('data-points') !== old, before, {
+    await page.waitForFunction((old) => document.querySelector('section svg.spark')?.getAttribute('data-points') !== old, before, {
       timeout: 10_000,
     })
     expect(Date.now() - startedAt).toBeLessThan(30_000)

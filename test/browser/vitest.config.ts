@@ -7,8 +7,8 @@ export default defineConfig({
     include: ['test/browser/**/*.test.ts'],
     globalSetup: ['test/browser/setup.ts'],
     pool: 'forks',
-    // A browser, a server and a database share two cores already.
-    maxWorkers: 1,
+    // Most of the time is waiting; more than two would make the limits of time in the tests late.
+    maxWorkers: 2,
     maxConcurrency: 2,
     testTimeout: 60_000,
     hookTimeout: 60_000,
