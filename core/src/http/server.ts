@@ -57,6 +57,12 @@ export type ServerOptions = {
   compatProblem: (error: ProblemError) => { status: number; body: unknown }
 }
 
+/** [RE §7] Requests in flight, all together; more at a time answer 503. */
+const maxInFlight = 2000
+/** Whoever has shown no credential yet needs no more for a login or a set-up. */
+const publicBodyBytes = 16_384
+const probePath = /^\/(livez|readyz|startupz|metrics)$/
+
 const noQuery = { type: 'object', properties: {}, additionalProperties: false } as const
 
 /** Fastify with our conventions: one place for permissions, validation, errors and headers. */
@@ -82,6 +88,8 @@ export async function createServer(options: ServerOptions): Promise<App> {
 
   useValidators(app)
   useErrors(app, options.compatProblem)
+  app.addHook('onRequest', async (_, reply) => void reply.headers(securityHeaders(options)))
+  limitLoad(app)
   useGuards(app, options)
   app.addSchema({ $id: 'Problem', ...problemSchema })
   await app.register(cookie)
@@ -105,6 +113,18 @@ function useValidators(app: App): void {
   app.setValidatorCompiler(({ schema, httpPart }) => (httpPart === 'body' ? exact : coercing).compile(schema as object))
 }
 
+/** Counted before anything is read or looked up. Probes are left out: a busy server is not a dead one. */
+function limitLoad(app: App): void {
+  let inFlight = 0
+  app.addHook('onRequest', async (request, reply) => {
+    if (probePath.test(request.routeOptions.url ?? '')) return
+    if (inFlight >= maxInFlight) throw new ProblemError('OVERLOADED', { retryAfterS: 1 })
+    inFlight++
+    // Comes after the last byte of the answer, and when the connection is lost, once.
+    reply.raw.once('close', () => inFlight--)
+  })
+}
+
 /** Deny by default: a route names its permission or is on the public list, else the server does not start. */
 function useGuards(app: App, options: ServerOptions): void {
   app.decorateRequest('actor', null)
@@ -116,12 +136,12 @@ function useGuards(app: App, options: ServerOptions): void {
     const requiredQuery = (route.schema?.querystring as { required?: string[] } | undefined)?.required ?? []
     // A query nobody declared is a mistake of the caller, on every route of the native API.
     if (route.url.startsWith('/api/v1/') && !isPublic) route.schema = { querystring: noQuery, ...route.schema }
+    if (isPublic) route.bodyLimit ??= publicBodyBytes
     for (const method of [route.method].flat()) {
       if (method !== 'HEAD') guards.push({ method, path: route.url, permission, isPublic, hasId: route.url.includes('/:'), requiredQuery })
     }
   })
   app.addHook('onRequest', async (request, reply) => {
-    reply.headers(securityHeaders(options))
     const { config } = request.routeOptions
     if (options.requireHttps && request.protocol !== 'https' && isApiPath(request.url)) throw new ProblemError('HTTPS_REQUIRED')
     if (isApiPath(request.url)) {
@@ -154,7 +174,7 @@ function useGuards(app: App, options: ServerOptions): void {
 
 /** [D-95] Everything lies below the base path but for the probes, which never come through a proxy. */
 function withoutBase(url: string, basePath: string): string {
-  if (basePath === '/' || /^\/(livez|readyz|startupz|metrics)$/.test(url)) return url
+  if (basePath === '/' || probePath.test(url)) return url
   if (url.startsWith(basePath)) return url.slice(basePath.length - 1)
   return url === basePath.slice(0, -1) ? '/' : '/api/outside-the-base-path'
 }

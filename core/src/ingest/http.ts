@@ -23,8 +23,11 @@ export type HttpIngestOptions = {
 
 /** [H-4] Bodies of telemetry and attributes. */
 const maxBodyBytes = 1_048_576
-/** [RE §7] More at a time answer 503. */
+/** [RE §7] Requests in flight, and the bytes their bodies may grow to; more at a time answer 503. */
 const maxInFlight = 1000
+const maxInFlightBytes = 33_554_432
+/** A device may have one in so many of either, so that one token cannot keep the others out. */
+const deviceShare = 4
 /** [M-29] How long a request waits for a commit. */
 const commitWaitMs = 10_000
 
@@ -53,16 +56,11 @@ export async function registerHttpIngest(app: App, options: HttpIngestOptions): 
       if (isEncoded || (type !== '' && !contentTypes.includes(type))) return done(new ProblemError('CONTENT_TYPE'))
       done(null, body)
     })
-    let inFlight = 0
+    const load = new Load()
     const handle = (kind: UplinkKind) => async (request: FastifyRequest, reply: FastifyReply) => {
       const device = findDevice(request, options)
-      if (inFlight >= maxInFlight || options.sink.isFull) throw new ProblemError('OVERLOADED', { retryAfterS: 1 })
-      inFlight++
-      try {
-        return answer(reply, await accept(request, device, kind, options))
-      } finally {
-        inFlight--
-      }
+      if (options.sink.isFull) throw new ProblemError('OVERLOADED', { retryAfterS: 1 })
+      return answer(reply, await accept(request, device, kind, options))
     }
     for (const kind of ['telemetry', 'attributes'] as const) {
       scope.post(
@@ -70,8 +68,13 @@ export async function registerHttpIngest(app: App, options: HttpIngestOptions): 
         {
           config: { public: true, beforeSetup: true },
           bodyLimit: maxBodyBytes,
-          // The token is checked before a byte of the body is read.
-          onRequest: async (request) => void findDevice(request, options),
+          // Token, room in the buffer and load are checked before a byte of the body is read.
+          onRequest: async (request, reply) => {
+            const device = findDevice(request, options)
+            const release = options.sink.isFull ? undefined : load.take(device.id, announcedBytes(request))
+            if (!release) throw new ProblemError('OVERLOADED', { retryAfterS: 1 })
+            reply.raw.once('close', release)
+          },
           errorHandler: (error, request) => {
             if ((error as { code?: string }).code === 'FST_ERR_CTP_BODY_TOO_LARGE') {
               options.tooLarge(findDevice(request, options), plainAddress(request.ip), `/api/v1/…/${kind}`)
@@ -91,6 +94,39 @@ export async function registerHttpIngest(app: App, options: HttpIngestOptions): 
       )
     }
   })
+}
+
+/** Requests and bytes in flight, in all and per device. */
+class Load {
+  #requests = 0
+  #bytes = 0
+  readonly #devices = new Map<string, { requests: number; bytes: number }>()
+
+  /** @returns what gives the room back, or undefined when there is none */
+  take(deviceId: string, bytes: number): (() => void) | undefined {
+    const own = this.#devices.get(deviceId) ?? { requests: 0, bytes: 0 }
+    if (this.#requests >= maxInFlight || this.#bytes + bytes > maxInFlightBytes) return undefined
+    if (own.requests >= maxInFlight / deviceShare || own.bytes + bytes > maxInFlightBytes / deviceShare) return undefined
+    this.#devices.set(deviceId, own)
+    this.#add(own, 1, bytes)
+    return () => {
+      this.#add(own, -1, -bytes)
+      if (own.requests === 0) this.#devices.delete(deviceId)
+    }
+  }
+
+  #add(own: { requests: number; bytes: number }, requests: number, bytes: number): void {
+    this.#requests += requests
+    this.#bytes += bytes
+    own.requests += requests
+    own.bytes += bytes
+  }
+}
+
+/** A chunked body announces nothing and may become as large as any. */
+function announcedBytes(request: FastifyRequest): number {
+  if (request.headers['transfer-encoding'] !== undefined) return maxBodyBytes
+  return Math.min(Number(request.headers['content-length'] ?? 0), maxBodyBytes)
 }
 
 function findDevice(request: FastifyRequest, options: HttpIngestOptions): Device {
