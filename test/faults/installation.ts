@@ -29,6 +29,11 @@ const startTimeoutMs = 60_000
 /** Devices being created side by side. */
 const callsAtATime = 8
 
+/** The flags of `pnpm start`: what is tested and measured runs as users run it. */
+const startFlags = (JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { scripts: { start: string } }).scripts.start
+  .split(' ')
+  .filter((word) => word.startsWith('--'))
+
 /** A server of this checkout in a process of its own, on a data folder of its own. */
 export class Installation {
   readonly folder: string
@@ -77,7 +82,7 @@ export class Installation {
     const logStart = this.log.length
     const output = openSync(this.logFile, 'a')
     const spawnedAt = monotonicMs()
-    const child = spawn(process.execPath, [...(this.#options.nodeArgs ?? []), join(root, 'core/src/main.ts'), 'start'], {
+    const child = spawn(process.execPath, [...startFlags, ...(this.#options.nodeArgs ?? []), join(root, 'core/src/main.ts'), 'start'], {
       cwd: this.folder,
       stdio: ['ignore', output, output],
       env: { ...cleanEnvironment(), ...this.#settings(), ...this.#options.environment },

@@ -78,7 +78,7 @@ export class Pipeline implements IngestSink {
   write(uplink: Uplink, points: readonly Point[], early: readonly Reject[], settle: (outcome: Outcome) => void): void {
     const { device, kind, receivedAt } = uplink
     // The payload belongs to the entrance's buffer; only the reject log may still need its beginning.
-    const sample = Buffer.from(uplink.payload.subarray(0, 256))
+    const sample = uplink.payload.toString('latin1', 0, 256)
     const writer = kind === 'telemetry' ? this.#options.telemetry : this.#options.attributes
     writer.enqueue({
       device,
@@ -86,7 +86,7 @@ export class Pipeline implements IngestSink {
       sizeBytes: uplink.payload.length,
       settle: (outcome) => {
         if (outcome.status === 'unavailable') return settle({ status: 'unavailable' })
-        for (const reject of outcome.rejects) this.#record({ ...uplink, payload: sample }, reject)
+        for (const reject of outcome.rejects) this.#record({ ...uplink, payload: Buffer.from(sample, 'latin1') }, reject)
         const rejects = outcome.rejects.length > 0 ? [...early, ...outcome.rejects] : early
         const accepted = points.length - outcome.rejects.length
         settle(accepted > 0 ? { status: 'stored', accepted, rejects } : { status: 'rejected', rejects })
