@@ -125,8 +125,9 @@ describe('the load of all HTTP requests [RE §7]', () => {
     for (const path of ['/api/v1/auth/login', '/api/v1/auth/reset', '/api/v1/setup', '/api/auth/login']) {
       const answer = await platform.call('POST', path, { body: { email: 'x'.repeat(16_384) }, token: null })
       expect(answer.status, path).toBe(413)
-      if (path.startsWith('/api/v1/'))
+      if (path.startsWith('/api/v1/')) {
         expect(answer.json()).toMatchObject({ code: 'BODY_TOO_LARGE', detail: expect.stringContaining('16') })
+      }
     }
     const small = await platform.call('POST', '/api/v1/auth/login', { body: { email: 'a@b.c', password: 'x'.repeat(900) }, token: null })
     expect(small.status).toBe(401)
