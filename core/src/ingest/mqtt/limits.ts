@@ -12,8 +12,9 @@ export type MqttLimits = {
   /** Sockets that have not sent their CONNECT yet: all, and per address. */
   unauthenticated: number
   unauthenticatedPerAddress: number
-  /** Sockets that wait to be read at all, and how long the connect rate may hold them. */
+  /** Sockets that wait to be read at all, per address too, and how long the connect rate may hold them. */
   waiting: number
+  waitingPerAddress: number
   waitingMs: number
   /** New connections per second; twice as many in a burst. */
   connectRate: number
@@ -45,6 +46,8 @@ export const defaultMqttLimits: MqttLimits = {
   unauthenticated: 1_000,
   unauthenticatedPerAddress: 50,
   waiting: 20_000,
+  // What the connect rate serves in waitingMs: as many may come at once through one NAT or balancer [RE F22].
+  waitingPerAddress: 5_000,
   waitingMs: 10_000,
   connectRate: 500,
   refusals: 30,
