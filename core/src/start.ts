@@ -7,6 +7,7 @@ import { systemClock } from './clock.ts'
 import type { Config } from './config.ts'
 import type { Context } from './context.ts'
 import { Db } from './db/client.ts'
+import type { Scope } from './db/client.ts'
 import { listTenants, loadInstallation, loadRootTenant, saveSecretKeyId } from './db/installation.ts'
 import { migrate } from './db/migrate.ts'
 import { checkDatabase, ensureDataDir, openDatabase } from './db/open.ts'
@@ -259,12 +260,20 @@ function explainListenError(setting: string, port: number | 'off'): (error: Node
 
 /** Once an hour: what the bin, the logs and the reject log no longer keep. */
 function startUpkeep(context: Context, ingest: Ingest, devices: Devices, stops: Stop[]): void {
+  const steps: { name: string; run: (tenant: Scope) => Promise<void> }[] = [
+    { name: 'bin', run: (tenant) => devices.purgeExpired(tenant) },
+    { name: 'reject log', run: (tenant) => ingest.rejects.removeOld(tenant) },
+    { name: 'device log', run: (tenant) => ingest.log.removeOld(tenant) },
+    { name: 'idempotency keys', run: (tenant) => removeOldIdempotencyKeys(context, tenant) },
+  ]
   const work = async () => {
     for (const tenant of await listTenants(context.db)) {
-      await devices.purgeExpired(tenant)
-      await ingest.rejects.removeOld(tenant)
-      await ingest.log.removeOld(tenant)
-      await removeOldIdempotencyKeys(context, tenant)
+      for (const { name, run } of steps) {
+        // One that fails, for whatever tenant, stops no other.
+        await run(tenant).catch((error: unknown) =>
+          context.log.warn({ err: error, step: name, tenant: tenant.tenantId }, 'a step of the upkeep failed'),
+        )
+      }
     }
   }
   const timer = setInterval(

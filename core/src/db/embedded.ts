@@ -125,7 +125,9 @@ export class EmbeddedPostgres {
     rmSync(draft, { recursive: true, force: true })
     mkdirSync(draft, { mode: 0o700 })
     this.#place!.give(draft)
-    const passwordFile = join(draft, '..', `${randomBytes(6).toString('hex')}.pw`)
+    // Under one name, so that a start that was killed here leaves nothing the next one does not remove.
+    const passwordFile = `${this.#cluster}.pw`
+    rmSync(passwordFile, { force: true })
     writeFileSync(passwordFile, this.#known.adminPassword, { mode: 0o600 })
     this.#place!.give(passwordFile)
     try {

@@ -1,6 +1,19 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { randomBytes } from 'node:crypto'
-import { chownSync, cpSync, existsSync, lstatSync, mkdirSync, readFileSync, readlinkSync, renameSync, statSync, symlinkSync } from 'node:fs'
+import {
+  chmodSync,
+  chownSync,
+  cpSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  readFileSync,
+  readlinkSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+} from 'node:fs'
 import { arch, platform } from 'node:os'
 import { dirname, join } from 'node:path'
 import { StartError, exitCodes } from '../errors.ts'
@@ -42,9 +55,13 @@ export async function choosePlace(dataDir: string, wantedUser: string | undefine
   if (isReachable) return { clusterDir, ...binaries, identity, give }
 
   const copy = join(openFolder, `postgresql-${binaries.version}`)
-  mkdirSync(openFolder, { recursive: true, mode: 0o755 })
+  mkdirSync(openFolder, { recursive: true })
+  // A strict umask would close it to the very user it is made for.
+  chmodSync(openFolder, 0o755)
   if (!existsSync(copy)) {
+    rmSync(`${copy}.new`, { recursive: true, force: true })
     cpSync(home, `${copy}.new`, { recursive: true, verbatimSymlinks: true })
+    chmodSync(`${copy}.new`, 0o755)
     renameSync(`${copy}.new`, copy)
   }
   if (!isLink(clusterDir) && !existsSync(clusterDir)) {
