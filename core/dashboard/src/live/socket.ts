@@ -25,8 +25,6 @@ export type SocketOptions = {
   address(): Promise<URL | undefined>
   status(status: LiveStatus): void
   sessionEnded(): void
-  /** The constructor, so that tests in Node can give theirs. */
-  WebSocket?: typeof WebSocket
 }
 
 /** One WebSocket per tab for everything [D-37]. Equal subscriptions share one [D-38]. */
@@ -133,7 +131,7 @@ export class LiveSocket {
       this.#isConnecting = false
     }
     if (!this.#isStarted || !url) return
-    const socket = new (this.#options.WebSocket ?? WebSocket)(url)
+    const socket = new WebSocket(url)
     this.#socket = socket
     let wasOpen = false
     socket.addEventListener('open', () => {
