@@ -133,6 +133,83 @@ describe('the live stream', () => {
     client.socket.close()
   })
 
+  it('[V-8] tells the newest value of the primary key of a device, never a late one or another key', async () => {
+    const product = await platform.call('POST', '/api/v1/products', { body: { name: 'Live', model: { primaryKey: 'power' } } })
+    const byProduct = await platform.createDevice({ productId: product.json<{ id: string }>().id })
+    const byFirstKey = await platform.createDevice()
+    const now = Date.now()
+    const at = (ts: number, values: unknown) => ({ ts: now + ts, values })
+    for (const { token } of [byProduct, byFirstKey]) {
+      await sendPoint(token, at(0, { power: 20 }))
+      await sendPoint(token, at(-60_000, { later: 1 }))
+    }
+    const client = await Client.open()
+    client.send({ op: 'sub', id: 'd', topic: 'devices', params: { ids: [byProduct.id, byFirstKey.id] } })
+    await client.next((frame) => frame.op === 'ok')
+    for (const device of [byProduct, byFirstKey]) {
+      const primaryAfter = async (body: unknown) => {
+        await sendPoint(device.token, body)
+        for (;;) {
+          const items = (await client.items('d')) as { id: string; primary?: { key: string; value: number; ts: number } }[]
+          const item = items.find((one) => one.id === device.id && one.primary)
+          if (item) return [item.primary!.key, item.primary!.value, item.primary!.ts - now]
+        }
+      }
+      expect(await primaryAfter([at(-5000, { power: 1, later: 2 }), at(-6000, { power: 2 })])).toEqual(['power', 20, 0])
+      expect(await primaryAfter(at(1000, { later: 3 }))).toEqual(['power', 20, 0])
+      expect(await primaryAfter([at(2000, { power: 22 }), at(1000, { power: 21 })])).toEqual(['power', 22, 2000])
+      expect(await primaryAfter(at(2000, { power: 23 }))).toEqual(['power', 23, 2000])
+    }
+    client.socket.close()
+  })
+
+  it('follows the primary key of the product, and the first key of a device that had sent nothing yet', async () => {
+    const productId = (await platform.call('POST', '/api/v1/products', { body: { name: 'Live two' } })).json<{ id: string }>().id
+    const device = await platform.createDevice({ productId })
+    const client = await Client.open()
+    client.send({ op: 'sub', id: 'd', topic: 'devices', params: { ids: [device.id] } })
+    await client.next((frame) => frame.op === 'ok')
+    const primaryAfter = async (body: unknown) => {
+      await sendPoint(device.token, body)
+      for (;;) {
+        const item = ((await client.items('d')) as { primary?: { key: string; value: number } }[]).find((one) => one.primary)
+        if (item) return [item.primary!.key, item.primary!.value]
+      }
+    }
+    expect(await primaryAfter({ first: 1 })).toEqual(['first', 1])
+    expect(await primaryAfter({ second: 2 })).toEqual(['first', 1])
+    await platform.call('PATCH', `/api/v1/products/${productId}`, { body: { model: { primaryKey: 'second' } } })
+    await new Promise((resolve) => setTimeout(resolve, 200))
+    expect(await primaryAfter({ first: 3 })).toEqual(['second', 2])
+    expect(await primaryAfter({ second: 4 })).toEqual(['second', 4])
+    client.socket.close()
+  })
+
+  it('a message of 10,000 points is a small item for the devices shown', async () => {
+    const device = await platform.createDevice()
+    const now = Date.now()
+    const client = await Client.open()
+    client.send({ op: 'sub', id: 'd', topic: 'devices', params: { ids: [device.id] } })
+    client.send({ op: 'sub', id: 't', topic: 'telemetry', params: { deviceIds: [device.id] } })
+    await client.next((frame) => frame.op === 'ok' && frame.id === 't')
+    await sendPoint(
+      device.token,
+      Array.from({ length: 10_000 }, (_, i) => ({ ts: now - i, values: { a: i } })),
+    )
+    const points = (await client.items('t')) as [string, string, number, number][]
+    expect(points.length).toBeLessThanOrEqual(500)
+    expect(Math.max(...points.map((point) => point[2]))).toBe(now)
+    for (;;) {
+      const items = (await client.items('d')) as { primary?: { value: number } }[]
+      expect(JSON.stringify(items).length).toBeLessThan(1000)
+      const item = items.find((one) => one.primary)
+      if (!item) continue
+      expect(item.primary).toEqual({ key: 'a', ts: now, value: 0, kind: 'integer' })
+      break
+    }
+    client.socket.close()
+  })
+
   it('gives the same error for an unknown device as for none of ours, and keeps the socket', async () => {
     const client = await Client.open()
     for (const [id, frame, code] of [
@@ -195,7 +272,12 @@ describe('the live stream', () => {
         ['k2', 1997],
       ]),
     )
+    for (let i = 0; i < 2000; i++) subscription.push(['late', 2000 - i], 'late', 2000 - i)
+    for (let i = 0; i < 2000; i++) subscription.push(['same', i], 'same', 7)
+    const late = subscription.take(1000)!.items as [string, number][]
+    expect([...new Map(late.toReversed())]).toEqual(expect.arrayContaining([['late', 2000]]))
+    expect(new Map(late).get('same')).toBe(1999)
     subscription.push(['k0', 1], 'k0')
-    expect([subscription.take(500), subscription.take(1000)?.seq]).toEqual([undefined, 1])
+    expect([subscription.take(1500), subscription.take(2000)?.seq]).toEqual([undefined, 2])
   })
 })

@@ -11,6 +11,7 @@ import type { IngestCounters } from '../system/ingest-counters.ts'
 import { countDevices } from '../system/overview.ts'
 import type { TelemetryStore } from '../telemetry/store.ts'
 import { toJsonValue } from '../telemetry/values.ts'
+import { Primaries } from './primaries.ts'
 import type { Subscription } from './subscription.ts'
 
 const DeviceIds = Type.Array(Id, { minItems: 1, maxItems: 500 })
@@ -51,6 +52,7 @@ export class Topics {
   readonly #context: Context
   readonly #store: TelemetryStore
   readonly #counters: IngestCounters
+  readonly #primaries: Primaries
   readonly #telemetry = new Map<string, Set<Subscription>>()
   readonly #devices = new Map<string, Set<Subscription>>()
   readonly #logs = new Map<string, Set<Subscription>>()
@@ -64,11 +66,13 @@ export class Topics {
     this.#context = context
     this.#store = parts.store
     this.#counters = parts.counters
+    this.#primaries = new Primaries(context, parts.store, (stored) => this.#publishDevice(stored))
   }
 
   start(): void {
     const { events } = this.#context
     this.#stops = [
+      this.#primaries.start(),
       events.on('device.state', ({ deviceId, state, lastActivityAt }) => {
         const item = { id: deviceId, state, lastActivityAt: lastActivityAt ? new Date(lastActivityAt).toISOString() : null }
         for (const subscription of this.#devices.get(deviceId) ?? []) subscription.push(item, `${deviceId} state`)
@@ -90,27 +94,10 @@ export class Topics {
   /** After the commit of a message. */
   publish(stored: Stored): void {
     if (stored.kind !== 'telemetry' || stored.points.length === 0) return
-    const { device, points } = stored
-    for (const subscription of this.#telemetry.get(device.id) ?? []) {
-      for (const point of points) {
-        if (subscription.wants(point.key)) {
-          subscription.push([device.id, point.key, point.ts, toJsonValue(point), point.kind], `${device.id} ${point.key}`)
-        }
-      }
-    }
-    const newest = points.at(-1)!
-    for (const subscription of this.#devices.get(device.id) ?? []) {
-      const primary = { key: newest.key, ts: newest.ts, value: toJsonValue(newest), kind: newest.kind }
-      subscription.push(
-        {
-          id: device.id,
-          state: 'online',
-          lastActivityAt: new Date(stored.receivedAt).toISOString(),
-          points: points.map((one) => ({ key: one.key, ts: one.ts, value: toJsonValue(one), kind: one.kind })),
-          primary,
-        },
-        `${device.id} points`,
-      )
+    this.#publishPoints(stored)
+    if (this.#devices.has(stored.device.id)) {
+      this.#primaries.take(stored)
+      this.#publishDevice(stored)
     }
     this.#publishUplink(stored)
   }
@@ -124,6 +111,7 @@ export class Topics {
     const ids = topic === 'telemetry' ? params.deviceIds : topic === 'devices' ? params.ids : topic === 'deviceLog' ? [params.id] : []
     if (ids.length > 0 && !(await this.#areKnown(actor, ids))) return false
     for (const set of this.#setsOf(subscription)) set.add(subscription)
+    if (topic === 'devices') await this.#primaries.watch(actor.scope, ids)
     if (topic === 'telemetry') await this.#sendLatest(subscription, actor, params)
     if (topic === 'overview') await this.#sendOverview(subscription, actor)
     return true
@@ -132,6 +120,9 @@ export class Topics {
   remove(subscription: Subscription): void {
     for (const set of this.#setsOf(subscription)) set.delete(subscription)
     for (const index of [this.#telemetry, this.#devices, this.#logs]) for (const [id, set] of index) if (set.size === 0) index.delete(id)
+    if (subscription.topic === 'devices') {
+      for (const id of subscription.params.ids) if (!this.#devices.has(id)) this.#primaries.forget(id)
+    }
   }
 
   #setsOf(subscription: Subscription): Set<Subscription>[] {
@@ -160,8 +151,36 @@ export class Topics {
   async #sendLatest(subscription: Subscription, actor: Actor, params: TopicParams['telemetry']): Promise<void> {
     const latest = await this.#store.latest(actor.scope, params.deviceIds, params.keys ? { keys: params.keys } : {})
     for (const [id, points] of latest) {
-      for (const point of points) subscription.push([id, point.key, point.ts, toJsonValue(point), point.kind], `${id} ${point.key}`)
+      for (const point of points) {
+        subscription.push([id, point.key, point.ts, toJsonValue(point), point.kind], `${id} ${point.key}`, point.ts)
+      }
     }
+  }
+
+  /** All points, late ones too: charts show them where they belong. */
+  #publishPoints({ device, points }: Stored): void {
+    const subscriptions = this.#telemetry.get(device.id)
+    if (!subscriptions) return
+    for (const point of points) {
+      let item: unknown[] | undefined
+      for (const subscription of subscriptions) {
+        if (!subscription.wants(point.key)) continue
+        item ??= [device.id, point.key, point.ts, toJsonValue(point), point.kind]
+        subscription.push(item, `${device.id} ${point.key}`, point.ts)
+      }
+    }
+  }
+
+  #publishDevice({ device, receivedAt }: Stored): void {
+    const primary = this.#primaries.get(device.id)
+    const item = {
+      id: device.id,
+      state: 'online',
+      lastActivityAt: new Date(receivedAt).toISOString(),
+      // Always the newest value known, since this item may replace one that brought it. `points` is its older form.
+      ...(primary ? { primary, points: [primary] } : {}),
+    }
+    for (const subscription of this.#devices.get(device.id) ?? []) subscription.push(item, `${device.id} points`)
   }
 
   #toLog(deviceId: string, item: Record<string, unknown>, series?: string): void {
