@@ -89,11 +89,21 @@ describe.skipIf(!hasBrowser())('the Connect panel', () => {
     await expectGreen()
   })
 
-  it.skipIf(!isInstalled('python3', '-c', 'import paho.mqtt.client'))('turns green for the Python program over MQTT', async () => {
-    await addDevice('by Python over MQTT')
-    await runUntilStored('python3', ['-u', '-c', await readSnippet('MQTT', 'Python')])
-    await expectGreen()
-  })
+  it.skipIf(!isInstalled('python3', '--version'))(
+    'shows a valid Python program over MQTT, and turns green for it where paho-mqtt 2 is installed',
+    async () => {
+      await addDevice('by Python over MQTT')
+      const program = await readSnippet('MQTT', 'Python')
+      await run('python3', ['-c', 'import ast, sys; ast.parse(sys.argv[1])', program])
+      // Neither Debian 12 nor npm brings paho-mqtt 2, so a machine of the tests may be without it.
+      if (!isInstalled('python3', '-c', 'from paho.mqtt.client import CallbackAPIVersion')) {
+        console.log('not run: the Python program over MQTT needs paho-mqtt 2; only its syntax was checked')
+        return
+      }
+      await runUntilStored('python3', ['-u', '-c', program])
+      await expectGreen()
+    },
+  )
 
   it.skipIf(!isInstalled('mosquitto_pub', '--help') && !isInstalled('sh', '-c', 'command -v mosquitto_pub'))(
     'turns green for the mosquitto command',
