@@ -475,24 +475,49 @@ AS $function$
 $function$;
 -- owner pms_store; execute: pms_app (telemetry_count(integer,text[],bigint,bigint))
 
-CREATE OR REPLACE FUNCTION public.telemetry_delete(device integer, names text[], from_ts bigint, to_ts bigint)
- RETURNS bigint
+CREATE OR REPLACE FUNCTION public.telemetry_delete(device integer, names text[], from_ts bigint, to_ts bigint, start_key integer, start_ts bigint, max_rows integer)
+ RETURNS TABLE(removed bigint, next_key integer, next_ts bigint)
  LANGUAGE plpgsql
  SECURITY DEFINER
  SET search_path TO 'pg_catalog'
 AS $function$
 DECLARE
   tenant int4 := public.telemetry_tenant();
-  removed int8;
+  number int4;
+  low int8;
+  high int8;
+  count int8;
+  keys_left int4 := 1000;
 BEGIN
-  DELETE FROM public.telemetry t USING public.telemetry_keys k
-    WHERE t.tenant_no = tenant AND t.device_no = device AND t.ts >= from_ts AND t.ts < to_ts
-      AND k.tenant_no = t.tenant_no AND k.key_no = t.key_no AND (names IS NULL OR k.key = ANY (names));
-  GET DIAGNOSTICS removed = ROW_COUNT;
-  RETURN removed;
+  removed := 0;
+  FOR number IN
+    SELECT d.key_no FROM public.telemetry_device_keys d JOIN public.telemetry_keys k USING (tenant_no, key_no)
+      WHERE d.tenant_no = tenant AND d.device_no = device AND d.key_no >= start_key AND (names IS NULL OR k.key = ANY (names))
+      ORDER BY d.key_no LIMIT keys_left + 1
+  LOOP
+    low := CASE WHEN number = start_key THEN start_ts ELSE from_ts END;
+    high := low;
+    IF keys_left > 0 THEN
+      -- The first point that stays for the next call: none when they are few enough.
+      high := (SELECT t.ts FROM public.telemetry t
+        WHERE t.tenant_no = tenant AND t.device_no = device AND t.key_no = number AND t.ts >= low AND t.ts < to_ts
+        ORDER BY t.ts OFFSET max_rows - removed LIMIT 1);
+      DELETE FROM public.telemetry t
+        WHERE t.tenant_no = tenant AND t.device_no = device AND t.key_no = number AND t.ts >= low AND t.ts < coalesce(high, to_ts);
+      GET DIAGNOSTICS count = ROW_COUNT;
+      removed := removed + count;
+      keys_left := keys_left - 1;
+    END IF;
+    IF high IS NOT NULL THEN
+      next_key := number;
+      next_ts := high;
+      EXIT;
+    END IF;
+  END LOOP;
+  RETURN NEXT;
 END
 $function$;
--- owner pms_store; execute: pms_app (telemetry_delete(integer,text[],bigint,bigint))
+-- owner pms_store; execute: pms_app (telemetry_delete(integer,text[],bigint,bigint,integer,bigint,integer))
 
 CREATE OR REPLACE FUNCTION public.telemetry_ensure_month(month_start date)
  RETURNS void

@@ -31,9 +31,20 @@ CREATE TABLE telemetry (
   txt text,
   PRIMARY KEY (tenant_no, device_no, key_no, ts)
 ) PARTITION BY RANGE (ts);
-CREATE TABLE telemetry_other PARTITION OF telemetry DEFAULT;
+-- What no month has. History from before this installation may be large and stays apart for good: its
+-- constraint proves that no new month has rows of it, so that making one scans the late points alone.
+CREATE TABLE telemetry_other PARTITION OF telemetry DEFAULT PARTITION BY RANGE (ts);
+CREATE TABLE telemetry_late PARTITION OF telemetry_other DEFAULT;
+DO $$
+DECLARE
+  first int8 := (extract(epoch FROM date_trunc('month', now() AT TIME ZONE 'UTC') - interval '2 months') * 1000)::int8;
+BEGIN
+  EXECUTE format('CREATE TABLE public.telemetry_old PARTITION OF public.telemetry_other
+    (CONSTRAINT telemetry_old_ts CHECK (ts < %s)) FOR VALUES FROM (MINVALUE) TO (%s)', first, first);
+END
+$$;
 
--- Partitions are made here alone: one month, rows that already lie in the default one move over. Idempotent.
+-- Months are made here alone; rows of one that already lie in the default partition move over. Idempotent.
 CREATE FUNCTION telemetry_ensure_month(month_start date) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
 DECLARE
@@ -123,26 +134,53 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog AS $$
     ORDER BY n.device, k.key
 $$;
 
--- Removes the points of the keys (NULL: all) in the range.
-CREATE FUNCTION telemetry_delete(device int4, names text[], from_ts int8, to_ts int8) RETURNS int8
+-- Removes points of the keys (NULL: all) in the range, at most max_rows of at most 1,000 keys, so that no
+-- statement takes long. Goes through the keys by number; the answer says where the next call goes on.
+CREATE FUNCTION telemetry_delete(device int4, names text[], from_ts int8, to_ts int8, start_key int4, start_ts int8, max_rows int4)
+RETURNS TABLE (removed int8, next_key int4, next_ts int8)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
 DECLARE
   tenant int4 := public.telemetry_tenant();
-  removed int8;
+  number int4;
+  low int8;
+  high int8;
+  count int8;
+  keys_left int4 := 1000;
 BEGIN
-  DELETE FROM public.telemetry t USING public.telemetry_keys k
-    WHERE t.tenant_no = tenant AND t.device_no = device AND t.ts >= from_ts AND t.ts < to_ts
-      AND k.tenant_no = t.tenant_no AND k.key_no = t.key_no AND (names IS NULL OR k.key = ANY (names));
-  GET DIAGNOSTICS removed = ROW_COUNT;
-  RETURN removed;
+  removed := 0;
+  FOR number IN
+    SELECT d.key_no FROM public.telemetry_device_keys d JOIN public.telemetry_keys k USING (tenant_no, key_no)
+      WHERE d.tenant_no = tenant AND d.device_no = device AND d.key_no >= start_key AND (names IS NULL OR k.key = ANY (names))
+      ORDER BY d.key_no LIMIT keys_left + 1
+  LOOP
+    low := CASE WHEN number = start_key THEN start_ts ELSE from_ts END;
+    high := low;
+    IF keys_left > 0 THEN
+      -- The first point that stays for the next call: none when they are few enough.
+      high := (SELECT t.ts FROM public.telemetry t
+        WHERE t.tenant_no = tenant AND t.device_no = device AND t.key_no = number AND t.ts >= low AND t.ts < to_ts
+        ORDER BY t.ts OFFSET max_rows - removed LIMIT 1);
+      DELETE FROM public.telemetry t
+        WHERE t.tenant_no = tenant AND t.device_no = device AND t.key_no = number AND t.ts >= low AND t.ts < coalesce(high, to_ts);
+      GET DIAGNOSTICS count = ROW_COUNT;
+      removed := removed + count;
+      keys_left := keys_left - 1;
+    END IF;
+    IF high IS NOT NULL THEN
+      next_key := number;
+      next_ts := high;
+      EXIT;
+    END IF;
+  END LOOP;
+  RETURN NEXT;
 END
 $$;
 
 REVOKE ALL ON FUNCTION telemetry_ensure_month(date), telemetry_register_keys(int4[], int4[], text[]), telemetry_load_keys(int4[], int4[]),
   telemetry_tenant(), telemetry_points(int4, text, int8, int8, int4, bool), telemetry_count(int4, text[], int8, int8),
-  telemetry_latest(int4[], text[], int4), telemetry_delete(int4, text[], int8, int8) FROM PUBLIC;
+  telemetry_latest(int4[], text[], int4), telemetry_delete(int4, text[], int8, int8, int4, int8, int4) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION telemetry_tenant(), telemetry_points(int4, text, int8, int8, int4, bool), telemetry_count(int4, text[], int8, int8),
-  telemetry_latest(int4[], text[], int4), telemetry_delete(int4, text[], int8, int8) TO pms_app;
+  telemetry_latest(int4[], text[], int4), telemetry_delete(int4, text[], int8, int8, int4, int8, int4) TO pms_app;
 GRANT EXECUTE ON FUNCTION telemetry_register_keys(int4[], int4[], text[]), telemetry_load_keys(int4[], int4[]) TO pms_ingest;
 GRANT EXECUTE ON FUNCTION telemetry_ensure_month(date) TO pms_jobs;
 -- A repeated point overwrites the older one, which needs more than INSERT.

@@ -9,6 +9,7 @@ import type { Device } from '../ingest/registry.ts'
 import type { Reject } from '../ingest/rejects.ts'
 import { CopyEncoder, kindNumbers } from './copy-encoder.ts'
 import type { TypedValue } from './points.ts'
+import { ensureMonths } from './partitions.ts'
 import type { DeviceWrite, LatestPoint, SeriesRange, StoredPoint, TelemetryStore, WriteRefusals } from './store.ts'
 
 /** Distinct telemetry keys a device may have (device API §2.6). */
@@ -16,6 +17,9 @@ export const maxKeysPerDevice = 10_000
 
 /** Rows fetched at a time while a series is read. */
 const blockRows = 20_000
+
+/** Points removed in one transaction: a second or two, well below the statement timeout. */
+const deleteRows = 50_000
 
 const uniqueViolation = '23505'
 const hourMs = 3_600_000
@@ -44,9 +48,9 @@ export class TableStore implements TelemetryStore {
     if (this.#writer) return
     const { config, db, log } = this.#context
     this.#writer = db.openWriter(config.writer.connections, log, config.testHooks.has('sync-commit-off') ? 'off' : 'on')
-    await this.#ensurePartitions()
+    await ensureMonths(this.#context)
     this.#timer = setInterval(() => {
-      this.#ensurePartitions().catch((error: unknown) => this.#context.log.error({ err: error }, 'no new telemetry partition'))
+      ensureMonths(this.#context).catch((error: unknown) => this.#context.log.error({ err: error }, 'no new telemetry partition'))
     }, hourMs).unref()
   }
 
@@ -139,14 +143,21 @@ export class TableStore implements TelemetryStore {
     return Number(rows[0]?.count ?? 0)
   }
 
+  /** In many transactions when there is much: one that fails leaves the rest, and a repeat goes on with it. */
   async delete(scope: Scope, deviceId: string, keys: readonly string[] | undefined, from: number, to: number): Promise<number> {
     const names = keys ? sql`${sql.param(keys)}::text[]` : sql`null::text[]`
-    const rows = await this.#context.db.withTenant(scope, (tx) =>
-      tx.execute<{ count: string }>(
-        sql`select telemetry_delete(number, ${names}, ${from}, ${to}) as count from devices where id = ${deviceId}`,
-      ),
-    )
-    return Number(rows[0]?.count ?? 0)
+    let removed = 0
+    for (let key: number = 0, ts: number = from; ;) {
+      const [row] = await this.#context.db.withTenant(scope, (tx) =>
+        tx.execute<{ removed: string; key: number | null; ts: string | null }>(sql`
+          select p.removed, p.next_key as key, p.next_ts as ts from devices d
+          cross join lateral telemetry_delete(d.number, ${names}, ${from}, ${to}, ${key}, ${ts}, ${deleteRows}) p where d.id = ${deviceId}`),
+      )
+      removed += Number(row?.removed ?? 0)
+      if (!row || row.key === null) return removed
+      key = row.key
+      ts = Number(row.ts)
+    }
   }
 
   async deleteDevice(scope: Scope, deviceId: string): Promise<void> {
@@ -158,15 +169,6 @@ export class TableStore implements TelemetryStore {
     await this.#context.db.withRole('pms_store', (tx) =>
       tx.execute(sql`delete from telemetry_device_keys where tenant_no = ${scope.tenantNo} and device_no = ${device.number}`),
     )
-  }
-
-  /** This month, two before it and two after it: ingest never waits for a partition. */
-  async #ensurePartitions(): Promise<void> {
-    const month = new Date(this.#context.clock.now())
-    for (let offset = -2; offset <= 2; offset++) {
-      const start = new Date(Date.UTC(month.getUTCFullYear(), month.getUTCMonth() + offset, 1)).toISOString().slice(0, 10)
-      await this.#context.db.withRole('pms_jobs', (tx) => tx.execute(sql`select telemetry_ensure_month(${start}::date)`))
-    }
   }
 
   async #loadKeys(writer: pg.Pool, batch: readonly DeviceWrite[]): Promise<void> {
