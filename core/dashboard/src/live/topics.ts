@@ -8,8 +8,8 @@ export type DeviceLogItem =
   | { type: 'reject'; entry: Reject }
   | { type: 'uplink'; at: string | number; key: string; value: unknown; points: number }
 
-/** `points`: what the device just sent. */
-export type DeviceChange = Pick<Device, 'id' | 'state' | 'lastActivityAt'> & { points?: Latest[] }
+/** `primary` only when the key value is a newer one. */
+export type DeviceChange = Pick<Device, 'id' | 'state' | 'lastActivityAt'> & { primary?: NonNullable<Device['primary']> }
 
 export type Topics = {
   telemetry: { params: { deviceIds: string[]; keys?: string[]; maxHz?: number }; item: LivePoint }
@@ -31,10 +31,9 @@ export type Frame =
   | { op: 'pong'; t: number }
   | { op: 'event'; topic: string; data: unknown }
 
-/** A row with what just happened; its key value changes only when that key came. */
-export function applyLive(device: Device, { state, lastActivityAt, points }: DeviceChange): Device {
-  const primary = points?.find((point) => !device.primary || point.key === device.primary.key) ?? device.primary
-  return { ...device, state, lastActivityAt, primary }
+/** A row with what just happened. */
+export function applyLive(device: Device, { state, lastActivityAt, primary }: DeviceChange): Device {
+  return { ...device, state, lastActivityAt, primary: primary ?? device.primary }
 }
 
 /** @returns undefined for what is no frame of ours */
