@@ -1,17 +1,22 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { Socket } from 'node:net'
 import { sql } from 'drizzle-orm'
+import type { SQL } from 'drizzle-orm'
 import { drizzle } from 'drizzle-orm/postgres-js'
 import type { PostgresJsDatabase } from 'drizzle-orm/postgres-js'
 import pg from 'pg'
 import postgres from 'postgres'
 import type { Log } from '../log.ts'
+import { classifyDbError } from './errors.ts'
 
 /** Whose data a transaction may see. `tenantNo` stands for the tenant in telemetry rows. */
 export type Scope = { tenantId: string; tenantNo: number; customerIds?: readonly string[] }
 
 type Database = PostgresJsDatabase
 export type Tx = Parameters<Parameters<Database['transaction']>[0]>[0]
+
+/** More than there are connections in the pool that could have died together with their database. */
+const openingTries = 12
 
 /** Roles a transaction can take on besides `pms_app`; see migration 0001. */
 export type WorkRole = 'pms_store' | 'pms_jobs' | 'pms_ingest'
@@ -44,21 +49,34 @@ export class Db {
   }
 
   /** Runs `work` in one transaction that sees the rows of `scope` only. */
-  async withTenant<T>(scope: Scope, work: (tx: Tx) => Promise<T>): Promise<T> {
+  withTenant<T>(scope: Scope, work: (tx: Tx) => Promise<T>): Promise<T> {
     const customers = scope.customerIds ? `{${scope.customerIds.join(',')}}` : ''
-    return this.#database.transaction(async (tx) => {
-      await tx.execute(sql`select set_config('role', 'pms_app', true), set_config('iot_pms.tenant_id', ${scope.tenantId}, true),
-        set_config('iot_pms.tenant_no', ${String(scope.tenantNo)}, true), set_config('iot_pms.customer_ids', ${customers}, true)`)
-      return work(tx)
-    })
+    return this.#transact(
+      sql`select set_config('role', 'pms_app', true), set_config('iot_pms.tenant_id', ${scope.tenantId}, true),
+        set_config('iot_pms.tenant_no', ${String(scope.tenantNo)}, true), set_config('iot_pms.customer_ids', ${customers}, true)`,
+      work,
+    )
   }
 
   /** Runs `work` in one transaction as a role that belongs to no tenant: lists of tenants, the store's upkeep. */
-  async withRole<T>(role: WorkRole, work: (tx: Tx) => Promise<T>): Promise<T> {
-    return this.#database.transaction(async (tx) => {
-      await tx.execute(sql`select set_config('role', ${role}, true)`)
-      return work(tx)
-    })
+  withRole<T>(role: WorkRole, work: (tx: Tx) => Promise<T>): Promise<T> {
+    return this.#transact(sql`select set_config('role', ${role}, true)`, work)
+  }
+
+  /** A pooled connection may have died unnoticed: as long as `work` has not begun, another one is tried. */
+  async #transact<T>(opening: SQL, work: (tx: Tx) => Promise<T>): Promise<T> {
+    for (let attempt = 1; ; attempt++) {
+      let hasBegun = false
+      try {
+        return await this.#database.transaction(async (tx) => {
+          await tx.execute(opening)
+          hasBegun = true
+          return work(tx)
+        })
+      } catch (error) {
+        if (hasBegun || attempt === openingTries || classifyDbError(error) !== 'unavailable') throw error
+      }
+    }
   }
 
   /**

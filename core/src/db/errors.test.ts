@@ -59,6 +59,20 @@ describe('errors of the database', () => {
     expect(classifyDbError(await failed(client.query('select 1')))).toBe('unavailable')
   })
 
+  it('of connections that died in the pool are not seen by the next transaction', async () => {
+    const read = () => context.db.withTenant(context.rootTenant, (tx) => tx.execute(sql`select pg_sleep(0.05)`))
+    const admin = new pg.Client(context.database.adminUrl)
+    await admin.connect()
+    for (let round = 0; round < 5; round++) {
+      await Promise.all(Array.from({ length: 8 }, read))
+      await admin.query(
+        "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'iot-pms' and datname = current_database()",
+      )
+      await expect(Promise.all(Array.from({ length: 8 }, read))).resolves.toHaveLength(8)
+    }
+    await admin.end()
+  })
+
   it('that are no errors of the database are unknown', () => {
     expect(classifyDbError(new TypeError('x is undefined'))).toBe('unknown')
     expect(classifyDbError(Object.assign(new RangeError('timeout'), { code: 'ERR_OUT_OF_RANGE' }))).toBe('unknown')
