@@ -7,8 +7,7 @@ import { systemClock } from './clock.ts'
 import type { Config } from './config.ts'
 import type { Context } from './context.ts'
 import { Db } from './db/client.ts'
-import type { Scope } from './db/client.ts'
-import { listTenants, loadInstallation, loadRootTenant, saveSecretKeyId } from './db/installation.ts'
+import { loadInstallation, loadRootTenant, saveSecretKeyId } from './db/installation.ts'
 import { migrate } from './db/migrate.ts'
 import { checkDatabase, ensureDataDir, openDatabase } from './db/open.ts'
 import { Demo } from './demo/demo.ts'
@@ -35,6 +34,7 @@ import type { Secrets } from './secrets.ts'
 import { lockInstance } from './system/instance-lock.ts'
 import { Load } from './system/load.ts'
 import type { Health } from './system/routes.ts'
+import { Upkeep } from './system/upkeep.ts'
 import { TableStore } from './telemetry/table-store.ts'
 import { createPeople } from './users/people.ts'
 import { ensureSetup } from './users/setup.ts'
@@ -63,7 +63,6 @@ type Stop = (() => Promise<void> | void) & { limitMs?: number }
 const drainMs = 4000
 const partMs = 500
 const databaseMs = 2500
-const upkeepMs = 3_600_000
 const hookWarningMs = 60_000
 
 /**
@@ -258,29 +257,16 @@ function explainListenError(setting: string, port: number | 'off'): (error: Node
   }
 }
 
-/** Once an hour: what the bin, the logs and the reject log no longer keep. */
+/** What the bin, the logs and the reject log no longer keep. */
 function startUpkeep(context: Context, ingest: Ingest, devices: Devices, stops: Stop[]): void {
-  const steps: { name: string; run: (tenant: Scope) => Promise<void> }[] = [
+  const upkeep = new Upkeep(context, [
     { name: 'bin', run: (tenant) => devices.purgeExpired(tenant) },
     { name: 'reject log', run: (tenant) => ingest.rejects.removeOld(tenant) },
     { name: 'device log', run: (tenant) => ingest.log.removeOld(tenant) },
     { name: 'idempotency keys', run: (tenant) => removeOldIdempotencyKeys(context, tenant) },
-  ]
-  const work = async () => {
-    for (const tenant of await listTenants(context.db)) {
-      for (const { name, run } of steps) {
-        // One that fails, for whatever tenant, stops no other.
-        await run(tenant).catch((error: unknown) =>
-          context.log.warn({ err: error, step: name, tenant: tenant.tenantId }, 'a step of the upkeep failed'),
-        )
-      }
-    }
-  }
-  const timer = setInterval(
-    () => void work().catch((error: unknown) => context.log.error({ err: error }, 'the hourly upkeep failed')),
-    upkeepMs,
-  ).unref()
-  stops.push(() => clearInterval(timer))
+  ])
+  upkeep.start()
+  stops.push(() => upkeep.stop())
 }
 
 function warnAboutHooks(config: Config, log: Log, stops: Stop[]): void {
