@@ -106,6 +106,9 @@ export class EmbeddedPostgres {
   }
 
   async #ensureCluster(): Promise<void> {
+    // Under one name, so that whatever a start that was killed here has left is removed by the next.
+    const passwordFile = `${this.#cluster}.pw`
+    rmSync(passwordFile, { force: true })
     const versionFile = join(this.#cluster, 'PG_VERSION')
     if (existsSync(versionFile)) {
       const found = Number(readFileSync(versionFile, 'utf8'))
@@ -125,9 +128,6 @@ export class EmbeddedPostgres {
     rmSync(draft, { recursive: true, force: true })
     mkdirSync(draft, { mode: 0o700 })
     this.#place!.give(draft)
-    // Under one name, so that a start that was killed here leaves nothing the next one does not remove.
-    const passwordFile = `${this.#cluster}.pw`
-    rmSync(passwordFile, { force: true })
     writeFileSync(passwordFile, this.#known.adminPassword, { mode: 0o600 })
     this.#place!.give(passwordFile)
     try {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-only
-import { accessSync, chmodSync, constants, existsSync, mkdirSync } from 'node:fs'
+import { accessSync, constants } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import postgres from 'postgres'
 import type { Config } from '../config.ts'
@@ -7,6 +7,7 @@ import { configError } from '../config.ts'
 import { StartError, exitCodes } from '../errors.ts'
 import type { Log } from '../log.ts'
 import { EmbeddedPostgres } from './embedded.ts'
+import { makeFolder } from './place.ts'
 
 /** The database in use: its two logins, and how to let go of it. */
 export type OpenDatabase = { adminUrl: string; appUrl: string; stop(): Promise<void> }
@@ -18,11 +19,7 @@ export type OpenDatabase = { adminUrl: string; appUrl: string; stop(): Promise<v
 export function ensureDataDir(dataDir: string): void {
   try {
     // As root the database runs as another user, who must be able to pass through.
-    if (!existsSync(dataDir)) {
-      mkdirSync(dataDir, { recursive: true })
-      // Not by mkdir's mode, which the umask cuts down.
-      chmodSync(dataDir, process.getuid?.() === 0 ? 0o711 : 0o700)
-    }
+    makeFolder(dataDir, process.getuid?.() === 0 ? 0o711 : 0o700)
     accessSync(dataDir, constants.R_OK | constants.W_OK | constants.X_OK)
   } catch (error) {
     const user = process.getuid ? ` (user ${process.getuid()})` : ''

@@ -8,6 +8,7 @@ import {
   lstatSync,
   mkdirSync,
   readFileSync,
+  readdirSync,
   readlinkSync,
   renameSync,
   rmSync,
@@ -15,7 +16,7 @@ import {
   symlinkSync,
 } from 'node:fs'
 import { arch, platform } from 'node:os'
-import { dirname, join } from 'node:path'
+import { dirname, join, resolve } from 'node:path'
 import { StartError, exitCodes } from '../errors.ts'
 import type { Log } from '../log.ts'
 
@@ -32,7 +33,7 @@ export type Place = {
 }
 
 /** Folder for what an unprivileged user must reach when the checkout lies under a closed folder such as /root. */
-const openFolder = '/var/lib/iot-pms'
+const systemFolder = '/var/lib/iot-pms'
 
 /**
  * Finds the binaries of this platform and the folder of the cluster, `<data dir>/postgres`.
@@ -42,7 +43,7 @@ const openFolder = '/var/lib/iot-pms'
  *
  * @throws {StartError} when this platform has no binaries or no unprivileged user can be found.
  */
-export async function choosePlace(dataDir: string, wantedUser: string | undefined, log: Log): Promise<Place> {
+export async function choosePlace(dataDir: string, wantedUser: string | undefined, log: Log, openFolder = systemFolder): Promise<Place> {
   const binaries = await findBinaries()
   const clusterDir = join(dataDir, 'postgres')
   if (process.getuid?.() !== 0) return { clusterDir, ...binaries, identity: {}, give: () => {} }
@@ -55,15 +56,16 @@ export async function choosePlace(dataDir: string, wantedUser: string | undefine
   if (isReachable) return { clusterDir, ...binaries, identity, give }
 
   const copy = join(openFolder, `postgresql-${binaries.version}`)
-  mkdirSync(openFolder, { recursive: true })
-  // A strict umask would close it to the very user it is made for.
+  makeFolder(openFolder, 0o755)
+  // Closed by the umask of an earlier start, perhaps.
   chmodSync(openFolder, 0o755)
   if (!existsSync(copy)) {
     rmSync(`${copy}.new`, { recursive: true, force: true })
     cpSync(home, `${copy}.new`, { recursive: true, verbatimSymlinks: true })
-    chmodSync(`${copy}.new`, 0o755)
     renameSync(`${copy}.new`, copy)
   }
+  const initdb = join(copy, 'bin/initdb')
+  if (!canReach(initdb, user)) letRun(copy)
   if (!isLink(clusterDir) && !existsSync(clusterDir)) {
     const target = join(openFolder, `cluster-${randomBytes(6).toString('hex')}`)
     mkdirSync(target, { mode: 0o700 })
@@ -77,11 +79,31 @@ export async function choosePlace(dataDir: string, wantedUser: string | undefine
   const linked = isLink(clusterDir) ? readlinkSync(clusterDir) : clusterDir
   return {
     clusterDir: linked,
-    initdb: join(copy, 'bin/initdb'),
+    initdb,
     postgres: join(copy, 'bin/postgres'),
     major: binaries.major,
     identity,
     give,
+  }
+}
+
+/** Makes a folder and the parents it lacks with exactly this mode; mkdir's own is cut down by the umask. */
+export function makeFolder(path: string, mode: number): void {
+  const first = mkdirSync(resolve(path), { recursive: true })
+  if (first === undefined) return
+  for (let folder = resolve(path); ; folder = dirname(folder)) {
+    chmodSync(folder, mode)
+    if (folder === first) return
+  }
+}
+
+/** Lets every user read and run a folder of programs, whatever umask it was unpacked or copied under. */
+function letRun(folder: string): void {
+  chmodSync(folder, 0o755)
+  for (const entry of readdirSync(folder, { withFileTypes: true })) {
+    const path = join(folder, entry.name)
+    if (entry.isDirectory()) letRun(path)
+    else if (entry.isFile()) chmodSync(path, (statSync(path).mode & 0o100) === 0 ? 0o644 : 0o755)
   }
 }
 
