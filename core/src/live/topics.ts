@@ -177,8 +177,8 @@ export class Topics {
       id: device.id,
       state: 'online',
       lastActivityAt: new Date(receivedAt).toISOString(),
-      // Always the newest value known, since this item may replace one that brought it. `points` is its older form.
-      ...(primary ? { primary, points: [primary] } : {}),
+      // Always the newest value known, since this item may replace one that brought it.
+      ...(primary ? { primary } : {}),
     }
     for (const subscription of this.#devices.get(device.id) ?? []) subscription.push(item, `${device.id} points`)
   }
