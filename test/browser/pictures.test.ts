@@ -13,7 +13,7 @@ import { Server, root } from './server.ts'
 const isForReadme = process.env['IOT_PMS_PICTURES'] === '1'
 const folder = join(root, isForReadme ? 'docs/images' : 'test-results/images')
 /** Long enough for the ingest chart and the live lines to have a shape; only the README needs that. */
-const settleMs = isForReadme ? 420_000 : 2000
+const settleMs = isForReadme ? 300_000 : 2000
 
 describe.skipIf(!hasBrowser())('the pictures', () => {
   const server = new Server()
