@@ -47,7 +47,7 @@ describe.skipIf(process.getuid?.() !== 0).each([
     await server.stop()
   })
 
-  it('the copy for a user who cannot reach the checkout can be run by that user', async () => {
+  it('the copy for a user who cannot reach the checkout can be run by that user', { timeout: 180_000 }, async () => {
     const [closed, openFolder] = [makeFolder(), join(makeFolder(), 'lib/iot-pms')]
     chmodSync(closed, 0o700)
     process.umask(mask)
