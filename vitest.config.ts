@@ -8,7 +8,7 @@ export default defineConfig({
     pool: 'forks',
     // Two cores: more workers only make real timers late.
     maxWorkers: 2,
-    testTimeout: 20_000,
+    testTimeout: 60_000,
     hookTimeout: 60_000,
     dangerouslyIgnoreUnhandledErrors: false,
   },
