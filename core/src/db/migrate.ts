@@ -39,7 +39,7 @@ export async function migrate(url: string, appUrl: string, log: Log, folder = mi
       log.info({ migration: migration.name }, 'migrating')
       await apply(sql, migration)
     }
-    await ensureAppLogin(sql, appUrl)
+    await retryRoles(() => ensureAppLogin(sql, appUrl))
   } catch (error) {
     if (error instanceof postgres.PostgresError && ['42501', '3F000'].includes(error.code)) {
       throw new StartError(
@@ -133,5 +133,17 @@ async function ensureAppLogin(sql: AdminSql, appUrl: string): Promise<void> {
     const [version] = await sql<{ number: number }[]>`select current_setting('server_version_num')::int as number`
     const options = version!.number >= 160_000 ? 'with inherit false, set true' : ''
     await sql.unsafe(`grant ${role} to "${login.replaceAll('"', '""')}" ${options}`)
+  }
+}
+
+/** Roles belong to the whole cluster, the lock above to one database: two servers may change a role at once (XX000). */
+async function retryRoles(work: () => Promise<void>): Promise<void> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await work()
+    } catch (error) {
+      const isRace = error instanceof postgres.PostgresError && error.message.includes('concurrently updated')
+      if (!isRace || attempt === 20) throw error
+    }
   }
 }
