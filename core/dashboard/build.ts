@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { createHash } from 'node:crypto'
-import { existsSync, readFileSync, readdirSync, writeFileSync } from 'node:fs'
+import { existsSync, readFileSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { extname, join, relative, sep } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
@@ -18,17 +18,21 @@ const compressible = new Set(['.js', '.css', '.svg', '.json'])
 export async function buildDashboard(): Promise<BuildInfo> {
   // Vite takes what the caller runs as (a test, a watcher) over its own mode.
   process.env['NODE_ENV'] = 'production'
-  await build({ root: folder, configFile: join(folder, 'vite.config.ts'), logLevel: 'warn' })
-  const dist = join(folder, 'dist')
-  const files = listFiles(join(dist, 'assets'))
+  // Built aside and moved into place, so that a running server never finds half of it.
+  const built = join(folder, 'node_modules/.dist-next')
+  await build({ root: folder, configFile: join(folder, 'vite.config.ts'), logLevel: 'warn', build: { outDir: built } })
+  const files = listFiles(join(built, 'assets'))
   await Promise.all(files.filter((file) => compressible.has(extname(file))).map(compress))
   const assets: Record<string, string> = {}
   for (const file of files) {
-    assets[relative(dist, file).split(sep).join('/')] = createHash('sha256').update(readFileSync(file)).digest('hex')
+    assets[relative(built, file).split(sep).join('/')] = createHash('sha256').update(readFileSync(file)).digest('hex')
   }
   const { version } = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8')) as { version: string }
   const info: BuildInfo = { version, commit: readCommit(join(folder, '../../.git')), target, modules: [], assets }
-  writeFileSync(join(dist, 'build.json'), `${JSON.stringify(info, null, 2)}\n`)
+  writeFileSync(join(built, 'build.json'), `${JSON.stringify(info, null, 2)}\n`)
+  const dist = join(folder, 'dist')
+  rmSync(dist, { recursive: true, force: true })
+  renameSync(built, dist)
   return info
 }
 

@@ -45,7 +45,15 @@ export function openContext(
 /** Resolves when the page has its data; a page that failed says so. */
 export async function waitForPage(page: Page, name?: string): Promise<void> {
   const start = name ? `main[data-page="${name}"]` : 'main'
-  await page.waitForSelector(`${start}[data-state="ready"], ${start}[data-state="empty"], ${start}[data-state="error"]`)
+  const wanted = `${start}[data-state="ready"], ${start}[data-state="empty"], ${start}[data-state="error"]`
+  try {
+    await page.waitForSelector(wanted)
+  } catch (error) {
+    const main = await page
+      .locator('main')
+      .evaluateAll((all) => all.map((one) => `${one.outerHTML.slice(0, 120)} … ${(one as HTMLElement).innerText.slice(0, 200)}`))
+    throw new Error(`${page.url()} does not come to ${wanted}; it shows ${main.join()}`, { cause: error })
+  }
 }
 
 /** Signs in by the form, as somebody would. */
