@@ -226,6 +226,17 @@ CREATE TABLE installation (
 ALTER TABLE installation OWNER TO pms_owner;
 GRANT SELECT, UPDATE ON installation TO pms_jobs;
 
+CREATE TABLE leases (
+  name text NOT NULL,
+  holder uuid NOT NULL,
+  epoch bigint NOT NULL DEFAULT 1,
+  expires_at timestamp with time zone NOT NULL,
+  CONSTRAINT leases_pkey PRIMARY KEY (name)
+);
+ALTER TABLE leases OWNER TO pms_owner;
+GRANT INSERT, SELECT, UPDATE ON leases TO pms_jobs;
+GRANT INSERT, SELECT, UPDATE ON leases TO pms_store;
+
 CREATE TABLE one_time_links (
   tenant_id uuid NOT NULL,
   id uuid NOT NULL,
@@ -322,19 +333,49 @@ CREATE POLICY maintenance ON security_events TO pms_owner USING (true) WITH CHEC
 CREATE POLICY tenant ON security_events TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
 GRANT DELETE, INSERT, SELECT, UPDATE ON security_events TO pms_app;
 
-CREATE TABLE telemetry (
+CREATE TABLE telemetry_chunks (
   tenant_no integer NOT NULL,
   device_no integer NOT NULL,
   key_no integer NOT NULL,
-  ts bigint NOT NULL,
-  kind smallint NOT NULL,
-  num double precision,
-  big bigint,
-  txt text,
-  CONSTRAINT telemetry_pkey PRIMARY KEY (tenant_no, device_no, key_no, ts)
-) PARTITION BY RANGE (ts);
-ALTER TABLE telemetry OWNER TO pms_store;
-GRANT INSERT, SELECT, UPDATE ON telemetry TO pms_ingest;
+  count integer NOT NULL,
+  first_ts bigint NOT NULL,
+  last_ts bigint NOT NULL,
+  min double precision,
+  max double precision,
+  sum double precision,
+  growth double precision,
+  kinds smallint NOT NULL,
+  ends bytea,
+  hour_marks integer[] NOT NULL,
+  hour_values double precision[],
+  points bytea NOT NULL,
+  CONSTRAINT telemetry_chunks_pkey PRIMARY KEY (tenant_no, device_no, key_no, first_ts),
+  CONSTRAINT telemetry_chunks_check CHECK (((first_ts <= last_ts) AND (count > 0)))
+);
+ALTER TABLE telemetry_chunks OWNER TO pms_store;
+GRANT SELECT ON telemetry_chunks TO pms_owner;
+
+CREATE TABLE telemetry_damaged_chunks (
+  tenant_no integer NOT NULL,
+  device_no integer NOT NULL,
+  key_no integer NOT NULL,
+  count integer NOT NULL,
+  first_ts bigint NOT NULL,
+  last_ts bigint NOT NULL,
+  min double precision,
+  max double precision,
+  sum double precision,
+  growth double precision,
+  kinds smallint NOT NULL,
+  ends bytea,
+  hour_marks integer[] NOT NULL,
+  hour_values double precision[],
+  points bytea NOT NULL,
+  found_at timestamp with time zone NOT NULL DEFAULT now(),
+  reason text NOT NULL,
+  CONSTRAINT telemetry_damaged_chunks_pkey PRIMARY KEY (tenant_no, device_no, key_no, first_ts, found_at)
+);
+ALTER TABLE telemetry_damaged_chunks OWNER TO pms_store;
 
 CREATE TABLE telemetry_device_keys (
   tenant_no integer NOT NULL,
@@ -352,6 +393,34 @@ CREATE TABLE telemetry_keys (
 );
 ALTER TABLE telemetry_keys OWNER TO pms_store;
 CREATE UNIQUE INDEX telemetry_keys_key ON public.telemetry_keys USING btree (tenant_no, key);
+GRANT SELECT ON telemetry_keys TO pms_owner;
+
+CREATE TABLE telemetry_segment_1 (
+  tenant_no integer NOT NULL,
+  device_no integer NOT NULL,
+  seq integer NOT NULL,
+  first_ts bigint NOT NULL,
+  last_ts bigint NOT NULL,
+  points bytea NOT NULL
+);
+ALTER TABLE telemetry_segment_1 OWNER TO pms_store;
+GRANT INSERT ON telemetry_segment_1 TO pms_ingest;
+
+CREATE TABLE telemetry_segments (
+  segment_no integer NOT NULL GENERATED AS IDENTITY,
+  state text NOT NULL DEFAULT 'active'::text,
+  owner uuid NOT NULL,
+  opened_at timestamp with time zone NOT NULL DEFAULT clock_timestamp(),
+  sealed_at timestamp with time zone,
+  compacted_at timestamp with time zone,
+  row_count bigint,
+  size_bytes bigint,
+  first_ts bigint,
+  last_ts bigint,
+  CONSTRAINT telemetry_segments_pkey PRIMARY KEY (segment_no),
+  CONSTRAINT telemetry_segments_state_check CHECK ((state = ANY (ARRAY['active'::text, 'sealed'::text, 'compacted'::text])))
+);
+ALTER TABLE telemetry_segments OWNER TO pms_store;
 
 CREATE TABLE tenants (
   id uuid NOT NULL,
@@ -463,103 +532,88 @@ END
 $function$;
 -- owner pms_owner (protect_tenant_table(regclass))
 
-CREATE OR REPLACE FUNCTION public.telemetry_count(device integer, names text[], from_ts bigint, to_ts bigint)
- RETURNS bigint
- LANGUAGE sql
- STABLE SECURITY DEFINER
- SET search_path TO 'pg_catalog'
-AS $function$
-  SELECT count(*) FROM public.telemetry t
-    WHERE t.tenant_no = public.telemetry_tenant() AND t.device_no = device AND t.ts >= from_ts AND t.ts < to_ts
-      AND t.key_no IN (SELECT k.key_no FROM public.telemetry_keys k WHERE k.tenant_no = public.telemetry_tenant() AND k.key = ANY (names))
-$function$;
--- owner pms_store; execute: pms_app (telemetry_count(integer,text[],bigint,bigint))
-
-CREATE OR REPLACE FUNCTION public.telemetry_delete(device integer, names text[], from_ts bigint, to_ts bigint, start_key integer, start_ts bigint, max_rows integer)
- RETURNS TABLE(removed bigint, next_key integer, next_ts bigint)
+CREATE OR REPLACE FUNCTION public.telemetry_chunks_of(device integer, number integer, from_ts bigint, to_ts bigint, max_rows integer, newest_first boolean, with_points boolean)
+ RETURNS TABLE(first_ts bigint, last_ts bigint, count integer, kinds smallint, min double precision, max double precision, sum double precision, growth double precision, ends bytea, hour_marks integer[], hour_values double precision[], points bytea)
  LANGUAGE plpgsql
- SECURITY DEFINER
+ STABLE SECURITY DEFINER
  SET search_path TO 'pg_catalog'
 AS $function$
 DECLARE
   tenant int4 := public.telemetry_tenant();
-  number int4;
-  low int8;
-  high int8;
-  count int8;
-  keys_left int4 := 1000;
+  -- The chunk that holds from_ts begins before it.
+  low int8 := coalesce((SELECT c.first_ts FROM public.telemetry_chunks c
+    WHERE c.tenant_no = tenant AND c.device_no = device AND c.key_no = number AND c.first_ts <= from_ts
+    ORDER BY c.first_ts DESC LIMIT 1), from_ts);
 BEGIN
-  removed := 0;
-  FOR number IN
-    SELECT d.key_no FROM public.telemetry_device_keys d JOIN public.telemetry_keys k USING (tenant_no, key_no)
-      WHERE d.tenant_no = tenant AND d.device_no = device AND d.key_no >= start_key AND (names IS NULL OR k.key = ANY (names))
-      ORDER BY d.key_no LIMIT keys_left + 1
-  LOOP
-    low := CASE WHEN number = start_key THEN start_ts ELSE from_ts END;
-    high := low;
-    IF keys_left > 0 THEN
-      -- The first point that stays for the next call: none when they are few enough.
-      high := (SELECT t.ts FROM public.telemetry t
-        WHERE t.tenant_no = tenant AND t.device_no = device AND t.key_no = number AND t.ts >= low AND t.ts < to_ts
-        ORDER BY t.ts OFFSET max_rows - removed LIMIT 1);
-      DELETE FROM public.telemetry t
-        WHERE t.tenant_no = tenant AND t.device_no = device AND t.key_no = number AND t.ts >= low AND t.ts < coalesce(high, to_ts);
-      GET DIAGNOSTICS count = ROW_COUNT;
-      removed := removed + count;
-      keys_left := keys_left - 1;
-    END IF;
-    IF high IS NOT NULL THEN
-      next_key := number;
-      next_ts := high;
-      EXIT;
-    END IF;
-  END LOOP;
-  RETURN NEXT;
+  IF newest_first THEN
+    RETURN QUERY SELECT c.first_ts, c.last_ts, c.count, c.kinds, c.min, c.max, c.sum, c.growth, c.ends, c.hour_marks, c.hour_values,
+        CASE WHEN with_points THEN c.points END
+      FROM public.telemetry_chunks c
+      WHERE c.tenant_no = tenant AND c.device_no = device AND c.key_no = number AND c.first_ts >= low AND c.first_ts < to_ts AND c.last_ts >= from_ts
+      ORDER BY c.first_ts DESC LIMIT max_rows;
+  ELSE
+    RETURN QUERY SELECT c.first_ts, c.last_ts, c.count, c.kinds, c.min, c.max, c.sum, c.growth, c.ends, c.hour_marks, c.hour_values,
+        CASE WHEN with_points THEN c.points END
+      FROM public.telemetry_chunks c
+      WHERE c.tenant_no = tenant AND c.device_no = device AND c.key_no = number AND c.first_ts >= low AND c.first_ts < to_ts AND c.last_ts >= from_ts
+      ORDER BY c.first_ts LIMIT max_rows;
+  END IF;
 END
 $function$;
--- owner pms_store; execute: pms_app (telemetry_delete(integer,text[],bigint,bigint,integer,bigint,integer))
+-- owner pms_store; execute: pms_app (telemetry_chunks_of(integer,integer,bigint,bigint,integer,boolean,boolean))
 
-CREATE OR REPLACE FUNCTION public.telemetry_ensure_month(month_start date)
- RETURNS void
+CREATE OR REPLACE FUNCTION public.telemetry_drop_first_store()
+ RETURNS boolean
  LANGUAGE plpgsql
- SECURITY DEFINER
  SET search_path TO 'pg_catalog'
 AS $function$
 DECLARE
-  part text := 'telemetry_' || to_char(month_start, 'YYYY_MM');
-  low int8 := (extract(epoch FROM date_trunc('month', month_start)::timestamp) * 1000)::int8;
-  high int8 := (extract(epoch FROM (date_trunc('month', month_start) + interval '1 month')::timestamp) * 1000)::int8;
+  has_rows bool;
 BEGIN
-  IF to_regclass('public.' || part) IS NOT NULL THEN
-    RETURN;
+  IF to_regclass('public.telemetry') IS NULL THEN
+    RETURN true;
   END IF;
-  EXECUTE format('CREATE TABLE public.%I (LIKE public.telemetry INCLUDING ALL)', part);
-  EXECUTE format('WITH moved AS (DELETE FROM public.telemetry_other WHERE ts >= %s AND ts < %s RETURNING *)
-    INSERT INTO public.%I SELECT * FROM moved', low, high, part);
-  EXECUTE format('ALTER TABLE public.telemetry ATTACH PARTITION public.%I FOR VALUES FROM (%s) TO (%s)', part, low, high);
+  EXECUTE 'SELECT EXISTS (SELECT FROM public.telemetry)' INTO has_rows;
+  IF has_rows THEN
+    RETURN false;
+  END IF;
+  DROP TABLE public.telemetry;
+  DROP FUNCTION public.telemetry_points(int4, text, int8, int8, int4, bool), public.telemetry_latest(int4[], text[], int4),
+    public.telemetry_delete(int4, text[], int8, int8, int4, int8, int4), public.telemetry_count(int4, text[], int8, int8),
+    public.telemetry_ensure_month(date);
+  RETURN true;
 END
 $function$;
--- owner pms_store; execute: pms_jobs (telemetry_ensure_month(date))
+-- owner pms_store (telemetry_drop_first_store())
 
-CREATE OR REPLACE FUNCTION public.telemetry_latest(devices integer[], names text[], max_keys integer)
- RETURNS TABLE(device_no integer, key text, ts bigint, kind smallint, num double precision, big bigint, txt text)
+CREATE OR REPLACE FUNCTION public.telemetry_key_no(name text)
+ RETURNS integer
  LANGUAGE sql
  STABLE SECURITY DEFINER
  SET search_path TO 'pg_catalog'
 AS $function$
-  SELECT n.device, k.key, p.ts, p.kind, p.num, p.big, p.txt
+  SELECT k.key_no FROM public.telemetry_keys k WHERE k.tenant_no = public.telemetry_tenant() AND k.key = name
+$function$;
+-- owner pms_store; execute: pms_app (telemetry_key_no(text))
+
+CREATE OR REPLACE FUNCTION public.telemetry_last_chunks(devices integer[], names text[], max_keys integer)
+ RETURNS TABLE(device_no integer, key text, key_no integer, first_ts bigint, last_ts bigint, ends bytea, points bytea)
+ LANGUAGE sql
+ STABLE SECURITY DEFINER
+ SET search_path TO 'pg_catalog'
+AS $function$
+  SELECT n.device, k.key, k.key_no, c.first_ts, c.last_ts, c.ends, c.points
     FROM unnest(devices) AS n (device)
     CROSS JOIN LATERAL (
       SELECT d.key_no, k.key FROM public.telemetry_device_keys d JOIN public.telemetry_keys k USING (tenant_no, key_no)
         WHERE d.tenant_no = public.telemetry_tenant() AND d.device_no = n.device AND (names IS NULL OR k.key = ANY (names))
         ORDER BY d.key_no LIMIT max_keys) k
-    CROSS JOIN LATERAL (
-      SELECT t.ts, t.kind, t.num, t.big, t.txt FROM public.telemetry t
+    LEFT JOIN LATERAL (
+      SELECT t.first_ts, t.last_ts, t.ends, CASE WHEN t.ends IS NULL THEN t.points END AS points FROM public.telemetry_chunks t
         WHERE t.tenant_no = public.telemetry_tenant() AND t.device_no = n.device AND t.key_no = k.key_no
-        ORDER BY t.ts DESC LIMIT 1) p
-    ORDER BY n.device, k.key
+        ORDER BY t.first_ts DESC LIMIT 1) c ON true
 $function$;
--- owner pms_store; execute: pms_app (telemetry_latest(integer[],text[],integer))
+-- owner pms_store; execute: pms_app (telemetry_last_chunks(integer[],text[],integer))
 
 CREATE OR REPLACE FUNCTION public.telemetry_load_keys(tenants integer[], devices integer[])
  RETURNS TABLE(device_no integer, key text, key_no integer)
@@ -572,29 +626,6 @@ AS $function$
     JOIN public.telemetry_keys k ON k.tenant_no = d.tenant_no AND k.key_no = d.key_no
 $function$;
 -- owner pms_store; execute: pms_ingest (telemetry_load_keys(integer[],integer[]))
-
-CREATE OR REPLACE FUNCTION public.telemetry_points(device integer, name text, from_ts bigint, to_ts bigint, max_rows integer, newest_first boolean)
- RETURNS TABLE(ts bigint, kind smallint, num double precision, big bigint, txt text)
- LANGUAGE plpgsql
- STABLE SECURITY DEFINER
- SET search_path TO 'pg_catalog'
-AS $function$
-DECLARE
-  tenant int4 := public.telemetry_tenant();
-  number int4 := (SELECT k.key_no FROM public.telemetry_keys k WHERE k.tenant_no = tenant AND k.key = name);
-BEGIN
-  IF newest_first THEN
-    RETURN QUERY SELECT t.ts, t.kind, t.num, t.big, t.txt FROM public.telemetry t
-      WHERE t.tenant_no = tenant AND t.device_no = device AND t.key_no = number AND t.ts >= from_ts AND t.ts < to_ts
-      ORDER BY t.ts DESC LIMIT max_rows;
-  ELSE
-    RETURN QUERY SELECT t.ts, t.kind, t.num, t.big, t.txt FROM public.telemetry t
-      WHERE t.tenant_no = tenant AND t.device_no = device AND t.key_no = number AND t.ts >= from_ts AND t.ts < to_ts
-      ORDER BY t.ts LIMIT max_rows;
-  END IF;
-END
-$function$;
--- owner pms_store; execute: pms_app (telemetry_points(integer,text,bigint,bigint,integer,boolean))
 
 CREATE OR REPLACE FUNCTION public.telemetry_register_keys(tenants integer[], devices integer[], names text[])
  RETURNS TABLE(device_no integer, key text, key_no integer)
@@ -612,6 +643,30 @@ AS $function$
     JOIN public.telemetry_keys k ON k.tenant_no = n.tenant AND k.key = n.key
 $function$;
 -- owner pms_store; execute: pms_ingest (telemetry_register_keys(integer[],integer[],text[]))
+
+CREATE OR REPLACE FUNCTION public.telemetry_tail(devices integer[], from_ts bigint, to_ts bigint)
+ RETURNS TABLE(device_no integer, points bytea)
+ LANGUAGE plpgsql
+ STABLE SECURITY DEFINER
+ SET search_path TO 'pg_catalog'
+AS $function$
+DECLARE
+  tenant int4 := public.telemetry_tenant();
+  number int4;
+BEGIN
+  -- Catalog and tables are read by the snapshot of the calling query: a segment is seen, or its chunks are.
+  FOR number IN
+    SELECT s.segment_no FROM public.telemetry_segments s
+      WHERE s.state <> 'compacted' AND (s.first_ts IS NULL OR s.first_ts < to_ts) AND (s.last_ts IS NULL OR s.last_ts >= from_ts)
+      ORDER BY s.segment_no
+  LOOP
+    RETURN QUERY EXECUTE format('SELECT s.device_no, string_agg(s.points, '''' ORDER BY s.seq) FROM public.telemetry_segment_%s s
+      WHERE s.tenant_no = $1 AND s.device_no = ANY ($2) AND s.first_ts < $4 AND s.last_ts >= $3 GROUP BY s.device_no', number)
+      USING tenant, devices, from_ts, to_ts;
+  END LOOP;
+END
+$function$;
+-- owner pms_store; execute: pms_app (telemetry_tail(integer[],bigint,bigint))
 
 CREATE OR REPLACE FUNCTION public.telemetry_tenant()
  RETURNS integer

@@ -35,7 +35,7 @@ import { lockInstance } from './system/instance-lock.ts'
 import { Load } from './system/load.ts'
 import type { Health } from './system/routes.ts'
 import { Upkeep } from './system/upkeep.ts'
-import { TableStore } from './telemetry/table-store.ts'
+import { TelemetryLog } from './telemetry/telemetry-log.ts'
 import { createPeople } from './users/people.ts'
 import { ensureSetup } from './users/setup.ts'
 import { rootDir, version } from './version.ts'
@@ -113,7 +113,7 @@ async function start(config: Config, log: Log, stops: Stop[], stop: () => Promis
   const load = new Load()
   load.start()
   stops.push(() => load.stop())
-  const store = new TableStore(context)
+  const store = new TelemetryLog(context)
   await store.start()
   stops.push(() => store.stop())
   const counters = new IngestCounters(context, metrics)

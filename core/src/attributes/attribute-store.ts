@@ -3,7 +3,7 @@ import { TransactionRollbackError, sql } from 'drizzle-orm'
 import type { Context } from '../context.ts'
 import type { Scope, Tx } from '../db/client.ts'
 import type { BatchStore } from '../ingest/writer.ts'
-import { kindNumbers } from '../telemetry/copy-encoder.ts'
+import { kindNumbers } from '../telemetry/points.ts'
 import type { TypedValue } from '../telemetry/points.ts'
 import type { DeviceWrite, WriteRefusals } from '../telemetry/store.ts'
 

@@ -80,16 +80,16 @@ export class Db {
   }
 
   /**
-   * A pool of its own for the telemetry writer: each connection is `pms_ingest` from the start
-   * and commits synchronously whatever the database's default is [RE-3] (off is a fault test's hook).
+   * A pool of its own for the telemetry store: each connection has the role from the start and commits
+   * synchronously whatever the database's default is [RE-3] (off is a fault test's hook).
    */
-  openWriter(connections: number, log: Log, synchronousCommit: 'on' | 'off' = 'on'): pg.Pool {
+  openPool(role: WorkRole, connections: number, log: Log, synchronousCommit: 'on' | 'off' = 'on'): pg.Pool {
     const pool = new pg.Pool({
       connectionString: this.#url,
-      application_name: 'iot-pms writer',
-      options: `-c role=pms_ingest -c synchronous_commit=${synchronousCommit} -c timezone=UTC`,
+      application_name: role === 'pms_ingest' ? 'iot-pms writer' : 'iot-pms keeper',
+      options: `-c role=${role} -c synchronous_commit=${synchronousCommit} -c timezone=UTC`,
       max: connections,
-      min: connections,
+      ...(role === 'pms_ingest' ? { min: connections } : {}),
       idleTimeoutMillis: 0,
       connectionTimeoutMillis: 10_000,
       statement_timeout: 15_000,

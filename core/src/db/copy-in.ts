@@ -65,7 +65,7 @@ class CopyIn implements pg.Submittable {
 const deadlineMs = 20_000
 
 /**
- * Runs a binary COPY on one connection of the pool.
+ * Runs a binary COPY on one connection of the pool, as a transaction of its own.
  *
  * @throws the database's error; the connection is dropped when it broke
  */
@@ -73,27 +73,39 @@ export async function copyIn(pool: pg.Pool, text: string, bytes: Buffer): Promis
   const client = await pool.connect()
   let lost: Error | undefined
   const onError = (error: Error) => (lost = error)
-  let deadline: NodeJS.Timeout | undefined
   client.on('error', onError)
   try {
+    await copyOn(client, text, bytes)
+  } catch (error) {
+    if (!(error as { severity?: string }).severity) lost ??= error as Error
+    throw error
+  } finally {
+    client.off('error', onError)
+    client.release(lost ?? false)
+  }
+}
+
+/**
+ * Runs a binary COPY on this connection, inside the transaction it may have open.
+ *
+ * @throws the database's error, or one without `severity` when the connection is of no use any more
+ */
+export async function copyOn(client: pg.PoolClient, text: string, bytes: Buffer): Promise<void> {
+  let deadline: NodeJS.Timeout | undefined
+  let onEnd = () => {}
+  try {
     await new Promise<void>((resolve, reject) => {
+      onEnd = () => reject(Object.assign(new Error('the database connection ended during COPY'), { code: 'CONNECTION_ENDED' }))
+      client.once('end', onEnd)
       client.query(new CopyIn(text, bytes, (error) => (error ? reject(error) : resolve())))
-      client.once('end', () =>
-        reject(lost ?? Object.assign(new Error('the database connection ended during COPY'), { code: 'CONNECTION_ENDED' })),
-      )
       // The server's own statement time-out is shorter; this one is for a server that no longer answers at all.
       deadline = setTimeout(
         () => reject(Object.assign(new Error('the database did not answer a COPY'), { code: 'COPY_TIMEOUT' })),
         deadlineMs,
       )
     })
-  } catch (error) {
-    if (!(error as { severity?: string }).severity) lost ??= error as Error
-    throw error
   } finally {
     clearTimeout(deadline)
-    client.off('error', onError)
-    client.removeAllListeners('end')
-    client.release(lost ?? false)
+    client.off('end', onEnd)
   }
 }

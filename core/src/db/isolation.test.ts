@@ -50,7 +50,7 @@ describe('tenant isolation in the database', () => {
     const rows = await admin`
       select conrelid::regclass::text as table, contype, (select attname from pg_attribute where attrelid = conrelid and attnum = conkey[1])::text as first
       from pg_constraint where connamespace = 'public'::regnamespace and contype in ('p', 'f', 'u')
-        and conrelid::regclass::text not in ('tenants', 'installation', 'schema_version')`
+        and conrelid::regclass::text not in ('leases', 'telemetry_segments', 'tenants', 'installation', 'schema_version')`
     for (const row of rows) expect(['tenant_id', 'tenant_no'], `${row['table']} ${row['contype']}`).toContain(row['first'])
   })
 
@@ -70,9 +70,16 @@ describe('tenant isolation in the database', () => {
     await login.end()
   })
 
-  it('keeps pms_app out of telemetry tables and partitions [SC-82, SC-83]', async () => {
+  it('keeps pms_app out of telemetry tables [SC-82, SC-83]', async () => {
     const scope = context.rootTenant
-    for (const table of ['telemetry', 'telemetry_other', 'telemetry_keys', 'telemetry_device_keys']) {
+    for (const table of [
+      'telemetry_chunks',
+      'telemetry_damaged_chunks',
+      'telemetry_segments',
+      'telemetry_keys',
+      'telemetry_device_keys',
+      'telemetry_hourly',
+    ]) {
       await expect(context.db.withTenant(scope, (tx) => tx.execute(sql`select * from ${sql.identifier(table)}`))).rejects.toMatchObject({
         cause: { code: '42501' },
       })
@@ -84,13 +91,12 @@ describe('tenant isolation in the database', () => {
       select proname::text as name, proconfig, has_function_privilege('public', oid, 'execute') as open
       from pg_proc where prosecdef and pronamespace = 'public'::regnamespace order by proname`
     expect(rows.map((row) => row['name'])).toEqual([
-      'telemetry_count',
-      'telemetry_delete',
-      'telemetry_ensure_month',
-      'telemetry_latest',
+      'telemetry_chunks_of',
+      'telemetry_key_no',
+      'telemetry_last_chunks',
       'telemetry_load_keys',
-      'telemetry_points',
       'telemetry_register_keys',
+      'telemetry_tail',
     ])
     for (const row of rows) expect(row).toMatchObject({ proconfig: ['search_path=pg_catalog'], open: false })
   })

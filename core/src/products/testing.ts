@@ -12,7 +12,7 @@ import { createIngest } from '../ingest/start-ingest.ts'
 import type { Ingest } from '../ingest/start-ingest.ts'
 import { Topics } from '../live/topics.ts'
 import { Load } from '../system/load.ts'
-import { TableStore } from '../telemetry/table-store.ts'
+import { TelemetryLog } from '../telemetry/telemetry-log.ts'
 import type { TelemetryStore } from '../telemetry/store.ts'
 import { createTestContext } from '../testing.ts'
 import type { TestContext } from '../testing.ts'
@@ -60,7 +60,7 @@ export async function startDeviceServer(register: (app: App, parts: DeviceServer
     testHooks: new Set(),
     compatProblem,
   })
-  const store = new TableStore(context)
+  const store = new TelemetryLog(context)
   await store.start()
   const metrics = new Registry()
   const counters = new IngestCounters(context, metrics)

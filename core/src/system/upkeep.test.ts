@@ -6,7 +6,7 @@ import postgres from 'postgres'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { Devices } from '../devices/devices.ts'
 import { DeviceRegistry } from '../ingest/device-registry.ts'
-import { TableStore } from '../telemetry/table-store.ts'
+import { TelemetryLog } from '../telemetry/telemetry-log.ts'
 import { createTestContext } from '../testing.ts'
 import type { TestContext } from '../testing.ts'
 import { Upkeep } from './upkeep.ts'
@@ -24,7 +24,7 @@ beforeAll(async () => {
   const [row] = await admin`insert into tenants (id, slug, name) values (${other.tenantId}, 'other', 'other') returning number`
   other.tenantNo = row!['number'] as number
   await admin`insert into products (tenant_id, id, name, is_default) values (${other.tenantId}, ${randomUUID()}, 'default', true)`
-  const store = new TableStore(context)
+  const store = new TelemetryLog(context)
   await store.start()
   await store.stop()
   devices = new Devices(context, new DeviceRegistry(context), store)

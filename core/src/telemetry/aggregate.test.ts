@@ -2,17 +2,18 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { aggregate, aggregations } from './aggregate.ts'
-import type { AggregateOptions, Aggregation, NumericValue } from './aggregate.ts'
+import type { AggregateOptions, Aggregation } from './aggregate.ts'
+import type { NumericValue } from './exact-sum.ts'
 import type { TypedValue } from './points.ts'
-import type { StoredPoint } from './store.ts'
+import type { Piece, StoredPoint } from './store.ts'
 
 const double = (ts: number, value: number): StoredPoint => ({ ts, kind: 'double', value })
 const integer = (ts: number, value: number | bigint): StoredPoint => ({ ts, kind: 'integer', value })
 const boolean = (ts: number, value: boolean): StoredPoint => ({ ts, kind: 'boolean', value })
 const string = (ts: number, value: string): StoredPoint => ({ ts, kind: 'string', value })
 
-async function* inBlocks(points: readonly StoredPoint[], size: number): AsyncGenerator<StoredPoint[]> {
-  for (let i = 0; i < points.length; i += size) yield points.slice(i, i + size)
+async function* inBlocks(points: readonly StoredPoint[], size: number): AsyncGenerator<Piece> {
+  for (let i = 0; i < points.length; i += size) yield { points: points.slice(i, i + size) }
 }
 
 type Options = Partial<AggregateOptions>

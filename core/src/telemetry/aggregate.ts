@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: AGPL-3.0-only
+import { kindBits } from './chunk-summary.ts'
+import type { ChunkSummary, HourSummary, Statistics } from './chunk-summary.ts'
+import { ExactSum } from './exact-sum.ts'
+import type { NumericValue } from './exact-sum.ts'
 import type { TypedValue } from './points.ts'
-import type { StoredPoint } from './store.ts'
+import type { Piece, StoredPoint } from './store.ts'
+
+const hourMs = 3_600_000
 
 export const aggregations = ['MIN', 'MAX', 'AVG', 'SUM', 'COUNT', 'FIRST', 'LAST', 'DELTA', 'RATE'] as const
 export type Aggregation = (typeof aggregations)[number]
-
-export type NumericValue = Extract<TypedValue, { kind: 'double' | 'integer' }>
 
 export type AggregateOptions = {
   aggs: readonly Aggregation[]
@@ -27,11 +31,49 @@ export type AggregateOptions = {
 /** A bucket with points: its start, and a value per aggregation where the points have one. */
 export type BucketRow = { ts: number; values: (TypedValue | undefined)[] }
 
+/** What the statistics of a chunk or of its hours can answer. */
+const hourly: ReadonlySet<Aggregation> = new Set(['MIN', 'MAX', 'AVG', 'SUM', 'COUNT'])
+const atEnds: ReadonlySet<Aggregation> = new Set(['FIRST', 'LAST', 'DELTA', 'RATE'])
+const textBits = kindBits.string | kindBits.json
+
 /**
- * Aggregates blocks of points, which come in time order and lie in the range, in one pass.
- * Rows come in time order as their buckets are complete. Integers are exact whatever their size.
+ * Whether {@link aggregate} can do with the statistics of a chunk: when it lies in one bucket, or when its
+ * hours do and nothing is asked that depends on single points.
  */
-export async function* aggregate(blocks: AsyncIterable<readonly StoredPoint[]>, options: AggregateOptions): AsyncGenerator<BucketRow[]> {
+export function serves({ aggs, edges, rules }: AggregateOptions, summary: ChunkSummary): boolean {
+  const { kinds, statistics, ends, hours, firstTs, lastTs } = summary
+  const isText = (kinds & ~textBits) === 0
+  // Booleans do not count there, and texts are compared.
+  if (rules === 'compat' && (isText || kinds === kindBits.boolean)) return aggs.every((agg) => agg === 'COUNT')
+  if (!isText && !statistics) return aggs.every((agg) => agg === 'COUNT') && areInHours(edges, firstTs, lastTs)
+  if (edges[bucketOf(edges, firstTs) + 1]! > lastTs) return ends !== undefined || !aggs.some((agg) => atEnds.has(agg))
+  return rules !== 'compat' && aggs.every((agg) => hourly.has(agg)) && hours.length > 1 && areInHours(edges, firstTs, lastTs)
+}
+
+/** Whether each edge between two instants is a full hour UTC. */
+function areInHours(edges: readonly number[], firstTs: number, lastTs: number): boolean {
+  for (let i = bucketOf(edges, firstTs) + 1; edges[i]! <= lastTs; i++) if (edges[i]! % hourMs !== 0) return false
+  return true
+}
+
+/** Index of the bucket that holds an instant. */
+function bucketOf(edges: readonly number[], ts: number): number {
+  let [low, high] = [0, edges.length - 1]
+  while (high - low > 1) {
+    const middle = (low + high) >> 1
+    if (edges[middle]! <= ts) low = middle
+    else high = middle
+  }
+  return low
+}
+
+/**
+ * Aggregates pieces of a series, which come in time order and lie in the range, in one pass.
+ * Rows come in time order as their buckets are complete. Integers are exact whatever their size.
+ *
+ * @param pieces points, and summaries of chunks that {@link serves} says yes to
+ */
+export async function* aggregate(pieces: AsyncIterable<Piece>, options: AggregateOptions): AsyncGenerator<BucketRow[]> {
   const { edges, from, to, aggs } = options
   const bucket = new Bucket(options)
   let index = 0
@@ -41,16 +83,30 @@ export async function* aggregate(blocks: AsyncIterable<readonly StoredPoint[]>, 
     bucket.clear()
     return row
   }
-  for await (const block of blocks) {
+  for await (const piece of pieces) {
     const rows: BucketRow[] = []
     let end = edges[index + 1]!
-    for (const point of block) {
-      if (point.ts >= end) {
-        if (!bucket.isEmpty) rows.push(takeRow())
-        while (point.ts >= edges[index + 1]!) index++
-        end = edges[index + 1]!
+    const goTo = (ts: number) => {
+      if (!bucket.isEmpty) rows.push(takeRow())
+      while (ts >= edges[index + 1]!) index++
+      end = edges[index + 1]!
+    }
+    if ('points' in piece) {
+      for (const point of piece.points) {
+        if (point.ts >= end) goTo(point.ts)
+        bucket.add(point)
       }
-      bucket.add(point)
+    } else {
+      const { summary } = piece
+      if (summary.firstTs >= end) goTo(summary.firstTs)
+      if (summary.lastTs < end) bucket.addChunk(summary)
+      else {
+        for (const hour of summary.hours) {
+          const ts = Math.max(hour.startTs, summary.firstTs)
+          if (ts >= end) goTo(ts)
+          bucket.addHour(hour)
+        }
+      }
     }
     if (rows.length > 0) yield rows
   }
@@ -124,6 +180,26 @@ class Bucket {
     }
   }
 
+  addChunk({ count, kinds, statistics, ends }: ChunkSummary): void {
+    this.#count += count
+    if (ends) {
+      this.#first ??= ends.first
+      this.#last = ends.last
+    }
+    if (!statistics || (this.#isCompat && kinds === kindBits.boolean)) return
+    this.#addStatistics(count, statistics)
+    if (!this.#hasCounter || kinds === kindBits.boolean || !ends) return
+    this.#grow(ends.first as NumericValue)
+    this.#growth.add(statistics.growth)
+    this.#previous = ends.last as NumericValue
+  }
+
+  /** Only where nothing is asked of single points. */
+  addHour({ count, statistics }: HourSummary): void {
+    this.#count += count
+    if (statistics) this.#addStatistics(count, statistics)
+  }
+
   /** `seconds`: length of the bucket inside the range. */
   result(agg: Aggregation, seconds: number): TypedValue | undefined {
     switch (agg) {
@@ -158,6 +234,13 @@ class Bucket {
     if (this.#max === undefined || value.value > this.#max.value) this.#max = value
   }
 
+  #addStatistics(count: number, { min, max, sum }: Omit<Statistics, 'growth'>): void {
+    this.#summands += count
+    this.#sum.add(sum)
+    if (this.#min === undefined || min.value < this.#min.value) this.#min = min
+    if (this.#max === undefined || max.value > this.#max.value) this.#max = max
+  }
+
   #addText(text: string): void {
     if (this.#minText === undefined || isBefore(text, this.#minText)) this.#minText = text
     if (this.#maxText === undefined || isBefore(this.#maxText, text)) this.#maxText = text
@@ -168,8 +251,7 @@ class Bucket {
     const before = this.#previous ?? value
     this.#previous = value
     this.#base ??= before
-    if (value.value < before.value) this.#growth.add(value)
-    else this.#growth.addDifference(value, before)
+    this.#growth.grow(value, before)
   }
 
   #delta(): ExactSum | undefined {
@@ -178,73 +260,6 @@ class Bucket {
     const delta = new ExactSum()
     delta.addDifference(this.#previous, this.#base)
     return delta
-  }
-}
-
-/**
- * A sum that is exact for integers of any size and compensated for doubles (Neumaier 1974), so that it
- * hardly depends on the order of the points. It is an integer as long as all its parts are.
- */
-class ExactSum {
-  #small = 0
-  #big: bigint | undefined
-  #double = 0
-  #carry = 0
-  #hasDouble = false
-
-  clear(): void {
-    this.#small = 0
-    this.#big = undefined
-    this.#double = 0
-    this.#carry = 0
-    this.#hasDouble = false
-  }
-
-  add({ kind, value }: NumericValue): void {
-    if (kind === 'double') this.#addDouble(value)
-    else this.#addInteger(value)
-  }
-
-  addDifference(value: NumericValue, before: NumericValue): void {
-    if (value.kind === 'double' || before.kind === 'double') return this.#addDouble(Number(value.value) - Number(before.value))
-    if (typeof value.value === 'number' && typeof before.value === 'number') {
-      const difference = value.value - before.value
-      if (Number.isSafeInteger(difference)) return this.#addInteger(difference)
-    }
-    this.#addInteger(BigInt(value.value) - BigInt(before.value))
-  }
-
-  result(): NumericValue {
-    if (this.#hasDouble) return { kind: 'double', value: this.toNumber() }
-    if (this.#big === undefined) return { kind: 'integer', value: this.#small }
-    const exact = this.#big + BigInt(this.#small)
-    const value = Number(exact)
-    return { kind: 'integer', value: Number.isSafeInteger(value) ? value : exact }
-  }
-
-  toNumber(): number {
-    const integers = this.#big === undefined ? this.#small : Number(this.#big + BigInt(this.#small))
-    // Beyond the range of doubles the compensation is meaningless.
-    const doubles = Number.isFinite(this.#double) ? this.#double + this.#carry : this.#double
-    return integers + doubles
-  }
-
-  #addInteger(value: number | bigint): void {
-    if (typeof value === 'number') {
-      const next = this.#small + value
-      if (Number.isSafeInteger(next)) {
-        this.#small = next
-        return
-      }
-    }
-    this.#big = (this.#big ?? 0n) + BigInt(value)
-  }
-
-  #addDouble(value: number): void {
-    this.#hasDouble = true
-    const next = this.#double + value
-    this.#carry += Math.abs(this.#double) >= Math.abs(value) ? this.#double - next + value : value - next + this.#double
-    this.#double = next
   }
 }
 

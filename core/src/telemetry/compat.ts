@@ -13,7 +13,7 @@ import { cutRange, parseTimeZone } from './buckets.ts'
 import type { BucketRule } from './buckets.ts'
 import { maxTs, parseKeys } from './history.ts'
 import { DeviceParams, keyQuery } from './schemas.ts'
-import { readRows } from './series.ts'
+import { readRows, createTally } from './series.ts'
 import type { Order, Reading, Source } from './series.ts'
 import { toCompatJsonText } from './values.ts'
 
@@ -184,7 +184,7 @@ async function* latestJson(source: Source, query: ValuesQuery): AsyncGenerator<s
 
 /** A member per key with points; made while they are read. */
 async function* historyJson(source: Source, { keys, from, to, order, reading, isStrict, middles }: ValuesPlan): AsyncGenerator<string> {
-  const tally = { sourcePoints: 0, isDownsampled: false }
+  const tally = createTally()
   let member = '{'
   for (const key of keys) {
     let start = `${member}${JSON.stringify(key)}:[`

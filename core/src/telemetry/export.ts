@@ -6,7 +6,7 @@ import { ZoneOffsets } from './buckets.ts'
 import { byteOrderMark, csvRow, textCell } from './csv.ts'
 import { maxTs } from './history.ts'
 import type { HistoryPlan } from './history.ts'
-import { readRows } from './series.ts'
+import { readRows, createTally } from './series.ts'
 import type { Order, Source } from './series.ts'
 import { toCsvCell } from './values.ts'
 
@@ -98,8 +98,8 @@ type Instant = { ts: number; rows: { keyIndex: number; row: BucketRow }[] }
 
 /** All keys side by side in time order; only a part of a page of each is in memory. */
 async function* mergeRows(source: Source, { keys, from, to, order, reading }: HistoryPlan): AsyncGenerator<Instant[]> {
-  const tally = { sourcePoints: 0, isDownsampled: false }
-  const readers = keys.map((key) => new RowReader(readRows(source, { key, from, to, order }, reading, tally, keys.length)))
+  const tally = createTally()
+  const readers = keys.map((key) => new RowReader(readRows(source, { key, from, to, order }, reading, tally)))
   try {
     for (const reader of readers) await reader.fill()
     for (;;) {

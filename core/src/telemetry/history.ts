@@ -5,7 +5,7 @@ import type { Aggregation } from './aggregate.ts'
 import { cutRange, parseTimeZone } from './buckets.ts'
 import type { BucketRule } from './buckets.ts'
 import type { HistoryQuery } from './schemas.ts'
-import { readKey, readRows } from './series.ts'
+import { readKey, readRows, createTally } from './series.ts'
 import type { KeyRange, Order, Reading, Source, Tally } from './series.ts'
 import { isBeyondJsonNumbers, toJsonText } from './values.ts'
 
@@ -82,7 +82,7 @@ export function planHistory(query: HistoryParameters, zone: string, limit = defa
 /** The answer of §17.2 as pieces of JSON text, made while the points are read: never all of it in memory. */
 export async function* streamHistory(source: Source, plan: HistoryPlan): AsyncGenerator<string> {
   const { keys, from, to, timeZone, order, reading } = plan
-  const tally: Tally = { sourcePoints: 0, isDownsampled: false }
+  const tally: Tally = createTally()
   const next: (number | null)[] = []
   yield `{"from":${from},"to":${to},"timeZone":${JSON.stringify(timeZone)},"series":[`
   for (const [index, key] of keys.entries()) {

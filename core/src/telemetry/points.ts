@@ -6,6 +6,9 @@
  */
 export const valueKinds = ['double', 'integer', 'boolean', 'string', 'json'] as const
 
+/** Numbers of the kinds in tables that keep one value per row. */
+export const kindNumbers = { double: 0, integer: 1, boolean: 2, string: 3, json: 4 } as const
+
 /**
  * A typed value as it travels from the codec to the store and back.
  * `integer` holds a `bigint` only when it lies beyond ±(2⁵³−1); `json` holds compact JSON text.

@@ -41,8 +41,10 @@ const keyQuery = keys.map((key) => `key=${encodeURIComponent(key)}`).join('&')
 async function write(all: Point[][]): Promise<{ device: Device; model: Model }> {
   const device = await server.createDevice()
   const byTime = new Map(keys.map((key) => [key, new Map<number, TypedValue & { ts: number }>()]))
-  for (const batch of all) {
+  for (const [index, batch] of all.entries()) {
     await server.write(device, batch)
+    // Some of it in chunks, merged over and over, the rest in segments.
+    if (index < all.length - 1 || batch.length % 2 === 0) await server.store.compact()
     for (const { key, ...rest } of batch) byTime.get(key)!.set(rest.ts, rest)
   }
   return { device, model: new Map([...byTime].map(([key, points]) => [key, [...points.values()].sort((a, b) => a.ts - b.ts)])) }

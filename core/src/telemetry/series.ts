@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import type { Scope } from '../db/client.ts'
-import { aggregate } from './aggregate.ts'
-import type { Aggregation, BucketRow, NumericValue } from './aggregate.ts'
+import { aggregate, serves } from './aggregate.ts'
+import type { AggregateOptions, Aggregation, BucketRow } from './aggregate.ts'
 import { downsample } from './downsample.ts'
 import type { DownsampleMode } from './downsample.ts'
-import type { StoredPoint, TelemetryStore } from './store.ts'
+import type { NumericValue } from './exact-sum.ts'
+import type { Piece, StoredPoint, TelemetryStore } from './store.ts'
 
 /** Whose points are read. */
 export type Source = { store: TelemetryStore; scope: Scope; deviceId: string }
@@ -25,33 +26,28 @@ export type Order = 'asc' | 'desc'
 export type KeyRange = { key: string; from: number; to: number; order: Order }
 
 /** What was found out on the way, for the end of the answer. */
-export type Tally = { sourcePoints: number; isDownsampled: boolean }
+export type Tally = { sourcePoints: number; isDownsampled: boolean; damaged: (DamagedRange & { key: string })[] }
 
-/** The first page is small: nobody knows yet how long the values are. */
-const firstPageRows = 500
-const fewestPageRows = 50
-const pageTextLength = 1_048_576
-/** Rows that may be in memory at a time, over all keys that are read side by side. */
-const heldRows = 20_000
+export function createTally(): Tally {
+  return { sourcePoints: 0, isDownsampled: false, damaged: [] }
+}
+
+/** Stored points that cannot be read any more, both ends included. */
+type DamagedRange = { from: number; to: number }
+
 const noLimit = Number.POSITIVE_INFINITY
 
 /** Rows of one key in the asked order; a raw or sampled point is a row with one value. */
-export async function* readRows(
-  source: Source,
-  range: KeyRange,
-  reading: Reading,
-  tally: Tally,
-  sideBySide = 1,
-): AsyncGenerator<BucketRow[]> {
+export async function* readRows(source: Source, range: KeyRange, reading: Reading, tally: Tally): AsyncGenerator<BucketRow[]> {
   if (reading.form === 'buckets') {
     const base = reading.aggs.some((agg) => agg === 'DELTA' || agg === 'RATE')
       ? await findNumberBefore(source, range.key, range.from)
       : undefined
-    const points = counted(readPoints(source, { ...range, order: 'asc' }, noLimit, sideBySide), tally)
-    yield* ordered(aggregate(points, { ...reading, from: range.from, to: range.to, base }), range.order)
+    const options = { ...reading, from: range.from, to: range.to, base }
+    yield* ordered(aggregate(readPieces(source, range, options, tally), options), range.order)
     return
   }
-  for await (const block of readKey(source, range, reading, tally, sideBySide)) {
+  for await (const block of readKey(source, range, reading, tally)) {
     yield block.map((point) => ({ ts: point.ts, values: [point] }))
   }
 }
@@ -62,56 +58,28 @@ export async function* readKey(
   range: KeyRange,
   reading: Exclude<Reading, { form: 'buckets' }>,
   tally: Tally,
-  sideBySide = 1,
 ): AsyncGenerator<StoredPoint[]> {
   if (reading.form === 'raw') {
-    yield* counted(readPoints(source, range, reading.limit, sideBySide), tally)
+    yield* counted(readPoints(source, range, tally, reading.limit), tally)
     return
   }
   const { store, scope, deviceId } = source
   const count = await store.count(scope, deviceId, [range.key], range.from, range.to)
   if (count <= reading.points) {
-    yield* counted(readPoints(source, range, noLimit, sideBySide), tally)
+    yield* counted(readPoints(source, range, tally), tally)
     return
   }
   tally.isDownsampled = true
-  const points = counted(readPoints(source, { ...range, order: 'asc' }, noLimit, sideBySide), tally)
+  const points = counted(readPoints(source, { ...range, order: 'asc' }, tally), tally)
   yield* ordered(downsample(points, reading.mode, count, reading.points), range.order)
 }
 
-/**
- * Points of one key, page by page. The size of a page follows the size of the values, so that what is
- * held stays small whatever a device has sent; `sideBySide` tells how many keys are read in turns.
- */
-async function* readPoints(
-  { store, scope, deviceId }: Source,
-  range: KeyRange,
-  limit: number,
-  sideBySide: number,
-): AsyncGenerator<StoredPoint[]> {
-  const most = Math.max(fewestPageRows, Math.floor(heldRows / sideBySide))
-  const newestFirst = range.order === 'desc'
-  let { from, to } = range
-  let left = limit
-  let pageRows = Math.min(firstPageRows, most)
-  while (left > 0 && from < to) {
-    const wanted = Math.min(pageRows, left)
-    let rows = 0
-    let textLength = 0
-    let lastTs = 0
-    for await (const block of store.read(scope, { deviceId, key: range.key, from, to }, { newestFirst, limit: wanted })) {
-      rows += block.length
-      lastTs = block.at(-1)?.ts ?? lastTs
-      for (const point of block) if (point.kind === 'string' || point.kind === 'json') textLength += point.value.length
-      yield block
-    }
-    if (rows < wanted) return
-    left -= rows
-    if (newestFirst) to = lastTs
-    else from = lastTs + 1
-    const fitting = textLength === 0 ? most : Math.floor((rows * pageTextLength) / textLength / sideBySide)
-    pageRows = Math.max(fewestPageRows, Math.min(fitting, pageRows * 4, most))
-  }
+/** Points of one key in blocks of a chunk or so. */
+function readPoints(source: Source, range: KeyRange, tally: Tally | undefined, limit = noLimit): AsyncGenerator<StoredPoint[]> {
+  const { store, scope, deviceId } = source
+  const { key, from, to, order } = range
+  const onDamaged = tally && ((damaged: DamagedRange) => tally.damaged.push({ key, ...damaged }))
+  return store.read(scope, { deviceId, key, from, to }, { newestFirst: order === 'desc', limit, ...(onDamaged ? { onDamaged } : {}) })
 }
 
 /** Newest number of a key before an instant, of any age [N-3]. */
@@ -119,14 +87,30 @@ async function findNumberBefore(source: Source, key: string, before: number): Pr
   const isNumber = (point: StoredPoint): point is StoredPoint & NumericValue => point.kind === 'double' || point.kind === 'integer'
   const range: KeyRange = { key, from: 0, to: before, order: 'desc' }
   // Nearly always the first one is a number.
-  const [newest] = await Array.fromAsync(readPoints(source, range, 1, 1))
+  const [newest] = await Array.fromAsync(readPoints(source, range, undefined, 1))
   if (!newest?.[0]) return undefined
   if (isNumber(newest[0])) return newest[0]
-  for await (const block of readPoints(source, { ...range, to: newest[0].ts }, noLimit, 1)) {
+  for await (const block of readPoints(source, { ...range, to: newest[0].ts }, undefined)) {
     const found = block.find(isNumber)
     if (found) return found
   }
   return undefined
+}
+
+/** What the aggregations need of a key: the statistics of chunks where those do, else points. */
+async function* readPieces(
+  { store, scope, deviceId }: Source,
+  { key, from, to }: KeyRange,
+  options: AggregateOptions,
+  tally: Tally,
+): AsyncGenerator<Piece> {
+  const pieces = store.summarize(scope, { deviceId, key, from, to }, (summary) => serves(options, summary), {
+    onDamaged: (damaged) => tally.damaged.push({ key, ...damaged }),
+  })
+  for await (const piece of pieces) {
+    tally.sourcePoints += 'points' in piece ? piece.points.length : piece.summary.count
+    yield piece
+  }
 }
 
 async function* counted(blocks: AsyncIterable<StoredPoint[]>, tally: Tally): AsyncGenerator<StoredPoint[]> {

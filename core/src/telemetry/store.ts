@@ -2,6 +2,7 @@
 import type { Scope } from '../db/client.ts'
 import type { Device } from '../ingest/registry.ts'
 import type { Reject } from '../ingest/rejects.ts'
+import type { ChunkSummary } from './chunk-summary.ts'
 import type { Point, TypedValue } from './points.ts'
 
 /** The accepted points of one message. All of them become readable together or not at all [RE-2]. */
@@ -18,6 +19,39 @@ export type LatestPoint = StoredPoint & { key: string }
 
 /** One key of one device in `from ≤ ts < to`. */
 export type SeriesRange = { deviceId: string; key: string; from: number; to: number }
+
+export type ReadOptions = {
+  newestFirst?: boolean
+  /** Points in all; no bound without it. */
+  limit?: number
+  /** Hears of stored points that cannot be read any more: their range, both ends included. */
+  onDamaged?: (range: { from: number; to: number }) => void
+}
+
+/** Which newest values: of the named keys, of the first `maxKeys` a device ever sent, or of all. */
+export type LatestOptions = { keys?: readonly string[]; maxKeys?: number }
+
+/** Of each series (device × key; undefined: all keys) the chunks whose newest point is older than `before`, ms. */
+export type RetentionBatch = { deviceNos: readonly number[]; keyNos: readonly number[] | undefined; before: number }
+
+/** What retention removes. `bytes`: of rows as they lie on the disk, without indexes. */
+export type Freed = { chunks: number; points: number; bytes: number; oldestTs: number | null }
+
+/** How much is stored, and where. `points` and bytes per point are of chunks, indexes included. */
+export type StoreStats = {
+  segments: { active: number; sealed: number; waitingRows: number; oldestSealedAt: string | null }
+  chunks: number
+  points: number
+  bytes: { segments: number; chunks: number; indexes: number }
+  bytesPerPoint: number | null
+  /** Chunks that were put aside since they could not be decoded. */
+  damaged: number
+  /** What still lies in the table of version 0.1. */
+  firstStoreBytes: number
+}
+
+/** A stretch of a series in time order: its points, or what is known of them without looking at each. */
+export type Piece = { points: StoredPoint[] } | { summary: ChunkSummary }
 
 /**
  * The telemetry of all devices. Identified by (device, key, ts): a repeated point overwrites the
@@ -38,15 +72,22 @@ export interface TelemetryStore {
   /** Tries a write and takes it back: throws what the write would throw, stores nothing. */
   probe(batch: readonly DeviceWrite[]): Promise<void>
 
-  /** Points of a series in time order (or newest first), in blocks; at most `limit` in all. */
-  read(scope: Scope, range: SeriesRange, options?: { newestFirst?: boolean; limit?: number }): AsyncGenerator<StoredPoint[]>
+  /** Points of a series in time order (or newest first), in blocks of up to some thousand. */
+  read(scope: Scope, range: SeriesRange, options?: ReadOptions): AsyncGenerator<StoredPoint[]>
 
-  /** Newest point of each key, keys in order: of the named keys, of the first `maxKeys` a device ever sent, or of all. */
-  latest(
+  /**
+   * The same in time order for those who need not see each point: what `accepts` says yes to comes as the
+   * statistics of a chunk that lies in the range as a whole.
+   */
+  summarize(
     scope: Scope,
-    deviceIds: readonly string[],
-    options?: { keys?: readonly string[]; maxKeys?: number },
-  ): Promise<Map<string, LatestPoint[]>>
+    range: SeriesRange,
+    accepts: (summary: ChunkSummary) => boolean,
+    options?: Pick<ReadOptions, 'onDamaged'>,
+  ): AsyncGenerator<Piece>
+
+  /** Newest point of each key, keys in order. */
+  latest(scope: Scope, deviceIds: readonly string[], options?: LatestOptions): Promise<Map<string, LatestPoint[]>>
 
   /** How many points the keys have in the range. */
   count(scope: Scope, deviceId: string, keys: readonly string[], from: number, to: number): Promise<number>
@@ -56,4 +97,15 @@ export interface TelemetryStore {
 
   /** Removes all that is known of a device which goes for good: its points and the list of its keys. */
   deleteDevice(scope: Scope, deviceId: string): Promise<void>
+
+  /** Keys of a tenant with the numbers that retention takes. */
+  listKeys(scope: Scope): Promise<{ key: string; keyNo: number }[]>
+
+  /** What {@link applyRetention} would remove now. At most 1,000 devices. */
+  previewRetention(tenantNo: number, batch: RetentionBatch): Promise<Freed>
+
+  /** Removes whole chunks, so a point may stay up to one chunk (7 days) longer, never shorter. */
+  applyRetention(tenantNo: number, batch: RetentionBatch): Promise<Freed>
+
+  stats(): Promise<StoreStats>
 }

@@ -17,8 +17,7 @@ import type { TelemetryParts } from './answers.ts'
 import { registerCompatTelemetryRoutes } from './compat.ts'
 import type { Point } from './points.ts'
 import { registerTelemetryRoutes } from './routes.ts'
-import type { TelemetryStore } from './store.ts'
-import { TableStore } from './table-store.ts'
+import { TelemetryLog } from './telemetry-log.ts'
 
 /** Who calls: roles of the one tenant, somebody of another tenant, or nobody. */
 export type Caller = 'operator' | 'viewer' | 'stranger' | 'nobody'
@@ -28,7 +27,7 @@ type CallOptions = { as?: Caller; body?: string; headers?: Record<string, string
 /** The telemetry routes on a real store and database, with the codec as their way in. */
 export type ReadingServer = {
   context: TestContext
-  store: TelemetryStore
+  store: TelemetryLog
   app: App
   /** A device of the installation's zone, which is UTC here, or of its own. */
   createDevice(wanted?: { name?: string; timeZone?: string }): Promise<Device>
@@ -39,7 +38,7 @@ export type ReadingServer = {
 
 export async function startReadingServer(): Promise<ReadingServer> {
   const context = await createTestContext()
-  const store = new TableStore(context)
+  const store = new TelemetryLog(context, { graceMs: 0, compacts: false })
   await store.start()
   const devices = new Map<string, Device>()
   const app = await createServer({

@@ -1,0 +1,185 @@
+-- SPDX-License-Identifier: AGPL-3.0-only
+SET ROLE pms_store;
+
+-- Points arrive in segments, tables of their own (telemetry_segment_<no>) without an index, one row per message:
+-- (tenant_no, device_no, seq: order of commits in the segment, first_ts, last_ts, points: see docs/reference/chunk-format.md).
+-- active: written by its owner; sealed: indexed, nobody may insert; compacted: its points are in chunks, its
+-- table goes when no reader can still see it.
+CREATE TABLE telemetry_segments (
+  segment_no int4 PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
+  state text NOT NULL DEFAULT 'active' CHECK (state IN ('active', 'sealed', 'compacted')),
+  owner uuid NOT NULL,
+  opened_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+  sealed_at timestamptz,
+  compacted_at timestamptz,
+  row_count int8,
+  size_bytes int8,
+  -- Of all its points; known once it is sealed.
+  first_ts int8,
+  last_ts int8
+);
+
+-- Points of one series (device, key) in first_ts ≤ ts ≤ last_ts; chunks of a series never overlap.
+-- kinds: bit 0 double, 1 integer, 2 boolean, 3 string, 4 JSON. The statistics are NULL where a float8 cannot
+-- say them exactly or there are no numbers. growth: sum of the increases of a counter inside the chunk.
+-- ends: first and last value in the form of segment rows, NULL when they are long.
+-- hour_marks: (hour since 1970 UTC, count) of each hour with points; hour_values: its (min, max, sum).
+CREATE TABLE telemetry_chunks (
+  tenant_no int4 NOT NULL,
+  device_no int4 NOT NULL,
+  key_no int4 NOT NULL,
+  count int4 NOT NULL,
+  first_ts int8 NOT NULL,
+  last_ts int8 NOT NULL,
+  min float8,
+  max float8,
+  sum float8,
+  growth float8,
+  kinds int2 NOT NULL,
+  ends bytea,
+  hour_marks int4[] NOT NULL,
+  hour_values float8[],
+  points bytea NOT NULL,
+  PRIMARY KEY (tenant_no, device_no, key_no, first_ts),
+  CHECK (first_ts <= last_ts AND count > 0)
+);
+-- They come compressed.
+ALTER TABLE telemetry_chunks ALTER COLUMN points SET STORAGE EXTERNAL;
+ALTER TABLE telemetry_chunks SET (autovacuum_vacuum_scale_factor = 0.05);
+
+-- Chunks that could not be decoded any more, put aside so that the rest goes on. Nothing deletes them.
+CREATE TABLE telemetry_damaged_chunks (
+  LIKE telemetry_chunks,
+  found_at timestamptz NOT NULL DEFAULT now(),
+  reason text NOT NULL,
+  PRIMARY KEY (tenant_no, device_no, key_no, first_ts, found_at)
+);
+
+-- Reading. The tenant always comes from the transaction's setting; device numbers were looked up under the
+-- caller's policies in the same transaction.
+
+-- Rows of devices that are not in chunks yet, oldest first; their points are filtered by the server.
+CREATE FUNCTION telemetry_tail(devices int4[], from_ts int8, to_ts int8) RETURNS TABLE (device_no int4, points bytea)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog AS $$
+DECLARE
+  tenant int4 := public.telemetry_tenant();
+  number int4;
+BEGIN
+  -- Catalog and tables are read by the snapshot of the calling query: a segment is seen, or its chunks are.
+  FOR number IN
+    SELECT s.segment_no FROM public.telemetry_segments s
+      WHERE s.state <> 'compacted' AND (s.first_ts IS NULL OR s.first_ts < to_ts) AND (s.last_ts IS NULL OR s.last_ts >= from_ts)
+      ORDER BY s.segment_no
+  LOOP
+    RETURN QUERY EXECUTE format('SELECT s.device_no, string_agg(s.points, '''' ORDER BY s.seq) FROM public.telemetry_segment_%s s
+      WHERE s.tenant_no = $1 AND s.device_no = ANY ($2) AND s.first_ts < $4 AND s.last_ts >= $3 GROUP BY s.device_no', number)
+      USING tenant, devices, from_ts, to_ts;
+  END LOOP;
+END
+$$;
+
+-- Number of a key; NULL when no device has ever sent it.
+CREATE FUNCTION telemetry_key_no(name text) RETURNS int4
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog AS $$
+  SELECT k.key_no FROM public.telemetry_keys k WHERE k.tenant_no = public.telemetry_tenant() AND k.key = name
+$$;
+
+-- Chunks of a series that reach into the range, in time order or newest first. Without points unless asked for.
+CREATE FUNCTION telemetry_chunks_of(device int4, number int4, from_ts int8, to_ts int8, max_rows int4, newest_first bool, with_points bool)
+RETURNS TABLE (first_ts int8, last_ts int8, count int4, kinds int2, min float8, max float8, sum float8, growth float8,
+  ends bytea, hour_marks int4[], hour_values float8[], points bytea)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog AS $$
+DECLARE
+  tenant int4 := public.telemetry_tenant();
+  -- The chunk that holds from_ts begins before it.
+  low int8 := coalesce((SELECT c.first_ts FROM public.telemetry_chunks c
+    WHERE c.tenant_no = tenant AND c.device_no = device AND c.key_no = number AND c.first_ts <= from_ts
+    ORDER BY c.first_ts DESC LIMIT 1), from_ts);
+BEGIN
+  IF newest_first THEN
+    RETURN QUERY SELECT c.first_ts, c.last_ts, c.count, c.kinds, c.min, c.max, c.sum, c.growth, c.ends, c.hour_marks, c.hour_values,
+        CASE WHEN with_points THEN c.points END
+      FROM public.telemetry_chunks c
+      WHERE c.tenant_no = tenant AND c.device_no = device AND c.key_no = number AND c.first_ts >= low AND c.first_ts < to_ts AND c.last_ts >= from_ts
+      ORDER BY c.first_ts DESC LIMIT max_rows;
+  ELSE
+    RETURN QUERY SELECT c.first_ts, c.last_ts, c.count, c.kinds, c.min, c.max, c.sum, c.growth, c.ends, c.hour_marks, c.hour_values,
+        CASE WHEN with_points THEN c.points END
+      FROM public.telemetry_chunks c
+      WHERE c.tenant_no = tenant AND c.device_no = device AND c.key_no = number AND c.first_ts >= low AND c.first_ts < to_ts AND c.last_ts >= from_ts
+      ORDER BY c.first_ts LIMIT max_rows;
+  END IF;
+END
+$$;
+
+-- Last chunk of each key of each device: of the named keys (NULL: all), or of the first max_keys a device has sent.
+-- A key whose points are all in segments has NULLs.
+CREATE FUNCTION telemetry_last_chunks(devices int4[], names text[], max_keys int4)
+RETURNS TABLE (device_no int4, key text, key_no int4, first_ts int8, last_ts int8, ends bytea, points bytea)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog AS $$
+  SELECT n.device, k.key, k.key_no, c.first_ts, c.last_ts, c.ends, c.points
+    FROM unnest(devices) AS n (device)
+    CROSS JOIN LATERAL (
+      SELECT d.key_no, k.key FROM public.telemetry_device_keys d JOIN public.telemetry_keys k USING (tenant_no, key_no)
+        WHERE d.tenant_no = public.telemetry_tenant() AND d.device_no = n.device AND (names IS NULL OR k.key = ANY (names))
+        ORDER BY d.key_no LIMIT max_keys) k
+    LEFT JOIN LATERAL (
+      SELECT t.first_ts, t.last_ts, t.ends, CASE WHEN t.ends IS NULL THEN t.points END AS points FROM public.telemetry_chunks t
+        WHERE t.tenant_no = public.telemetry_tenant() AND t.device_no = n.device AND t.key_no = k.key_no
+        ORDER BY t.first_ts DESC LIMIT 1) c ON true
+$$;
+
+-- The first store's table, one row per point, is emptied into chunks while the server runs; then it goes.
+CREATE FUNCTION telemetry_drop_first_store() RETURNS bool
+LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+DECLARE
+  has_rows bool;
+BEGIN
+  IF to_regclass('public.telemetry') IS NULL THEN
+    RETURN true;
+  END IF;
+  EXECUTE 'SELECT EXISTS (SELECT FROM public.telemetry)' INTO has_rows;
+  IF has_rows THEN
+    RETURN false;
+  END IF;
+  DROP TABLE public.telemetry;
+  DROP FUNCTION public.telemetry_points(int4, text, int8, int8, int4, bool), public.telemetry_latest(int4[], text[], int4),
+    public.telemetry_delete(int4, text[], int8, int8, int4, int8, int4), public.telemetry_count(int4, text[], int8, int8),
+    public.telemetry_ensure_month(date);
+  RETURN true;
+END
+$$;
+SELECT telemetry_drop_first_store();
+
+REVOKE ALL ON FUNCTION telemetry_tail(int4[], int8, int8), telemetry_key_no(text),
+  telemetry_chunks_of(int4, int4, int8, int8, int4, bool, bool), telemetry_last_chunks(int4[], text[], int4), telemetry_drop_first_store() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION telemetry_tail(int4[], int8, int8), telemetry_key_no(text),
+  telemetry_chunks_of(int4, int4, int8, int8, int4, bool, bool), telemetry_last_chunks(int4[], text[], int4) TO pms_app;
+
+GRANT SELECT ON telemetry_chunks, telemetry_keys TO pms_owner;
+
+SET ROLE pms_owner;
+-- Work that one server at a time may do. All times are the database's; `epoch` grows with each change of holder.
+CREATE TABLE leases (
+  name text PRIMARY KEY,
+  holder uuid NOT NULL,
+  epoch int8 NOT NULL DEFAULT 1,
+  expires_at timestamptz NOT NULL
+);
+GRANT SELECT, INSERT, UPDATE ON leases TO pms_jobs, pms_store;
+
+-- Hourly statistics of numbers for readers of the database (Grafana and others): what is in chunks, so up to
+-- about half an hour behind. Grant it to a role of your own: docs/how-to/storage.md.
+CREATE VIEW telemetry_hourly AS
+  SELECT t.id AS tenant_id, d.id AS device_id, d.name AS device, k.key,
+    to_timestamp(c.hour_marks[2 * i - 1]::int8 * 3600) AS hour,
+    sum(c.hour_marks[2 * i])::int8 AS count,
+    min(c.hour_values[3 * i - 2]) AS min,
+    max(c.hour_values[3 * i - 1]) AS max,
+    sum(c.hour_values[3 * i]) / nullif(sum(CASE WHEN c.hour_values IS NOT NULL THEN c.hour_marks[2 * i] END), 0) AS avg
+  FROM telemetry_chunks c
+    JOIN tenants t ON t.number = c.tenant_no
+    JOIN devices d ON d.tenant_id = t.id AND d.number = c.device_no AND d.deleted_at IS NULL
+    JOIN telemetry_keys k ON k.tenant_no = c.tenant_no AND k.key_no = c.key_no
+    CROSS JOIN LATERAL generate_series(1, cardinality(c.hour_marks) / 2) AS i
+  GROUP BY t.id, d.id, d.name, k.key, c.hour_marks[2 * i - 1];

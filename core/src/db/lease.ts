@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+import { randomUUID } from 'node:crypto'
+import type pg from 'pg'
+
+/** Runs one statement; a pool or a connection. */
+type Queryable = Pick<pg.Pool, 'query'>
+
+/**
+ * Right to do a work that one server at a time may do, kept in the database on the database's time.
+ * Who holds it proves so inside the transaction that commits the work: {@link assertHeld}.
+ */
+export class Lease {
+  readonly #name: string
+  readonly #seconds: number
+  readonly #holder = randomUUID()
+  #epoch: string | undefined
+
+  constructor(name: string, seconds: number) {
+    this.#name = name
+    this.#seconds = seconds
+  }
+
+  /** @returns true when it is ours now, taken or renewed for another period */
+  async acquire(database: Queryable): Promise<boolean> {
+    const { rows } = await database.query<{ epoch: string }>(
+      `insert into leases as l (name, holder, expires_at) values ($1, $2, now() + $3 * interval '1 second')
+       on conflict (name) do update set holder = excluded.holder, expires_at = excluded.expires_at,
+         epoch = case when l.holder = excluded.holder then l.epoch else l.epoch + 1 end
+       where l.holder = excluded.holder or l.expires_at < now()
+       returning epoch`,
+      [this.#name, this.#holder, this.#seconds],
+    )
+    this.#epoch = rows[0]?.epoch
+    return this.#epoch !== undefined
+  }
+
+  /**
+   * Keeps others from taking it over until the transaction of this connection ends.
+   * @throws when another server has taken it over meanwhile
+   */
+  async assertHeld(transaction: Queryable): Promise<void> {
+    const { rowCount } = await transaction.query('select from leases where name = $1 and holder = $2 and epoch = $3 for share', [
+      this.#name,
+      this.#holder,
+      this.#epoch ?? '0',
+    ])
+    if (rowCount !== 1) throw new Error(`the lease ${this.#name} was taken over by another server`)
+  }
+
+  /** Lets another server have it at once. */
+  async release(database: Queryable): Promise<void> {
+    this.#epoch = undefined
+    await database.query('update leases set expires_at = now() where name = $1 and holder = $2', [this.#name, this.#holder])
+  }
+}

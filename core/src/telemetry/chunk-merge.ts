@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+import type pg from 'pg'
+import { copyOn } from '../db/copy-in.ts'
+import type { Log } from '../log.ts'
+import { ChunkDamaged, decodeChunk, encodeChunk } from './chunk-codec.ts'
+import { cutChunks, planRuns } from './chunk-plan.ts'
+import type { ChunkHead, Run } from './chunk-plan.ts'
+import { ChunkEncoder, copyChunks } from './chunk-rows.ts'
+import type { SeriesId } from './chunk-rows.ts'
+import { summarize } from './chunk-summary.ts'
+import { overlay } from './overlay.ts'
+import type { StoredPoint } from './store.ts'
+
+/** New points of one series: ascending, each ts once, at least one. */
+export type SeriesPoints = SeriesId & { points: StoredPoint[] }
+
+/** Whether the new points overwrite what chunks have at the same ts. Those of the first store are older. */
+export type Precedence = 'points' | 'chunks'
+
+type Head = ChunkHead & { bytes: Buffer | null }
+type HeadRow = { i: number; first_ts: string; last_ts: string; count: number; points: Buffer | null }
+type ChunkKey = SeriesId & { firstTs: number }
+
+/** Neighbours that may be absorbed at once. */
+const neighbours = 4
+/** Chunk bytes written with one COPY. */
+const flushBytes = 1024 * 1024
+/** The event loop gets its turn after this much work: acknowledgements go on meanwhile. */
+const turnMs = 5
+
+/**
+ * Writes points into chunks inside the caller's transaction: reads the chunks they belong to, writes them
+ * anew with the points, removes the old ones. Readers see all of it or nothing.
+ *
+ * @param client a transaction as `pms_store` that nobody else changes chunks beside
+ */
+export class ChunkMerger {
+  readonly #client: pg.PoolClient
+  readonly #log: Log
+  readonly #encoder = new ChunkEncoder()
+  #removed: ChunkKey[] = []
+  #turnStart = performance.now()
+
+  constructor(client: pg.PoolClient, log: Log) {
+    this.#client = client
+    this.#log = log
+  }
+
+  async merge(all: readonly SeriesPoints[], precedence: Precedence = 'points'): Promise<void> {
+    const heads = await this.#findHeads(all)
+    for (const [index, series] of all.entries()) {
+      for (const run of planRuns(series.points, heads[index]!)) {
+        await this.#mergeRun(series, run, precedence)
+        if (performance.now() - this.#turnStart > turnMs) await this.#giveTurn()
+      }
+      if (this.#encoder.sizeBytes > flushBytes) await this.flush()
+    }
+    await this.flush()
+  }
+
+  /** Puts chunks in place of others: `keep` are the points that stay of them, ascending. */
+  async replace(series: SeriesId, heads: readonly ChunkHead[], keep: readonly StoredPoint[]): Promise<void> {
+    for (const { firstTs } of heads) this.#removed.push({ ...series, firstTs })
+    if (keep.length > 0) this.#add(series, keep, false)
+    if (this.#encoder.sizeBytes > flushBytes || this.#removed.length > 1000) await this.flush()
+  }
+
+  /** Points of a chunk; one that is damaged is put aside with its range in the log, and has none. */
+  async decode(series: SeriesId, head: ChunkHead & { bytes: Buffer }): Promise<StoredPoint[]> {
+    try {
+      return decodeChunk(head.bytes)
+    } catch (error) {
+      if (!(error instanceof ChunkDamaged)) throw error
+      const { tenantNo, deviceNo, keyNo } = series
+      this.#log.error({ err: error, tenantNo, deviceNo, keyNo, from: head.firstTs, to: head.lastTs }, 'a damaged chunk was put aside')
+      await this.#client.query(
+        `insert into telemetry_damaged_chunks select c.*, now(), $5 from telemetry_chunks c
+         where tenant_no = $1 and device_no = $2 and key_no = $3 and first_ts = $4 on conflict do nothing`,
+        [tenantNo, deviceNo, keyNo, head.firstTs, error.message],
+      )
+      return []
+    }
+  }
+
+  /** Removes what was replaced, then writes what replaces it: both have the same keys. */
+  async flush(): Promise<void> {
+    const removed = this.#removed
+    this.#removed = []
+    if (removed.length > 0) {
+      await this.#client.query(
+        `delete from telemetry_chunks c using unnest($1::int4[], $2::int4[], $3::int4[], $4::int8[]) as o (tenant_no, device_no, key_no, first_ts)
+         where c.tenant_no = o.tenant_no and c.device_no = o.device_no and c.key_no = o.key_no and c.first_ts = o.first_ts`,
+        [
+          removed.map((one) => one.tenantNo),
+          removed.map((one) => one.deviceNo),
+          removed.map((one) => one.keyNo),
+          removed.map((one) => one.firstTs),
+        ],
+      )
+    }
+    if (this.#encoder.rowCount > 0) await copyOn(this.#client, copyChunks, this.#encoder.finish())
+  }
+
+  async #mergeRun(series: SeriesPoints, run: Run<Head>, precedence: Precedence): Promise<void> {
+    const old: StoredPoint[] = []
+    for (const head of run.heads) {
+      const bytes = head.bytes ?? (await this.#readBytes(series, head))
+      for (const point of await this.decode(series, { ...head, bytes })) old.push(point)
+      this.#removed.push({ tenantNo: series.tenantNo, deviceNo: series.deviceNo, keyNo: series.keyNo, firstTs: head.firstTs })
+    }
+    const isAppended = old.length === 0 || old.at(-1)!.ts < run.points[0]!.ts
+    this.#add(series, precedence === 'points' ? overlay(run.points, old) : overlay(old, run.points), isAppended)
+  }
+
+  #add(series: SeriesId, points: readonly StoredPoint[], isAppended: boolean): void {
+    for (const chunk of cutChunks(points, isAppended)) this.#encoder.add(series, summarize(chunk), encodeChunk(chunk))
+  }
+
+  /** Per series the chunks its points may belong to; with their bytes where they are likely to be needed. */
+  async #findHeads(all: readonly SeriesPoints[]): Promise<Head[][]> {
+    const { rows } = await this.#client.query<HeadRow>(
+      `select s.i::int4, c.first_ts, c.last_ts, c.count, case when c.last_ts >= s.low or c.count <= 4 * s.size then c.points end as points
+       from unnest($1::int4[], $2::int4[], $3::int4[], $4::int8[], $5::int8[], $6::int4[]) with ordinality
+         as s (tenant_no, device_no, key_no, low, high, size, i)
+       cross join lateral (
+         (select * from telemetry_chunks t where t.tenant_no = s.tenant_no and t.device_no = s.device_no and t.key_no = s.key_no
+            and t.first_ts <= s.low order by t.first_ts desc limit ${neighbours})
+         union all
+         (select * from telemetry_chunks t where t.tenant_no = s.tenant_no and t.device_no = s.device_no and t.key_no = s.key_no
+            and t.first_ts > s.low and t.first_ts <= s.high)) c
+       order by s.i, c.first_ts`,
+      [
+        all.map((one) => one.tenantNo),
+        all.map((one) => one.deviceNo),
+        all.map((one) => one.keyNo),
+        all.map((one) => one.points[0]!.ts),
+        all.map((one) => one.points.at(-1)!.ts),
+        all.map((one) => one.points.length),
+      ],
+    )
+    const heads: Head[][] = all.map(() => [])
+    for (const { i, first_ts, last_ts, count, points } of rows) {
+      heads[i - 1]!.push({ firstTs: Number(first_ts), lastTs: Number(last_ts), count, bytes: points })
+    }
+    return heads
+  }
+
+  async #readBytes(series: SeriesId, head: ChunkHead): Promise<Buffer> {
+    const { rows } = await this.#client.query<{ points: Buffer }>(
+      'select points from telemetry_chunks where tenant_no = $1 and device_no = $2 and key_no = $3 and first_ts = $4',
+      [series.tenantNo, series.deviceNo, series.keyNo, head.firstTs],
+    )
+    if (!rows[0]) throw new Error('a chunk vanished while it was merged')
+    return rows[0].points
+  }
+
+  async #giveTurn(): Promise<void> {
+    await new Promise((resolve) => setImmediate(resolve))
+    this.#turnStart = performance.now()
+  }
+}

@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+import { sql } from 'drizzle-orm'
+import type { Context } from '../context.ts'
+import type { Scope, Tx } from '../db/client.ts'
+import { ChunkDamaged, decodeChunk } from './chunk-codec.ts'
+import { restoreHour, restoreStatistics } from './chunk-summary.ts'
+import type { ChunkSummary } from './chunk-summary.ts'
+import type { FirstStore } from './first-store.ts'
+import { overlay, sortNewest } from './overlay.ts'
+import { RowCursor, decodeEnds } from './segment-rows.ts'
+import type { Piece, ReadOptions, SeriesRange, StoredPoint } from './store.ts'
+
+/** Chunks brought with one question to the database: few at first, then as many as this many bytes hold. */
+const firstChunks = 4
+const mostChunks = 32
+const pageBytes = 512 * 1024
+/** Chunks whose statistics are brought with one question. */
+const pageOfSummaries = 256
+
+type ChunkRow = {
+  first_ts: string
+  last_ts: string
+  count: number
+  kinds: number
+  min: number | null
+  max: number | null
+  sum: number | null
+  growth: number | null
+  ends: Buffer | null
+  hour_marks: number[]
+  hour_values: number[] | null
+  points: Buffer | null
+}
+
+/** A series that was found, with its points that are not in chunks yet: ascending, each ts once. */
+type Series = { scope: Scope; deviceNo: number; keyNo: number; tail: StoredPoint[] }
+
+/** Where the points of a window come from besides chunks: newer ones on top, those of the first store below. */
+type Window = { from: number; to: number; top: StoredPoint[]; bottom: StoredPoint[] }
+
+/** Unites chunks, segments and the first store's table to what was written last per ts. */
+export class Reader {
+  readonly #context: Context
+  readonly #first: FirstStore
+
+  constructor(context: Context, first: FirstStore) {
+    this.#context = context
+    this.#first = first
+  }
+
+  /**
+   * Pieces of a series in time order or newest first. A summary stands for a chunk that lies in the range
+   * as a whole and that `accepts` takes.
+   */
+  async *read(scope: Scope, range: SeriesRange, options: ReadOptions, accepts?: (summary: ChunkSummary) => boolean): AsyncGenerator<Piece> {
+    // What moves between two questions moves into chunks: they are asked last, so that nothing is missed.
+    const series = await this.#open(scope, range)
+    if (!series) return
+    for await (const window of this.#windows(series, range, options.newestFirst ?? false)) {
+      yield* this.#readWindow(series, window, range.key, options, accepts)
+    }
+  }
+
+  async #open(scope: Scope, { deviceId, key, from, to }: SeriesRange): Promise<Series | undefined> {
+    const [found] = await this.#context.db.withTenant(scope, (tx) =>
+      tx.execute<{ number: number; key_no: number | null; bytes: Buffer | null }>(sql`
+        select d.number, telemetry_key_no(${key}) as key_no,
+          (select string_agg(t.points, '' order by t.ordinality) from telemetry_tail(array[d.number], ${from}, ${to}) with ordinality t) as bytes
+        from devices d where d.id = ${deviceId} and d.deleted_at is null`),
+    )
+    if (!found || found.key_no === null) return undefined
+    const tail: StoredPoint[] = []
+    const cursor = new RowCursor(found.bytes ?? Buffer.alloc(0))
+    while (cursor.next()) if (cursor.keyNo === found.key_no && cursor.ts >= from && cursor.ts < to) tail.push(cursor.point())
+    return { scope, deviceNo: found.number, keyNo: found.key_no, tail: sortNewest(tail) }
+  }
+
+  /** The whole range, or as many parts of it as the first store has blocks. */
+  async *#windows({ scope, deviceNo, tail }: Series, { key, from, to }: SeriesRange, newestFirst: boolean): AsyncGenerator<Window> {
+    let [low, high] = [from, to]
+    if (!this.#first.isGone) {
+      const transact = <T>(work: (tx: Tx) => Promise<T>) => this.#context.db.withTenant(scope, work)
+      for await (const block of this.#first.read(transact, { deviceNo, key, from, to, newestFirst })) {
+        const end = block.at(-1)!.ts
+        const window = newestFirst ? { from: end, to: high } : { from: low, to: end + 1 }
+        yield { ...window, top: within(tail, window.from, window.to), bottom: newestFirst ? block.toReversed() : block }
+        if (newestFirst) high = window.from
+        else low = window.to
+      }
+    }
+    if (low < high) yield { from: low, to: high, top: within(tail, low, high), bottom: [] }
+  }
+
+  async *#readWindow(
+    series: Series,
+    { from, to, top, bottom }: Window,
+    key: string,
+    { newestFirst = false, onDamaged }: ReadOptions,
+    accepts?: (summary: ChunkSummary) => boolean,
+  ): AsyncGenerator<Piece> {
+    let pageRows = accepts ? pageOfSummaries : firstChunks
+    const inOrder = (points: StoredPoint[]) => ({ points: newestFirst ? points.toReversed() : points })
+    /** Points outside chunks: from the newest or oldest end of what is left of the window up to a chunk. */
+    const aside = (low: number, high: number) => overlay(within(top, low, high), within(bottom, low, high))
+    let [low, high] = [from, to]
+    while (low < high) {
+      const rows = await this.#readChunks(series, { low, high, newestFirst, max: pageRows, withPoints: !accepts })
+      for (const row of rows) {
+        const [first, last] = [Number(row.first_ts), Number(row.last_ts)]
+        const begin = Math.max(first, low)
+        const end = Math.min(last + 1, high)
+        const gap = newestFirst ? aside(end, high) : aside(low, begin)
+        if (gap.length > 0) yield inOrder(gap)
+        const [above, below] = [within(top, begin, end), within(bottom, begin, end)]
+        if (accepts && first >= low && last < high && above.length === 0 && below.length === 0) {
+          const summary = toSummary(row)
+          if (accepts(summary)) {
+            yield { summary }
+            if (newestFirst) high = begin
+            else low = end
+            continue
+          }
+        }
+        const parts = row.points ? [row] : await this.#readAgain(series, row)
+        const chunk = parts.flatMap((part) => this.#decode(series, key, part, onDamaged))
+        const points = overlay(above, overlay(within(chunk, begin, end), below))
+        if (points.length > 0) yield inOrder(points)
+        if (newestFirst) high = begin
+        else low = end
+      }
+      if (rows.length < pageRows) break
+      if (!accepts) pageRows = fittingRows(rows)
+    }
+    const rest = aside(low, high)
+    if (rest.length > 0) yield inOrder(rest)
+  }
+
+  async #readChunks(
+    { scope, deviceNo, keyNo }: Series,
+    { low, high, newestFirst, max, withPoints }: { low: number; high: number; newestFirst: boolean; max: number; withPoints: boolean },
+  ): Promise<ChunkRow[]> {
+    return this.#context.db.withTenant(scope, (tx) =>
+      tx.execute<ChunkRow>(
+        sql`select * from telemetry_chunks_of(${deviceNo}, ${keyNo}, ${low}, ${high}, ${max}, ${newestFirst}, ${withPoints})`,
+      ),
+    )
+  }
+
+  /** A chunk as it is now: since its summary was read it may have become part of another, or several. */
+  async #readAgain(series: Series, { first_ts, last_ts }: ChunkRow): Promise<ChunkRow[]> {
+    const [low, high] = [Number(first_ts), Number(last_ts) + 1]
+    return this.#readChunks(series, { low, high, newestFirst: false, max: mostChunks, withPoints: true })
+  }
+
+  #decode(series: Series, key: string, row: ChunkRow, onDamaged: ReadOptions['onDamaged']): StoredPoint[] {
+    try {
+      return decodeChunk(row.points!)
+    } catch (error) {
+      if (!(error instanceof ChunkDamaged)) throw error
+      const range = { from: Number(row.first_ts), to: Number(row.last_ts) }
+      this.#context.log.error({ err: error, deviceNo: series.deviceNo, key, ...range }, 'a chunk is damaged: its points cannot be read')
+      onDamaged?.(range)
+      return []
+    }
+  }
+}
+
+function fittingRows(rows: readonly ChunkRow[]): number {
+  const bytes = rows.reduce((sum, row) => sum + row.points!.length, 0)
+  return Math.max(1, Math.min(mostChunks, Math.floor((pageBytes * rows.length) / bytes)))
+}
+
+/** The part of ascending points in `from ≤ ts < to`. */
+function within(points: StoredPoint[], from: number, to: number): StoredPoint[] {
+  if (points.length === 0 || (points[0]!.ts >= from && points.at(-1)!.ts < to)) return points
+  return points.slice(indexOf(points, from), indexOf(points, to))
+}
+
+/** Index of the first point at or after an instant. */
+function indexOf(points: readonly StoredPoint[], ts: number): number {
+  let [low, high] = [0, points.length]
+  while (low < high) {
+    const middle = (low + high) >> 1
+    if (points[middle]!.ts < ts) low = middle + 1
+    else high = middle
+  }
+  return low
+}
+
+function toSummary(row: ChunkRow): ChunkSummary {
+  const [firstTs, lastTs] = [Number(row.first_ts), Number(row.last_ts)]
+  const { kinds, min, max, sum, growth, hour_marks: marks, hour_values: values } = row
+  const hasStatistics = min !== null && max !== null && sum !== null && growth !== null
+  return {
+    firstTs,
+    lastTs,
+    count: row.count,
+    kinds,
+    statistics: hasStatistics ? restoreStatistics(kinds, { min, max, sum, growth }) : undefined,
+    ends: row.ends ? decodeEnds(row.ends, firstTs, lastTs) : undefined,
+    hours: Array.from({ length: marks.length / 2 }, (_, i) => ({
+      startTs: marks[2 * i]! * 3_600_000,
+      count: marks[2 * i + 1]!,
+      statistics: values ? restoreHour(kinds, { min: values[3 * i]!, max: values[3 * i + 1]!, sum: values[3 * i + 2]! }) : undefined,
+    })),
+  }
+}

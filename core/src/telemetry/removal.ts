@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+import type pg from 'pg'
+import { inTransaction } from '../db/transaction.ts'
+import type { Log } from '../log.ts'
+import { ChunkMerger } from './chunk-merge.ts'
+import { lockChunks } from './compactor.ts'
+import type { FirstStore } from './first-store.ts'
+import { decodeRows, encodeRow } from './segment-rows.ts'
+import { tableOf } from './segments.ts'
+import type { Freed, RetentionBatch } from './store.ts'
+
+export type DeviceNumber = { tenantNo: number; deviceNo: number }
+
+/** Keys and chunks of one transaction: at most a second or two. */
+const keysAtOnce = 50
+const chunksAtOnce = 1000
+
+type HeadRow = { key_no: number; first_ts: string; last_ts: string; count: number; points: Buffer | null }
+
+/** Takes points out of segments and chunks: ranges that somebody deletes, and what is past its retention. */
+export class Removal {
+  readonly #keeper: pg.Pool
+  readonly #first: FirstStore
+  readonly #log: Log
+
+  constructor(keeper: pg.Pool, first: FirstStore, log: Log) {
+    this.#keeper = keeper
+    this.#first = first
+    this.#log = log
+  }
+
+  /**
+   * Removes points in `from ≤ ts < to` of the keys (undefined: of all), in several transactions when there
+   * is much: one that fails leaves the rest, and a repeat goes on with it.
+   * @returns how many points are no longer readable
+   */
+  async deleteRange(device: DeviceNumber, keyNos: readonly number[] | undefined, from: number, to: number): Promise<number> {
+    const all = keyNos ?? (await this.#listKeys(device))
+    let removed = 0
+    for (let start = 0; start < all.length; start += keysAtOnce) {
+      const some = all.slice(start, start + keysAtOnce)
+      for (let isDone = false; !isDone;) {
+        const step = await inTransaction(this.#keeper, (client) => this.#deleteStep(client, device, some, from, to))
+        removed += step.removed
+        isDone = step.isDone
+      }
+    }
+    return removed
+  }
+
+  /** Removes the list of keys a device has sent. */
+  async forgetKeys({ tenantNo, deviceNo }: DeviceNumber): Promise<void> {
+    await this.#keeper.query('delete from telemetry_device_keys where tenant_no = $1 and device_no = $2', [tenantNo, deviceNo])
+  }
+
+  /** Removes chunks whose newest point is older than the batch's bound. */
+  async applyRetention(tenantNo: number, batch: RetentionBatch): Promise<Freed> {
+    return inTransaction(this.#keeper, async (client) => {
+      await lockChunks(client)
+      const { rows } = await client.query<FreedRow>(
+        `with gone as (delete from telemetry_chunks c where ${expired} returning c.count, c.first_ts, pg_column_size(c.*) as bytes)
+         select ${freedColumns} from gone`,
+        [tenantNo, batch.deviceNos, batch.keyNos ?? null, batch.before],
+      )
+      return toFreed(rows[0]!)
+    })
+  }
+
+  /** What {@link applyRetention} would remove. */
+  async previewRetention(tenantNo: number, batch: RetentionBatch): Promise<Freed> {
+    const { rows } = await this.#keeper.query<FreedRow>(
+      `with gone as (select c.count, c.first_ts, pg_column_size(c.*) as bytes from telemetry_chunks c where ${expired})
+       select ${freedColumns} from gone`,
+      [tenantNo, batch.deviceNos, batch.keyNos ?? null, batch.before],
+    )
+    return toFreed(rows[0]!)
+  }
+
+  async #listKeys({ tenantNo, deviceNo }: DeviceNumber): Promise<number[]> {
+    const { rows } = await this.#keeper.query<{ key_no: number }>(
+      'select key_no from telemetry_device_keys where tenant_no = $1 and device_no = $2 order by 1',
+      [tenantNo, deviceNo],
+    )
+    return rows.map((row) => row.key_no)
+  }
+
+  async #deleteStep(
+    client: pg.PoolClient,
+    device: DeviceNumber,
+    keyNos: readonly number[],
+    from: number,
+    to: number,
+  ): Promise<{ removed: number; isDone: boolean }> {
+    await lockChunks(client)
+    /** Times removed outside chunks: a chunk may hold an older value of the same point. */
+    const times = new Map<number, Set<number>>(keyNos.map((keyNo) => [keyNo, new Set()]))
+    await this.#deleteFromSegments(client, device, times, from, to)
+    for (const { keyNo, ts } of await this.#first.delete(client, device, keyNos, from, to)) times.get(keyNo)!.add(ts)
+    const { rows } = await client.query<HeadRow>(
+      `select c.key_no, c.first_ts, c.last_ts, c.count from telemetry_chunks c
+       where c.tenant_no = $1 and c.device_no = $2 and c.key_no = any($3) and c.first_ts < $5 and c.last_ts >= $4
+       order by c.key_no, c.first_ts limit ${chunksAtOnce}`,
+      [device.tenantNo, device.deviceNo, keyNos, from, to],
+    )
+    const merger = new ChunkMerger(client, this.#log)
+    let removed = 0
+    for (const row of rows) removed += await this.#deleteFromChunk(client, merger, device, row, times.get(row.key_no)!, from, to)
+    await merger.flush()
+    for (const set of times.values()) removed += set.size
+    return { removed, isDone: rows.length < chunksAtOnce }
+  }
+
+  /** Writes rows of segments anew without the points; an active one only grows meanwhile. */
+  async #deleteFromSegments(
+    client: pg.PoolClient,
+    { tenantNo, deviceNo }: DeviceNumber,
+    times: ReadonlyMap<number, Set<number>>,
+    from: number,
+    to: number,
+  ): Promise<void> {
+    const { rows: segments } = await client.query<{ no: number }>(
+      `select segment_no as no from telemetry_segments where state <> 'compacted' order by 1`,
+    )
+    for (const { no } of segments) {
+      const { rows } = await client.query<{ place: string; points: Buffer }>(
+        `select ctid::text as place, points from ${tableOf(no)} where tenant_no = $1 and device_no = $2 and first_ts < $4 and last_ts >= $3`,
+        [tenantNo, deviceNo, from, to],
+      )
+      for (const { place, points } of rows) {
+        const all = [...decodeRows(points)]
+        const kept = all.filter(({ keyNo, ts }) => ts < from || ts >= to || !times.has(keyNo))
+        if (kept.length === all.length) continue
+        for (const { keyNo, ts } of all) if (ts >= from && ts < to) times.get(keyNo)?.add(ts)
+        if (kept.length === 0) await client.query(`delete from ${tableOf(no)} where ctid = $1::tid`, [place])
+        else await client.query(`update ${tableOf(no)} set points = $2 where ctid = $1::tid`, [place, encodeRow(kept)])
+      }
+    }
+  }
+
+  /** @returns how many of its points go, without those counted in `times` */
+  async #deleteFromChunk(
+    client: pg.PoolClient,
+    merger: ChunkMerger,
+    device: DeviceNumber,
+    row: HeadRow,
+    times: ReadonlySet<number>,
+    from: number,
+    to: number,
+  ): Promise<number> {
+    const series = { ...device, keyNo: row.key_no }
+    const head = { firstTs: Number(row.first_ts), lastTs: Number(row.last_ts), count: row.count }
+    const isInside = head.firstTs >= from && head.lastTs < to
+    const isCounted = times.values().some((ts) => ts >= head.firstTs && ts <= head.lastTs)
+    if (isInside && !isCounted) {
+      await merger.replace(series, [head], [])
+      return head.count
+    }
+    const { rows } = await client.query<{ points: Buffer }>(
+      'select points from telemetry_chunks where tenant_no = $1 and device_no = $2 and key_no = $3 and first_ts = $4',
+      [series.tenantNo, series.deviceNo, series.keyNo, head.firstTs],
+    )
+    const points = await merger.decode(series, { ...head, bytes: rows[0]!.points })
+    const kept = points.filter(({ ts }) => ts < from || ts >= to)
+    await merger.replace(series, [head], kept)
+    return points.filter(({ ts }) => ts >= from && ts < to && !times.has(ts)).length
+  }
+}
+
+const expired = `c.tenant_no = $1 and c.device_no = any($2) and ($3::int4[] is null or c.key_no = any($3)) and c.first_ts < $4 and c.last_ts < $4`
+const freedColumns = `count(*)::int4 as chunks, coalesce(sum(count), 0) as points, coalesce(sum(bytes), 0) as bytes, min(first_ts) as oldest`
+type FreedRow = { chunks: number; points: string; bytes: string; oldest: string | null }
+
+function toFreed({ chunks, points, bytes, oldest }: FreedRow): Freed {
+  return { chunks, points: Number(points), bytes: Number(bytes), oldestTs: oldest === null ? null : Number(oldest) }
+}

@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+import { randomUUID } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
+import type pg from 'pg'
+import { copyIn, copyOn } from '../db/copy-in.ts'
+import type { Clock } from '../clock.ts'
+import { sqlStateOf } from '../db/errors.ts'
+import { inTransaction } from '../db/transaction.ts'
+import type { Log } from '../log.ts'
+import { SegmentEncoder } from './segment-rows.ts'
+import type { DeviceWrite } from './store.ts'
+
+/** Bounds of the active segment: it has no index, so a read looks through all of it (some ms). */
+const maxRows = 100_000
+const maxBytes = 16 * 1024 * 1024
+const maxAgeMs = 300_000
+/** After this long nobody can see a compacted segment any more: twice the statement time-out of readers and more. */
+const defaultGraceMs = 60_000
+const stopMs = 1000
+
+/** The segment being written. */
+type Segment = { no: number; copy: string; seq: number; rows: number; bytes: number; openedAt: number; inFlight: number }
+
+/** A segment nobody writes any more, whose points wait to be put into chunks. */
+export type SealedSegment = { no: number; rows: number; bytes: number; ageMs: number }
+
+export type SegmentOptions = {
+  /** Connections as `pms_ingest`, which commit synchronously. */
+  writer: pg.Pool
+  /** Connections as `pms_store`. */
+  keeper: pg.Pool
+  clock: Clock
+  log: Log
+  graceMs?: number
+}
+
+/**
+ * The front of the store: a batch is copied into an unindexed table of this server's own and is durable with
+ * that one commit. By size or age the table is sealed: nobody may insert any more, and it gets its index.
+ */
+export class Segments {
+  readonly #options: SegmentOptions
+  readonly #owner = randomUUID()
+  readonly #encoders: SegmentEncoder[] = []
+  #active: Segment | undefined
+  #opening: Promise<Segment> | undefined
+  #rotating: Promise<void> | undefined
+
+  constructor(options: SegmentOptions) {
+    this.#options = options
+  }
+
+  /** Opens a segment and seals those that other, ended servers left; one that still lives opens another. */
+  async start(): Promise<void> {
+    await this.#open()
+    const { rows } = await this.#options.keeper.query<{ no: number }>(
+      `select segment_no as no from telemetry_segments where state = 'active' and owner <> $1 order by 1`,
+      [this.#owner],
+    )
+    for (const { no } of rows) await this.#seal(no)
+  }
+
+  async stop(): Promise<void> {
+    await Promise.race([this.#rotating, sleep(stopMs, undefined, { ref: false })])
+  }
+
+  /** Commits the rows of a batch. @throws the database's error */
+  async write(batch: readonly DeviceWrite[]): Promise<void> {
+    for (let attempt = 1; ; attempt++) {
+      const segment = this.#active ?? (await this.#open())
+      segment.inFlight++
+      try {
+        await this.#copy(segment, batch)
+        break
+      } catch (error) {
+        // Sealed by another server that took this one for dead, or gone with a restored database.
+        const isFenced = ['42501', '42P01'].includes(sqlStateOf(error) ?? '')
+        if (!isFenced || attempt > 1) throw error
+        if (this.#active === segment) this.#active = undefined
+      } finally {
+        segment.inFlight--
+      }
+    }
+    const { rows, bytes } = this.#active ?? { rows: 0, bytes: 0 }
+    if (rows >= maxRows || bytes >= maxBytes) this.rotate().catch((error: unknown) => this.#warn(error))
+  }
+
+  /** Tries a batch and takes it back: throws what {@link write} would throw. */
+  async probe(batch: readonly DeviceWrite[]): Promise<void> {
+    const segment = this.#active ?? (await this.#open())
+    const encoder = this.#encode(segment, batch)
+    await inTransaction(this.#options.writer, (client) => copyOn(client, segment.copy, encoder.finish()), 'rollback')
+  }
+
+  /** Seals what is old enough, so that readers of the database see it in chunks. */
+  async tick(): Promise<void> {
+    const segment = this.#active
+    if (segment && segment.rows > 0 && this.#options.clock.monotonic() - segment.openedAt >= maxAgeMs) await this.rotate()
+  }
+
+  /** Opens the next segment and seals this one, when it has rows. */
+  rotate(): Promise<void> {
+    return (this.#rotating ??= this.#rotate().finally(() => (this.#rotating = undefined)))
+  }
+
+  /** Sealed segments in their order; the first ones are merged first. */
+  async listSealed(): Promise<SealedSegment[]> {
+    const { rows } = await this.#options.keeper.query<{ no: number; rows: string; bytes: string; age: number }>(
+      `select segment_no as no, row_count as rows, size_bytes as bytes, extract(epoch from clock_timestamp() - sealed_at)::float8 as age
+       from telemetry_segments where state = 'sealed' order by segment_no`,
+    )
+    return rows.map(({ no, rows: count, bytes, age }) => ({ no, rows: Number(count), bytes: Number(bytes), ageMs: age * 1000 }))
+  }
+
+  /** Removes the tables of compacted segments that no reader can see any more. */
+  async dropCompacted(): Promise<void> {
+    const graceMs = this.#options.graceMs ?? defaultGraceMs
+    const { rows } = await this.#options.keeper.query<{ no: number }>(
+      `select segment_no as no from telemetry_segments
+       where state = 'compacted' and compacted_at <= clock_timestamp() - $1 * interval '1 ms' order by 1`,
+      [graceMs],
+    )
+    for (const { no } of rows) {
+      await inTransaction(this.#options.keeper, async (client) => {
+        // A backup may still read it: then it goes another time.
+        await client.query(`set local lock_timeout = '500ms'`)
+        await client.query(`drop table if exists ${tableOf(no)}`)
+        await client.query('delete from telemetry_segments where segment_no = $1', [no])
+      })
+    }
+  }
+
+  async #rotate(): Promise<void> {
+    const old = this.#active
+    if (!old || old.rows === 0) return
+    await this.#open()
+    while (old.inFlight > 0) await sleep(1)
+    await this.#seal(old.no)
+  }
+
+  /** One at a time: writers that find no segment wait for the same one. */
+  #open(): Promise<Segment> {
+    return (this.#opening ??= this.#create().finally(() => (this.#opening = undefined)))
+  }
+
+  async #create(): Promise<Segment> {
+    const no = await inTransaction(this.#options.keeper, async (client) => {
+      const { rows } = await client.query<{ no: number }>('insert into telemetry_segments (owner) values ($1) returning segment_no as no', [
+        this.#owner,
+      ])
+      const number = rows[0]!.no
+      const table = tableOf(number)
+      await client.query(`create table ${table} (tenant_no int4 not null, device_no int4 not null, seq int4 not null,
+        first_ts int8 not null, last_ts int8 not null, points bytea not null) with (autovacuum_enabled = false)`)
+      // Short-lived and mostly small: compressing would cost more than it saves.
+      await client.query(`alter table ${table} alter column points set storage external`)
+      await client.query(`grant insert on ${table} to pms_ingest`)
+      return number
+    })
+    const copy = `copy ${tableOf(no)} (tenant_no, device_no, seq, first_ts, last_ts, points) from stdin (format binary)`
+    return (this.#active = { no, copy, seq: 0, rows: 0, bytes: 0, openedAt: this.#options.clock.monotonic(), inFlight: 0 })
+  }
+
+  async #copy(segment: Segment, batch: readonly DeviceWrite[]): Promise<void> {
+    const encoder = this.#encode(segment, batch)
+    if (encoder.rowCount > 0) {
+      const bytes = encoder.finish()
+      await copyIn(this.#options.writer, segment.copy, bytes)
+      segment.rows += encoder.rowCount
+      segment.bytes += bytes.length
+    }
+    this.#encoders.push(encoder)
+  }
+
+  #encode(segment: Segment, batch: readonly DeviceWrite[]): SegmentEncoder {
+    const encoder = this.#encoders.pop() ?? new SegmentEncoder()
+    encoder.start()
+    for (const { device, points } of batch) if (points.length > 0) encoder.add(device, ++segment.seq, points)
+    return encoder
+  }
+
+  /**
+   * Ends all inserts into a segment and gives it its index; an empty one goes at once. The lock waits for
+   * inserts on their way, and without the right to insert a server that was only slow cannot come back to it.
+   */
+  async #seal(no: number): Promise<void> {
+    const table = tableOf(no)
+    await inTransaction(this.#options.keeper, async (client) => {
+      await client.query(`set local lock_timeout = '10s'`)
+      const { rows } = await client.query(`select from telemetry_segments where segment_no = $1 and state = 'active' for update`, [no])
+      if (rows.length === 0) return
+      await client.query(`lock table ${table} in share mode`)
+      await client.query(`revoke insert on ${table} from pms_ingest`)
+      const { rowCount } = await client.query(
+        `update telemetry_segments set state = 'sealed', sealed_at = clock_timestamp(), row_count = s.rows, size_bytes = s.bytes, first_ts = s.first, last_ts = s.last
+         from (select count(*) as rows, sum(octet_length(points)) as bytes, min(first_ts) as first, max(last_ts) as last from ${table}) s
+         where segment_no = $1 and s.rows > 0`,
+        [no],
+      )
+      if (rowCount === 1) {
+        await client.query(`create index on ${table} (tenant_no, device_no)`)
+      } else {
+        await client.query(`drop table ${table}`)
+        await client.query('delete from telemetry_segments where segment_no = $1', [no])
+      }
+    })
+  }
+
+  #warn(error: unknown): void {
+    this.#options.log.warn({ err: error }, 'a telemetry segment could not be sealed yet')
+  }
+}
+
+export function tableOf(segmentNo: number): string {
+  return `public.telemetry_segment_${segmentNo}`
+}
