@@ -79,9 +79,12 @@ function countDecimals(values: Float64Array): number[] {
   const counts = Array.from({ length: bitsForm + 1 }, () => 0)
   let usual = 0
   for (const value of values) {
-    // A value with fewer decimals than its neighbours is counted with them: it costs no more.
-    let decimals = isDecimal(value, powers[usual]!) ? usual : 0
-    while (decimals < bitsForm && !isDecimal(value, powers[decimals]!)) decimals++
+    // Most values have as many decimals as the one before: only the others are searched.
+    let decimals = usual > 0 && isDecimal(value, powers[usual - 1]!) ? 0 : usual
+    if (!isDecimal(value, powers[decimals]!)) {
+      decimals = 0
+      while (decimals < bitsForm && !isDecimal(value, powers[decimals]!)) decimals++
+    }
     counts[decimals]!++
     if (decimals < bitsForm) usual = decimals
   }
