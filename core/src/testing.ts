@@ -15,6 +15,8 @@ import { createLog } from './log.ts'
 import { Secrets } from './secrets.ts'
 import { startPlatform } from './start.ts'
 import type { Platform } from './start.ts'
+import { decodeRows } from './telemetry/segment-rows.ts'
+import { tableOf } from './telemetry/segments.ts'
 import { templateName } from './testing-database.ts'
 
 /** A migrated database of its own on the run's real PostgreSQL. */
@@ -76,6 +78,20 @@ export async function createTestContext(change: Partial<Config> = {}): Promise<T
       rmSync(dataDir, { recursive: true, force: true })
     },
   }
+}
+
+/** Points in segments and chunks; one that is in both, written again since, counts twice. */
+export async function countStoredPoints({ db }: Context): Promise<number> {
+  return db.withRole('pms_store', async (tx) => {
+    const [chunks] = await tx.execute<{ points: string }>('select coalesce(sum(count), 0) as points from telemetry_chunks')
+    const segments = await tx.execute<{ no: number }>(`select segment_no as no from telemetry_segments where state <> 'compacted'`)
+    let points = Number(chunks!.points)
+    for (const { no } of segments) {
+      const rows = await tx.execute<{ points: Buffer }>(`select points from ${tableOf(no)}`)
+      for (const row of rows) points += decodeRows(row.points).toArray().length
+    }
+    return points
+  })
 }
 
 export type TestAnswer = { status: number; headers: Headers; text: string; json: <T = Record<string, unknown>>() => T }

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-only
+import { countStoredPoints } from '../testing.ts'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { startDeviceServer } from '../products/testing.ts'
 import type { DeviceServer } from '../products/testing.ts'
@@ -45,10 +46,11 @@ async function countRows(): Promise<Record<string, number>> {
     const [row] = await db.withTenant(rootTenant, (tx) => tx.execute<{ count: number }>(`select count(*)::int4 as count from ${table}`))
     counts[table] = row!.count
   }
-  for (const table of ['telemetry', 'telemetry_device_keys']) {
-    const [row] = await db.withRole('pms_store', (tx) => tx.execute<{ count: number }>(`select count(*)::int4 as count from ${table}`))
-    counts[table] = row!.count
-  }
+  const [row] = await db.withRole('pms_store', (tx) =>
+    tx.execute<{ count: number }>('select count(*)::int4 as count from telemetry_device_keys'),
+  )
+  counts['telemetry_device_keys'] = row!.count
+  counts['telemetry'] = await countStoredPoints(server.context)
   return counts
 }
 

@@ -80,7 +80,8 @@ describe('the memory of device bodies [RE-50]', () => {
     const admin = postgres(platform.context.config.database.migrateUrl!, { max: 1, onnotice: () => {} })
     const sending: Promise<unknown>[] = []
     await admin.begin(async (tx) => {
-      await tx`lock table telemetry in access exclusive mode`
+      const [active] = await tx`select segment_no from telemetry_segments where state = 'active'`
+      await tx.unsafe(`lock table telemetry_segment_${active!['segment_no']} in access exclusive mode`)
       const points = Array.from({ length: 10_000 }, (_, i) => ({ ts: Date.now() - i, values: { a: i } }))
       for (let i = 0; i < 60 && !platform.ingest.pipeline.isFull; i++) {
         sending.push(send(device.token, points))

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-only
+import { countStoredPoints } from '../testing.ts'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
@@ -47,11 +48,7 @@ async function listDevices(prefix: string): Promise<Listed[]> {
   return (await server.call('GET', `/api/v1/devices?sort=name&q=${prefix}`)).body['items'] as Listed[]
 }
 
-async function countPoints(): Promise<number> {
-  const { db } = server.context
-  const rows = await db.withRole('pms_store', (tx) => tx.execute<{ count: number }>('select count(*)::int4 as count from telemetry'))
-  return rows[0]!.count
-}
+const countPoints = () => countStoredPoints(server.context)
 
 describe('simulating devices', () => {
   it('makes the devices, sends over MQTT, and everything acknowledged is stored', async () => {
