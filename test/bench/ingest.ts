@@ -10,6 +10,7 @@ import type { BenchOptions, Figure, Mode } from './figures.ts'
 import { disturbedShare, runLoad } from './load.ts'
 import type { LoadFigures } from './load.ts'
 import { median } from './machine.ts'
+import { countSince, readStored } from './stored.ts'
 
 const payload = '{"temperature":21.5,"humidity":60.2,"pressure":1013.25,"voltage":3.61,"current":0.125}'
 const valuesPerMessage = 5
@@ -108,17 +109,15 @@ async function runAnchor(shape: Shape, target: Target): Promise<LoadFigures> {
   }
 }
 
-/** Our server, on an empty table each time; what was acknowledged has to be stored. */
+/** Our server; what was acknowledged has to be stored. */
 async function runOurs(shape: Shape, target: Target): Promise<LoadFigures> {
   const { installation } = target
   const sql = postgres(target.adminUrl, { max: 1, onnotice: () => {} })
   try {
+    const before = await readStored(sql)
     const figures = await runLoad(settingsOf(shape, installation.ports.mqtt, target), installation.pid, target.options.machine.cores)
-    const [row] = await sql<{ stored: string }[]>`select count(*) as stored from telemetry`
-    if (Number(row!.stored) !== figures.ackedInAll * valuesPerMessage) {
-      throw new Error(`${figures.ackedInAll} messages were acknowledged, ${row!.stored} points are stored`)
-    }
-    await sql`truncate telemetry`
+    const stored = countSince(before, await readStored(sql))
+    if (stored !== figures.ackedInAll) throw new Error(`${figures.ackedInAll} messages were acknowledged, ${stored} are stored`)
     target.options.note(`${shape.id} IoT PMS    ${describe(figures)}`)
     return figures
   } finally {
