@@ -54,6 +54,13 @@ export const configKeys = {
   },
   IOT_PMS_DATABASE_USER: { type: 'text', default: '', help: 'System user of the embedded PostgreSQL when the server runs as root.' },
   IOT_PMS_DATABASE_WAIT_S: { type: 'integer', default: '120', min: 1, max: 3600, help: 'Seconds to wait for the database at the start.' },
+  IOT_PMS_STORAGE_QUOTA_GB: {
+    type: 'integer',
+    default: '0',
+    min: 0,
+    max: 1_000_000,
+    help: 'GiB an external database may grow to; the disk guard warns and stops in time by it. 0: unknown. The embedded one goes by its volume.',
+  },
   IOT_PMS_ALLOW_STRONG_DATABASE_ROLE: {
     type: 'flag',
     default: '',
@@ -100,7 +107,7 @@ export const configKeys = {
 export type ConfigKey = keyof typeof configKeys
 
 /** Faults that tests switch on to prove that a check would notice them. */
-export const testHookNames = ['ack-early', 'no-bisect', 'sync-commit-off'] as const
+export const testHookNames = ['ack-early', 'eager-compaction', 'no-bisect', 'sync-commit-off'] as const
 export type TestHook = (typeof testHookNames)[number]
 
 export type Config = {
@@ -116,6 +123,8 @@ export type Config = {
     migrateUrl: string | undefined
     user: string | undefined
     waitS: number
+    /** 0: unknown. */
+    quotaBytes: number
     allowStrongRole: boolean
     allowUnsafe: boolean
   }
@@ -170,6 +179,7 @@ export function readConfig(environment: Environment = process.env): Config {
       migrateUrl: text('IOT_PMS_MIGRATE_URL'),
       user: text('IOT_PMS_DATABASE_USER'),
       waitS: integer('IOT_PMS_DATABASE_WAIT_S'),
+      quotaBytes: integer('IOT_PMS_STORAGE_QUOTA_GB') * 2 ** 30,
       allowStrongRole: flag('IOT_PMS_ALLOW_STRONG_DATABASE_ROLE'),
       allowUnsafe: flag('IOT_PMS_ALLOW_UNSAFE_DATABASE'),
     },

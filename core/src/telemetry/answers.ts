@@ -45,8 +45,8 @@ const maxListedRejects = 20
 
 type Reply = { header(name: string, value: string): unknown; send(payload: unknown): unknown }
 
-/** Sends pieces of text as they are made, no faster than the reader takes them. */
-export async function sendChunks(reply: Reply, pieces: AsyncIterable<string>, headers: Record<string, string>): Promise<void> {
+/** Sends pieces as they are made, no faster than the reader takes them. */
+export async function sendChunks(reply: Reply, pieces: AsyncIterable<string | Buffer>, headers: Record<string, string>): Promise<void> {
   const chunks = joinPieces(pieces)
   const first = await chunks.next()
   const second = first.done ? first : await chunks.next()
@@ -63,15 +63,23 @@ export async function sendChunks(reply: Reply, pieces: AsyncIterable<string>, he
   reply.send(Readable.from(rest(), { objectMode: false }))
 }
 
-async function* joinPieces(pieces: AsyncIterable<string>): AsyncGenerator<string, undefined> {
-  let held = ''
+async function* joinPieces(pieces: AsyncIterable<string | Buffer>): AsyncGenerator<string | Buffer, undefined> {
+  let text = ''
+  let bytes: Buffer[] = []
+  let length = 0
+  // An answer is made of texts or of bytes, never of both.
+  const held = () => (bytes.length > 0 ? Buffer.concat(bytes) : text)
   for await (const piece of pieces) {
-    held += piece
-    if (held.length < chunkLength) continue
-    yield held
-    held = ''
+    if (typeof piece === 'string') text += piece
+    else bytes.push(piece)
+    length += piece.length
+    if (length < chunkLength) continue
+    yield held()
+    text = ''
+    bytes = []
+    length = 0
   }
-  if (held !== '') yield held
+  if (length > 0) yield held()
 }
 
 /** A scope whose bodies arrive as the bytes that were sent, for the payload rules of §4.1. */

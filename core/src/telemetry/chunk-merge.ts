@@ -86,6 +86,7 @@ export class ChunkMerger {
   async flush(): Promise<void> {
     const removed = this.#removed
     this.#removed = []
+    this.#log.debug({ removed: removed.length, written: this.#encoder.rowCount }, 'telemetry: writing chunks')
     if (removed.length > 0) {
       await this.#client.query(
         `delete from telemetry_chunks c using unnest($1::int4[], $2::int4[], $3::int4[], $4::int8[]) as o (tenant_no, device_no, key_no, first_ts)

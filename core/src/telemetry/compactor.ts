@@ -26,6 +26,7 @@ const maxRows = 2_000_000
 const slicePoints = 100_000
 const sliceSeries = 10_000
 const tickMs = 1000
+const eagerTickMs = 50
 const leaseSeconds = 30
 
 export type CompactorOptions = {
@@ -35,6 +36,8 @@ export type CompactorOptions = {
   first: FirstStore
   clock: Clock
   log: Log
+  /** Merges as soon as a segment is sealed. */
+  isEager?: boolean
 }
 
 /**
@@ -79,7 +82,7 @@ export class Compactor {
   }
 
   #schedule(): void {
-    this.#cancel = this.#options.clock.after(tickMs, () => {
+    this.#cancel = this.#options.clock.after(this.#options.isEager ? eagerTickMs : tickMs, () => {
       this.#running = this.#tick()
         .catch((error: unknown) => this.#report(error))
         .finally(() => {
@@ -94,7 +97,7 @@ export class Compactor {
     if (!(await this.#lease.acquire(keeper))) return
     const sealed = await segments.listSealed()
     this.#watch(sealed)
-    if (isDue(sealed)) await this.#compact(sealed)
+    if (isDue(sealed) || (this.#options.isEager && sealed.length > 0)) await this.#compact(sealed)
     else if (!this.#isStopped && !first.isGone) await this.#emptyFirstStore()
     await segments.dropCompacted()
   }
@@ -103,7 +106,7 @@ export class Compactor {
     const { keeper, log } = this.#options
     const chosen = takeRows(sealed)
     const startedAt = performance.now()
-    log.debug({ stage: 'compact', segments: chosen.map(({ no }) => no) }, 'telemetry stage')
+    log.debug({ segments: chosen.map(({ no }) => no) }, 'telemetry: merging')
     const points = await inTransaction(keeper, async (client) => {
       await lockChunks(client)
       await this.#lease.assertHeld(client)
@@ -114,10 +117,10 @@ export class Compactor {
         [chosen.map(({ no }) => no)],
       )
       if (rowCount !== chosen.length) throw new Error('a segment was compacted by another server')
-      log.debug({ stage: 'chunks-written' }, 'telemetry stage')
+      log.debug('telemetry: committing chunks')
       return written
     })
-    log.debug({ segments: chosen.length, points, ms: Math.round(performance.now() - startedAt) }, 'telemetry compacted')
+    log.debug({ segments: chosen.length, points, ms: Math.round(performance.now() - startedAt) }, 'telemetry: merged')
   }
 
   /** All points of the segments by device, in slices; rows of a device come in the order they were written. */

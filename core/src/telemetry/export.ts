@@ -1,89 +1,161 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { ProblemError } from '../errors.ts'
 import type { Language } from '../errors.ts'
-import type { BucketRow } from './aggregate.ts'
-import { ZoneOffsets } from './buckets.ts'
+import type { TelemetryDevice } from './answers.ts'
 import { byteOrderMark, csvRow, textCell } from './csv.ts'
-import { maxTs } from './history.ts'
+import { maxHistoryKeys } from './history.ts'
 import type { HistoryPlan } from './history.ts'
-import { readRows, createTally } from './series.ts'
-import type { Order, Source } from './series.ts'
+import { LocalTimes } from './local-times.ts'
+import { mergeSeries } from './merge.ts'
+import { ndjsonLines } from './ndjson.ts'
+import type { TypedValue } from './points.ts'
+import { createTally } from './series.ts'
+import type { Source } from './series.ts'
 import { toCsvCell } from './values.ts'
+import { createWorkbook } from './xlsx.ts'
 
 /** Rows of a file, as far as spreadsheets go comfortably [N-9]. */
 export const maxExportRows = 1_000_000
 
+/** Kinds of files by their ending, with their media type. */
+export const exportFormats = {
+  csv: 'text/csv; charset=utf-8',
+  xlsx: 'application/vnd.openxmlformats-officedocument.spreadsheetml.sheet',
+  ndjson: 'application/x-ndjson',
+} as const
+export type ExportFormat = keyof typeof exportFormats
 export type ExportLayout = 'long' | 'wide'
-export type ExportFile = { fileName: string; chunks: AsyncGenerator<string> }
+export type ExportOptions = { format: ExportFormat; layout: ExportLayout; language: Language }
+/** `times`: the zone's wall clock, of which the days in the name are. */
+export type ExportFile = { fileName: string; contentType: string; chunks: AsyncGenerator<string | Buffer> }
+
+/** A device whose points go into a file. */
+export type ExportSource = { device: TelemetryDevice; source: Source }
+
+type Row = { ts: number; labels: readonly string[]; values: readonly (TypedValue | undefined)[] }
+/** `names`: of the columns behind time and offset. */
+type Table = { names: string[]; blocks: AsyncGenerator<Row[]> }
 
 const headers = {
-  zh: { time: '时间', offset: '时区偏移', device: '设备', key: '键', value: '值' },
-  en: { time: 'time', offset: 'utc_offset', device: 'device', key: 'key', value: 'value' },
+  zh: { time: '时间', offset: '时区偏移', device: '设备', key: '键', value: '值', devices: '台设备' },
+  en: { time: 'time', offset: 'utc_offset', device: 'device', key: 'key', value: 'value', devices: ' devices' },
 } as const satisfies Record<Language, unknown>
 
 /**
- * A CSV file of §17.3, written while the points are read: rows in time order, `long` with a row per
- * value, `wide` with a row per time and a column per key.
- * @throws {ProblemError} `EXPORT_TOO_LARGE` with the number of rows, before anything is read
+ * A file of §17.3, written while the points are read. `long`: a row per value, devices one after the other,
+ * each in time order; `wide`: a row per time, a column per key (and device).
+ * @throws {ProblemError} `EXPORT_TOO_LARGE` with the number of rows, before anything is sent; `UNPROCESSABLE`
+ *   for a wide file of too many series, or of lines
  */
 export async function createExport(
-  source: Source,
-  deviceName: string,
+  devices: readonly ExportSource[],
   plan: HistoryPlan,
-  layout: ExportLayout,
-  language: Language,
+  { format, layout, language }: ExportOptions,
 ): Promise<ExportFile> {
-  const count = await countRows(source, plan, layout)
-  if (count > maxExportRows) throw new ProblemError('EXPORT_TOO_LARGE', { params: { count, limit: maxExportRows } })
+  if (layout === 'wide') {
+    if (format === 'ndjson') refuseLayout('lines of JSON hold one value each: leave out layout')
+    // As many as of one device: a part of each series is in memory.
+    if (devices.length * plan.keys.length > maxHistoryKeys) refuseLayout(`a wide file has at most ${maxHistoryKeys} series: use long`)
+  }
+  if (format !== 'ndjson') {
+    const count = await countRows(devices, plan, layout)
+    if (count > maxExportRows) throw new ProblemError('EXPORT_TOO_LARGE', { params: { count, limit: maxExportRows } })
+  }
   const times = new LocalTimes(plan.timeZone)
+  const table = () => (layout === 'long' ? longTable(devices, plan, language) : wideTable(devices, plan))
+  const chunks = {
+    csv: () => csvText(table(), times, language),
+    xlsx: () => workbook(table(), times, language),
+    ndjson: () => ndjsonLines(devices.map(({ device, source }) => ({ name: device.name, source })), plan),
+  }[format]()
   const days = [plan.from, plan.to].map((ts) => times.format(ts).slice(0, 10)).join('_')
-  return {
-    // Characters that no file system minds, and none that could end the header.
-    fileName: `${[...deviceName.replace(/[^\p{L}\p{N}._ -]/gu, '_')].slice(0, 100).join('')}_${days}.csv`,
-    chunks: layout === 'long' ? longRows(source, deviceName, plan, times, language) : wideRows(source, plan, times, language),
+  const [first] = devices
+  const name = devices.length === 1 && first ? first.device.name : `${devices.length}${headers[language].devices}`
+  return { fileName: `${toFileName(name)}_${days}.${format}`, contentType: exportFormats[format], chunks }
+}
+
+/** Characters that no file system minds, and none that could end the header. */
+function toFileName(text: string): string {
+  return [...text.replace(/[^\p{L}\p{N}._ -]/gu, '_')].slice(0, 100).join('')
+}
+
+function refuseLayout(detail: string): never {
+  throw new ProblemError('UNPROCESSABLE', { errors: [{ pointer: '?layout', detail }] })
+}
+
+async function* csvText({ names, blocks }: Table, times: LocalTimes, language: Language): AsyncGenerator<string> {
+  const { time, offset } = headers[language]
+  yield byteOrderMark + csvRow([time, offset, ...names].map(textCell))
+  // Labels are few and come again in every row.
+  const cells = new Map<string, string>()
+  const labelCell = (label: string) => {
+    const cell = cells.get(label) ?? textCell(label)
+    cells.set(label, cell)
+    return cell
+  }
+  for await (const block of blocks) {
+    let text = ''
+    for (const { ts, labels, values } of block) {
+      const ahead = labels.map(labelCell)
+      text += csvRow([times.format(ts), times.formatOffset(ts), ...ahead, ...values.map((value) => (value ? toCsvCell(value) : ''))])
+    }
+    yield text
   }
 }
 
-async function* longRows(
-  source: Source,
-  deviceName: string,
-  plan: HistoryPlan,
-  times: LocalTimes,
-  language: Language,
-): AsyncGenerator<string> {
-  const { time, offset, device, key, value } = headers[language]
-  yield byteOrderMark + csvRow([time, offset, device, key, value].map(textCell))
-  const deviceCell = textCell(deviceName)
-  const labels = columnsOf(plan).map((labelsOfKey) => labelsOfKey.map(textCell))
-  for await (const block of mergeRows(source, plan)) {
-    let text = ''
-    for (const { ts, rows } of block) {
-      const at = times.cells(ts)
-      for (const { keyIndex, row } of rows) {
-        for (const [column, typed] of row.values.entries()) {
-          if (typed !== undefined) text += `${at},${deviceCell},${labels[keyIndex]![column]!},${toCsvCell(typed)}\r\n`
+function workbook({ names, blocks }: Table, times: LocalTimes, language: Language): AsyncGenerator<Buffer> {
+  const { time, offset } = headers[language]
+  const rows = async function* () {
+    for await (const block of blocks) {
+      yield block.map(({ ts, labels, values }) => ({
+        localMs: times.toLocalMs(ts),
+        labels: [times.formatOffset(ts), ...labels],
+        values,
+      }))
+    }
+  }
+  return createWorkbook([time, offset, ...names], rows())
+}
+
+function longTable(devices: readonly ExportSource[], plan: HistoryPlan, language: Language): Table {
+  const { device, key, value } = headers[language]
+  return { names: [device, key, value], blocks: longRows(devices, plan) }
+}
+
+async function* longRows(devices: readonly ExportSource[], plan: HistoryPlan): AsyncGenerator<Row[]> {
+  for (const { device, source } of devices) {
+    const labels = columnsOf(plan).map((names) => names.map((name) => [device.name, name]))
+    for await (const block of mergeSeries([source], plan, createTally())) {
+      const found: Row[] = []
+      for (const { ts, rows } of block) {
+        for (const { seriesIndex, row } of rows) {
+          for (const [column, value] of row.values.entries()) {
+            if (value !== undefined || plan.fill !== 'none') found.push({ ts, labels: labels[seriesIndex]![column]!, values: [value] })
+          }
         }
       }
+      yield found
     }
-    yield text
   }
 }
 
-async function* wideRows(source: Source, plan: HistoryPlan, times: LocalTimes, language: Language): AsyncGenerator<string> {
-  const { time, offset } = headers[language]
-  const columns = columnsOf(plan)
-  const perKey = columns[0]?.length ?? 0
-  yield byteOrderMark + csvRow([time, offset, ...columns.flat()].map(textCell))
-  for await (const block of mergeRows(source, plan)) {
-    let text = ''
-    for (const { ts, rows } of block) {
-      const cells: string[] = Array.from({ length: columns.length * perKey }, () => '')
-      for (const { keyIndex, row } of rows) {
-        for (const [column, typed] of row.values.entries()) if (typed !== undefined) cells[keyIndex * perKey + column] = toCsvCell(typed)
+function wideTable(devices: readonly ExportSource[], plan: HistoryPlan): Table {
+  const columns = columnsOf(plan).flat()
+  const names = devices.length === 1 ? columns : devices.flatMap(({ device }) => columns.map((column) => `${device.name} ${column}`))
+  return { names, blocks: wideRows(devices, plan, names.length) }
+}
+
+async function* wideRows(devices: readonly ExportSource[], plan: HistoryPlan, width: number): AsyncGenerator<Row[]> {
+  const perSeries = width / (devices.length * plan.keys.length)
+  const sources = devices.map(({ source }) => source)
+  for await (const block of mergeSeries(sources, plan, createTally())) {
+    yield block.map(({ ts, rows }) => {
+      const values: (TypedValue | undefined)[] = Array.from({ length: width }, () => undefined)
+      for (const { seriesIndex, row } of rows) {
+        for (const [column, value] of row.values.entries()) values[seriesIndex * perSeries + column] = value
       }
-      text += csvRow([times.cells(ts), ...cells])
-    }
-    yield text
+      return { ts, labels: [], values }
+    })
   }
 }
 
@@ -93,123 +165,21 @@ function columnsOf({ keys, reading }: HistoryPlan): string[][] {
   return keys.map((key) => (aggs.length > 1 ? aggs.map((agg) => `${key} ${agg}`) : [key]))
 }
 
-/** Rows of one instant, keys in order. */
-type Instant = { ts: number; rows: { keyIndex: number; row: BucketRow }[] }
-
-/** All keys side by side in time order; only a part of a page of each is in memory. */
-async function* mergeRows(source: Source, { keys, from, to, order, reading }: HistoryPlan): AsyncGenerator<Instant[]> {
-  const tally = createTally()
-  const readers = keys.map((key) => new RowReader(readRows(source, { key, from, to, order }, reading, tally)))
-  try {
-    for (const reader of readers) await reader.fill()
-    for (;;) {
-      const block: Instant[] = []
-      for (let instant = takeInstant(readers, order); instant; instant = takeInstant(readers, order)) block.push(instant)
-      if (block.length > 0) yield block
-      const empty = readers.filter((reader) => reader.head === undefined && !reader.isDone)
-      if (empty.length === 0) return
-      for (const reader of empty) await reader.fill()
-    }
-  } finally {
-    // Whoever stops in the middle, as a closed connection does, leaves no query behind.
-    await Promise.all(readers.map((reader) => reader.stop()))
-  }
-}
-
-/** The next rows of all keys, undefined at the end and while a key has to read on first. */
-function takeInstant(readers: readonly RowReader[], order: Order): Instant | undefined {
-  let ts: number | undefined
-  for (const reader of readers) {
-    const head = reader.head
-    if (head === undefined) {
-      if (!reader.isDone) return undefined
-    } else if (ts === undefined || (order === 'desc' ? head.ts > ts : head.ts < ts)) ts = head.ts
-  }
-  if (ts === undefined) return undefined
-  const rows: Instant['rows'] = []
-  for (const [keyIndex, reader] of readers.entries()) if (reader.head?.ts === ts) rows.push({ keyIndex, row: reader.take() })
-  return { ts, rows }
-}
-
-class RowReader {
-  readonly #blocks: AsyncGenerator<BucketRow[]>
-  #rows: BucketRow[] = []
-  #next = 0
-  isDone = false
-
-  constructor(blocks: AsyncGenerator<BucketRow[]>) {
-    this.#blocks = blocks
-  }
-
-  /** The row that comes next, undefined when more must be read. */
-  get head(): BucketRow | undefined {
-    return this.#rows[this.#next]
-  }
-
-  take(): BucketRow {
-    return this.#rows[this.#next++]!
-  }
-
-  async fill(): Promise<void> {
-    while (this.head === undefined && !this.isDone) {
-      const step = await this.#blocks.next()
-      this.isDone = step.done === true
-      this.#rows = step.done ? [] : step.value
-      this.#next = 0
-    }
-  }
-
-  async stop(): Promise<void> {
-    await this.#blocks.return(undefined)
-  }
-}
-
 /** Buckets and sampled points are few enough by their own limits; raw points are counted. */
-async function countRows(source: Source, plan: HistoryPlan, layout: ExportLayout): Promise<number> {
+async function countRows(devices: readonly ExportSource[], plan: HistoryPlan, layout: ExportLayout): Promise<number> {
   const { keys, from, to, reading } = plan
   if (reading.form !== 'raw') return 0
-  const { limit } = reading
   const counts: number[] = []
-  for (const key of keys) counts.push(Math.min(limit, await source.store.count(source.scope, source.deviceId, [key], from, to)))
+  for (const { source } of devices) {
+    for (const key of keys) counts.push(Math.min(reading.limit, await source.store.count(source.scope, source.deviceId, [key], from, to)))
+  }
   const points = counts.reduce((sum, count) => sum + count, 0)
   const most = Math.max(...counts)
-  // A wide file has at least as many rows as its longest key, and one row for points of one instant:
+  // A wide file has at least as many rows as its longest series, and one row for points of one instant:
   // where the counts leave it open, only the times themselves can tell.
   if (layout === 'long' || points <= maxExportRows || most > maxExportRows) return layout === 'long' ? points : most
   let rows = 0
-  for await (const block of mergeRows(source, plan)) rows += block.length
+  const sources = devices.map(({ source }) => source)
+  for await (const block of mergeSeries(sources, plan, createTally())) rows += block.length
   return rows
-}
-
-/** Times of a zone's wall clock, with the offset that tells a repeated hour apart [N-8]. */
-class LocalTimes {
-  readonly #offsets: ZoneOffsets
-  #offsetMs = Number.NaN
-  #offsetText = ''
-
-  constructor(timeZone: string) {
-    this.#offsets = new ZoneOffsets(timeZone)
-  }
-
-  /** `YYYY-MM-DD HH:mm:ss.SSS` */
-  format(ts: number): string {
-    const text = new Date(Math.min(ts + this.#offsets.at(ts).offsetMs, maxTs)).toISOString()
-    return `${text.slice(0, -14)} ${text.slice(-13, -1)}`
-  }
-
-  /** The cells of time and offset: dates, which are never guarded. */
-  cells(ts: number): string {
-    const { offsetMs } = this.#offsets.at(ts)
-    if (offsetMs !== this.#offsetMs) {
-      this.#offsetMs = offsetMs
-      this.#offsetText = formatOffset(offsetMs)
-    }
-    return `${this.format(ts)},${this.#offsetText}`
-  }
-}
-
-/** `+08:00`; zones of long ago also have seconds. */
-function formatOffset(offsetMs: number): string {
-  const text = new Date(Math.abs(offsetMs)).toISOString()
-  return `${offsetMs < 0 ? '-' : '+'}${text.slice(11, offsetMs % 60_000 === 0 ? 16 : 19)}`
 }

@@ -4,8 +4,10 @@ import { formatCursor, parseCursor } from '../http/schemas.ts'
 import type { Aggregation } from './aggregate.ts'
 import { cutRange, parseTimeZone } from './buckets.ts'
 import type { BucketRule } from './buckets.ts'
+import { readFilled } from './fill.ts'
+import type { FillMode } from './fill.ts'
 import type { HistoryQuery } from './schemas.ts'
-import { readKey, readRows, createTally } from './series.ts'
+import { readKey, createTally } from './series.ts'
 import type { KeyRange, Order, Reading, Source, Tally } from './series.ts'
 import { isBeyondJsonNumbers, toJsonText } from './values.ts'
 
@@ -28,71 +30,77 @@ export type HistoryPlan = {
   timeZone: string
   order: Order
   reading: Reading
+  /** For buckets. */
+  fill: FillMode
   /** Where each key goes on in a later page of raw points; null when it is finished. */
   resume: (number | null)[] | undefined
 }
 
-type HistoryParameters = Omit<HistoryQuery, 'cursor'> & { cursor?: string }
+export type HistoryParameters = Omit<HistoryQuery, 'cursor'> & { cursor?: string }
+
+/** `limit` bounds raw points per key where the question does not; `devices`: how many it is about. */
+type PlanOptions = { limit?: number; devices?: number }
 
 /**
- * Checks a question. `zone` is the device's own zone; `limit` bounds raw points per key where the
- * question does not.
+ * Checks a question. `zone` is the device's own zone.
  * @throws {ProblemError} `VALIDATION_FAILED` for what is malformed, `UNPROCESSABLE`, `RANGE_TOO_LARGE`,
  *   `TIME_ZONE_UNKNOWN` for what makes no sense, `CURSOR_INVALID`
  */
-export function planHistory(query: HistoryParameters, zone: string, limit = defaultLimit): HistoryPlan {
+export function planHistory(query: HistoryParameters, zone: string, { limit = defaultLimit, devices = 1 }: PlanOptions = {}): HistoryPlan {
   const keys = parseKeys(query) ?? fail('VALIDATION_FAILED', '?keys', 'at least one key is needed')
   if (keys.length > maxHistoryKeys) fail('VALIDATION_FAILED', '?keys', `at most ${maxHistoryKeys} keys at once`)
   const { from, to } = parseRange(query)
   const timeZone = parseTimeZone(query.timeZone ?? zone)
   const order = query.order ?? 'asc'
+  const fill = query.fill ?? 'none'
   const aggs = query.agg === undefined || query.agg === 'NONE' ? [] : ([...new Set(query.agg.split(','))] as Aggregation[])
+  const asked = { keys, from, to, timeZone, order, fill }
 
   if (aggs.length > 0) {
     if (query.downsample !== undefined) fail('UNPROCESSABLE', '?downsample', 'only raw points are downsampled: leave out agg')
     if (query.cursor !== undefined) fail('UNPROCESSABLE', '?cursor', 'only raw points are paged')
-    const most = Math.min(maxBuckets, Math.floor(maxBucketsInAll / (keys.length * aggs.length)))
+    const most = Math.min(maxBuckets, Math.floor(maxBucketsInAll / (keys.length * aggs.length * devices)))
     const edges = cutRange(parseRule(query, timeZone), from, to, most)
-    return {
-      keys,
-      from,
-      to,
-      timeZone,
-      order,
-      reading: { form: 'buckets', aggs, edges, counter: query.counter ?? 'monotonic' },
-      resume: undefined,
-    }
+    return { ...asked, reading: { form: 'buckets', aggs, edges, counter: query.counter ?? 'monotonic' }, resume: undefined }
   }
+  if (fill !== 'none') fail('UNPROCESSABLE', '?fill', 'only buckets can be filled: name an agg')
   if (query.downsample !== undefined) {
     if (query.cursor !== undefined) fail('UNPROCESSABLE', '?cursor', 'only raw points are paged')
-    return {
-      keys,
-      from,
-      to,
-      timeZone,
-      order,
-      reading: { form: 'sampled', mode: query.downsample, points: query.points ?? defaultPoints },
-      resume: undefined,
-    }
+    return { ...asked, reading: { form: 'sampled', mode: query.downsample, points: query.points ?? defaultPoints }, resume: undefined }
   }
   const resume = query.cursor === undefined ? undefined : parseResume(query.cursor, keys.length, from, to)
-  return { keys, from, to, timeZone, order, reading: { form: 'raw', limit: query.limit ?? limit }, resume }
+  return { ...asked, reading: { form: 'raw', limit: query.limit ?? limit }, resume }
 }
 
 /** The answer of §17.2 as pieces of JSON text, made while the points are read: never all of it in memory. */
 export async function* streamHistory(source: Source, plan: HistoryPlan): AsyncGenerator<string> {
-  const { keys, from, to, timeZone, order, reading } = plan
-  const tally: Tally = createTally()
-  const next: (number | null)[] = []
+  const { from, to, timeZone } = plan
+  const tally = createTally()
   yield `{"from":${from},"to":${to},"timeZone":${JSON.stringify(timeZone)},"series":[`
+  const next = yield* streamSeries(source, plan, tally)
+  const nextCursor = next.some((at) => at !== null) ? JSON.stringify(formatCursor(next)) : 'null'
+  yield `],"sourcePoints":${tally.sourcePoints},"downsampled":${tally.isDownsampled},"nextCursor":${nextCursor}${damagedMember(tally)}}`
+}
+
+/**
+ * The series of one device, without the brackets.
+ * @returns where each raw key goes on in a next page, null when this was its last
+ */
+export async function* streamSeries(source: Source, plan: HistoryPlan, tally: Tally): AsyncGenerator<string, (number | null)[]> {
+  const { keys, from, to, order, reading, fill } = plan
+  const next: (number | null)[] = []
   for (const [index, key] of keys.entries()) {
     if (index > 0) yield ','
     const range: KeyRange = { key, from, to, order }
-    if (reading.form === 'buckets') yield* bucketSeries(source, range, reading, tally)
+    if (reading.form === 'buckets') yield* bucketSeries(source, range, reading, tally, fill)
     else next.push(yield* pointSeries(source, resumed(range, plan.resume?.[index]), reading, tally))
   }
-  const nextCursor = next.some((at) => at !== null) ? JSON.stringify(formatCursor(next)) : 'null'
-  yield `],"sourcePoints":${tally.sourcePoints},"downsampled":${tally.isDownsampled},"nextCursor":${nextCursor}}`
+  return next
+}
+
+/** What could not be read any more, when there is such: an answer that lacks points must not look whole. */
+export function damagedMember({ damaged }: Tally): string {
+  return damaged.length > 0 ? `,"damaged":${JSON.stringify(damaged.map(({ key, from, to }) => ({ key, from, to })))}` : ''
 }
 
 /** @returns where the key goes on in the next page, null when this was its last */
@@ -134,15 +142,17 @@ async function* bucketSeries(
   range: KeyRange,
   reading: Extract<Reading, { form: 'buckets' }>,
   tally: Tally,
+  fill: FillMode,
 ): AsyncGenerator<string> {
   const series = reading.aggs.map((agg) => ({ agg, points: [] as string[], isInt64: false }))
-  for await (const rows of readRows(source, range, reading, tally)) {
+  for await (const rows of readFilled(source, range, reading, tally, fill)) {
     for (const row of rows) {
       for (const [index, one] of series.entries()) {
         const value = row.values[index]
-        if (value === undefined) continue
-        one.points.push(`[${row.ts},${toJsonText(value)}]`)
-        one.isInt64 ||= isBeyondJsonNumbers(value)
+        if (value !== undefined) {
+          one.points.push(`[${row.ts},${toJsonText(value)}]`)
+          one.isInt64 ||= isBeyondJsonNumbers(value)
+        } else if (fill !== 'none') one.points.push(`[${row.ts},null]`)
       }
     }
   }

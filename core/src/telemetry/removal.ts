@@ -55,6 +55,7 @@ export class Removal {
 
   /** Removes chunks whose newest point is older than the batch's bound. */
   async applyRetention(tenantNo: number, batch: RetentionBatch): Promise<Freed> {
+    this.#log.debug({ tenantNo, devices: batch.deviceNos.length, before: batch.before }, 'telemetry: retention')
     return inTransaction(this.#keeper, async (client) => {
       await lockChunks(client)
       const { rows } = await client.query<FreedRow>(

@@ -4,10 +4,11 @@ import type { Static } from 'typebox'
 import { aggregations } from './aggregate.ts'
 import { calendarUnits } from './buckets.ts'
 import { downsampleModes } from './downsample.ts'
+import { fillModes } from './fill.ts'
 import { valueKinds } from './points.ts'
 
-function oneOf<T extends string>(values: readonly T[]) {
-  return Type.Unsafe<T>({ type: 'string', enum: [...values] })
+function oneOf<T extends string>(values: readonly T[], more: { default?: T; description?: string } = {}) {
+  return Type.Unsafe<T>({ type: 'string', enum: [...values], ...more })
 }
 
 /** `keys=a,b`, or `key=` once for each, taken literally; `key` wins. */
@@ -23,10 +24,8 @@ export const keyQuery = {
 const Time = Type.String({ maxLength: 40, description: 'ms since 1970 UTC, or RFC 3339.' })
 const agg = aggregations.join('|')
 
+/** Members that queries and bodies of history have in common. */
 const historyMembers = {
-  ...keyQuery,
-  from: Time,
-  to: Time,
   agg: Type.Optional(
     Type.String({
       pattern: `^(NONE|(${agg})(,(${agg})){0,4})$`,
@@ -38,6 +37,12 @@ const historyMembers = {
   interval: Type.Optional(Type.Integer({ minimum: 1, description: 'ms for `fixed` (at least 1,000), else how many units (default 1).' })),
   timeZone: Type.Optional(Type.String({ description: "IANA name; default the device's, else the installation's." })),
   weekStart: Type.Optional(oneOf(['MON', 'SUN'])),
+  fill: Type.Optional(
+    oneOf(fillModes, {
+      default: 'none',
+      description: 'What stands for an empty bucket: nothing, null, or the value before it in the range. Only with `agg`.',
+    }),
+  ),
   counter: Type.Optional(oneOf(['monotonic', 'signed'])),
   limit: Type.Optional(Type.Integer({ minimum: 1, maximum: 100_000, description: 'Raw points per key.' })),
   order: Type.Optional(oneOf(['asc', 'desc'])),
@@ -47,42 +52,105 @@ const historyMembers = {
   ),
 }
 
+const historyQuery = { ...keyQuery, from: Time, to: Time, ...historyMembers }
+
 export const HistoryQuery = Type.Object(
-  { ...historyMembers, cursor: Type.Optional(Type.String({ maxLength: 2000 })) },
+  { ...historyQuery, cursor: Type.Optional(Type.String({ maxLength: 2000 })) },
   { additionalProperties: false },
 )
 export type HistoryQuery = Static<typeof HistoryQuery>
 
-export const ExportQuery = Type.Object(
-  { ...historyMembers, format: oneOf(['csv']), layout: Type.Optional(oneOf(['long', 'wide'])), lang: Type.Optional(oneOf(['zh', 'en'])) },
+const exportMembers = {
+  format: oneOf(['csv', 'xlsx', 'ndjson']),
+  layout: Type.Optional(
+    oneOf(['long', 'wide'], { default: 'long', description: 'A row per value, or a row per time; wide not with `ndjson`.' }),
+  ),
+  lang: Type.Optional(oneOf(['zh', 'en'])),
+}
+export const ExportQuery = Type.Object({ ...historyQuery, ...exportMembers }, { additionalProperties: false })
+export type ExportQuery = Static<typeof ExportQuery>
+
+/** Most devices of one question about newest values, and about history. */
+export const maxLatestDevices = 500
+export const maxHistoryDevices = 50
+const Uuid = Type.String({ format: 'uuid' })
+const BodyTime = Type.Union([Type.Integer({ minimum: 0 }), Type.String({ maxLength: 40 })], {
+  description: 'ms since 1970 UTC, or RFC 3339.',
+})
+const Keys = Type.Array(Type.String(), { minItems: 1, maxItems: 50 })
+const manyMembers = {
+  deviceIds: Type.Array(Uuid, { minItems: 1, maxItems: maxHistoryDevices, description: 'Unknown ones are left out.' }),
+  keys: Keys,
+  from: BodyTime,
+  to: BodyTime,
+  ...historyMembers,
+  timeZone: Type.Optional(Type.String({ description: 'IANA name; default that of the first device.' })),
+}
+
+export const ManyHistoryBody = Type.Object(manyMembers, { additionalProperties: false })
+export type ManyHistoryBody = Static<typeof ManyHistoryBody>
+export const ManyExportBody = Type.Object({ ...manyMembers, ...exportMembers }, { additionalProperties: false })
+export type ManyExportBody = Static<typeof ManyExportBody>
+
+export const ManyLatestQuery = Type.Object(
+  { deviceIds: Type.String({ description: `Up to ${maxLatestDevices} ids separated by commas, as far as an address can be long; else POST.` }), ...keyQuery },
   { additionalProperties: false },
 )
-export type ExportQuery = Static<typeof ExportQuery>
+export const ManyLatestBody = Type.Object(
+  { deviceIds: Type.Array(Uuid, { minItems: 1, maxItems: maxLatestDevices }), keys: Type.Optional(Keys) },
+  { additionalProperties: false },
+)
 
 /** A value of any kind; integers beyond ±(2⁵³−1) as strings of their digits. */
 const AnyValue = Type.Unknown()
+
+const seriesMembers = {
+  key: Type.String(),
+  agg: oneOf(['NONE', ...aggregations]),
+  points: Type.Array(Type.Array(AnyValue), { description: 'Pairs of time (ms) and value.' }),
+  int64: Type.Optional(Type.Literal(true, { description: 'Some integers are strings of their digits.' })),
+}
+const damaged = Type.Optional(
+  Type.Array(Type.Object({ key: Type.String(), from: Type.Integer(), to: Type.Integer() }), {
+    description: 'Stretches (both ends included) whose stored points can no longer be read; they are missing here.',
+  }),
+)
 
 export const History = Type.Object({
   from: Type.Integer(),
   to: Type.Integer(),
   timeZone: Type.String(),
-  series: Type.Array(
+  series: Type.Array(Type.Object(seriesMembers)),
+  sourcePoints: Type.Integer(),
+  downsampled: Type.Boolean(),
+  nextCursor: Type.Union([Type.String(), Type.Null()]),
+  damaged,
+})
+
+export const ManyHistory = Type.Object({
+  from: Type.Integer(),
+  to: Type.Integer(),
+  timeZone: Type.String(),
+  devices: Type.Array(
     Type.Object({
-      key: Type.String(),
-      agg: oneOf(['NONE', ...aggregations]),
-      points: Type.Array(Type.Array(AnyValue), { description: 'Pairs of time (ms) and value.' }),
-      int64: Type.Optional(Type.Literal(true, { description: 'Some integers are strings of their digits.' })),
+      deviceId: Type.String(),
+      series: Type.Array(Type.Object(seriesMembers)),
+      truncated: Type.Optional(Type.Array(Type.String(), { description: 'Keys with more raw points in the range than `limit`.' })),
+      damaged,
     }),
   ),
   sourcePoints: Type.Integer(),
   downsampled: Type.Boolean(),
-  nextCursor: Type.Union([Type.String(), Type.Null()]),
 })
 
 export const LatestQuery = Type.Object(keyQuery, { additionalProperties: false })
 export const LatestValues = Type.Object({
   items: Type.Array(Type.Object({ key: Type.String(), ts: Type.Integer(), value: AnyValue, kind: oneOf(valueKinds) })),
 })
+export const ManyLatestValues = Type.Object(
+  { items: Type.Array(Type.Object({ deviceId: Type.String(), values: LatestValues.properties.items })) },
+  { description: 'Devices in the order of the question. Those without values and unknown ones are left out.' },
+)
 export const TelemetryKeys = Type.Object({
   items: Type.Array(Type.Object({ key: Type.String(), kind: oneOf(valueKinds), lastTs: Type.Integer() })),
 })

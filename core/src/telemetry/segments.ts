@@ -11,7 +11,7 @@ import { SegmentEncoder } from './segment-rows.ts'
 import type { DeviceWrite } from './store.ts'
 
 /** Bounds of the active segment: it has no index, so a read looks through all of it (some ms). */
-const maxRows = 100_000
+const defaultRows = 100_000
 const maxBytes = 16 * 1024 * 1024
 const maxAgeMs = 300_000
 /** After this long nobody can see a compacted segment any more: twice the statement time-out of readers and more. */
@@ -31,7 +31,9 @@ export type SegmentOptions = {
   keeper: pg.Pool
   clock: Clock
   log: Log
-  graceMs?: number
+  graceMs?: number | undefined
+  /** Rows after which a segment is sealed. */
+  maxRows?: number | undefined
 }
 
 /**
@@ -82,7 +84,7 @@ export class Segments {
       }
     }
     const { rows, bytes } = this.#active ?? { rows: 0, bytes: 0 }
-    if (rows >= maxRows || bytes >= maxBytes) this.rotate().catch((error: unknown) => this.#warn(error))
+    if (rows >= (this.#options.maxRows ?? defaultRows) || bytes >= maxBytes) this.rotate().catch((error: unknown) => this.#warn(error))
   }
 
   /** Tries a batch and takes it back: throws what {@link write} would throw. */
@@ -121,6 +123,7 @@ export class Segments {
       [graceMs],
     )
     for (const { no } of rows) {
+      this.#options.log.debug({ segment: no }, 'telemetry: dropping')
       await inTransaction(this.#options.keeper, async (client) => {
         // A backup may still read it: then it goes another time.
         await client.query(`set local lock_timeout = '500ms'`)
@@ -185,6 +188,7 @@ export class Segments {
    */
   async #seal(no: number): Promise<void> {
     const table = tableOf(no)
+    this.#options.log.debug({ segment: no }, 'telemetry: sealing')
     await inTransaction(this.#options.keeper, async (client) => {
       await client.query(`set local lock_timeout = '10s'`)
       const { rows } = await client.query(`select from telemetry_segments where segment_no = $1 and state = 'active' for update`, [no])

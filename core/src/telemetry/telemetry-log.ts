@@ -32,6 +32,8 @@ import type {
 /** Connections of compaction (one reads, one writes), of opening and sealing, of deletion. */
 const keeperConnections = 4
 const stopMs = 1000
+/** A segment of the fault tests, which want to meet each step often. */
+const eagerRows = 1000
 
 export type TelemetryLogOptions = {
   /** How long the table of a compacted segment stays for readers that began before; 60 s. */
@@ -67,8 +69,9 @@ export class TelemetryLog implements TelemetryStore {
     const writer = db.openPool('pms_ingest', config.writer.connections, log, config.testHooks.has('sync-commit-off') ? 'off' : 'on')
     const keeper = db.openPool('pms_store', keeperConnections, log)
     const { graceMs, compacts = true } = this.#options
-    const segments = new Segments({ writer, keeper, clock, log, ...(graceMs === undefined ? {} : { graceMs }) })
-    const compactor = new Compactor({ segments, keeper, first: this.#first, clock, log })
+    const isEager = config.testHooks.has('eager-compaction')
+    const segments = new Segments({ writer, keeper, clock, log, graceMs, maxRows: isEager ? eagerRows : undefined })
+    const compactor = new Compactor({ segments, keeper, first: this.#first, clock, log, isEager })
     this.#parts = { writer, keeper, segments, compactor, removal: new Removal(keeper, this.#first, log) }
     await this.#first.start()
     await segments.start()
