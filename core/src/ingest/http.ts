@@ -139,11 +139,12 @@ function findDevice(request: FastifyRequest, options: HttpIngestOptions): Device
 
 async function accept(request: FastifyRequest, device: Device, kind: UplinkKind, options: HttpIngestOptions): Promise<Outcome> {
   const payload = Buffer.isBuffer(request.body) ? request.body : Buffer.alloc(0)
-  const source = { transport: 'http' as const, topic: `/api/v1/…/${kind}`, address: plainAddress(request.ip) }
+  const transport = 'http'
+  const source = { transport, topic: `/api/v1/…/${kind}`, address: plainAddress(request.ip) } as const
   return new Promise<Outcome>((resolve, reject) => {
     // The data may still be stored later: repeats are safe, a point is identified by device, key and ts.
     const cancel = options.clock.after(commitWaitMs, () => reject(new ProblemError('STORE_UNAVAILABLE', { retryAfterS: 5 })))
-    options.sink.accept({ device, kind, payload, source, receivedAt: options.clock.now() }, (outcome) => {
+    options.sink.accept({ device, kind, payload, transport, source, receivedAt: options.clock.now() }, (outcome) => {
       cancel()
       resolve(outcome)
     })

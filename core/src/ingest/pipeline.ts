@@ -6,16 +6,16 @@ import type { Device } from './registry.ts'
 import type { RejectLog } from './reject-log.ts'
 import type { Reject } from './rejects.ts'
 import type { IngestSink, Outcome, Uplink, UplinkKind, UplinkSource } from './uplink.ts'
-import type { Writer } from './writer.ts'
+import type { Write, WriteOutcome, Writer } from './writer.ts'
 
 /** A committed message, as the steps after the commit see it. */
 export type Stored = {
-  device: Device
-  kind: UplinkKind
-  transport: UplinkSource['transport']
-  points: readonly Point[]
-  receivedAt: number
-  rejectCount: number
+  readonly device: Device
+  readonly kind: UplinkKind
+  readonly transport: UplinkSource['transport']
+  readonly points: readonly Point[]
+  readonly receivedAt: number
+  readonly rejectCount: number
 }
 
 /** One thing to do after the commit. It must be quick; what is slow gathers and works later. */
@@ -29,6 +29,10 @@ export type PipelineOptions = {
   afterCommit: readonly AfterCommit[]
   log: Log
 }
+
+/** What of a payload the reject log may ask for, and the largest buffer that is kept instead of copying it. */
+const sampleBytes = 256
+const keptBytes = 512
 
 /**
  * The way of a message from an entrance to its commit:
@@ -53,53 +57,40 @@ export class Pipeline implements IngestSink {
   accept(uplink: Uplink, settle: (outcome: Outcome) => void): void {
     const decoded = decode(uplink)
     if ('refused' in decoded) {
-      this.#record(uplink, decoded.refused)
+      this.#record(uplink, uplink.payload, decoded.refused)
       return settle({ status: 'refused', reject: decoded.refused })
     }
-    for (const reject of decoded.rejects) this.#record(uplink, reject)
-    if (decoded.points.length === 0) {
-      // An empty message is an uplink all the same: the device is alive.
-      this.#follow({
-        device: uplink.device,
-        kind: uplink.kind,
-        transport: uplink.source.transport,
-        points: [],
-        receivedAt: uplink.receivedAt,
-        rejectCount: decoded.rejects.length,
-      })
-      return settle(
-        decoded.rejects.length > 0 ? { status: 'rejected', rejects: decoded.rejects } : { status: 'stored', accepted: 0, rejects: [] },
-      )
-    }
-    this.write(uplink, decoded.points, decoded.rejects, settle)
+    const { points, rejects } = decoded
+    for (const reject of rejects) this.#record(uplink, uplink.payload, reject)
+    if (points.length > 0) return this.write(uplink, points, rejects, settle)
+    // An empty message is an uplink all the same: the device is alive.
+    const { device, kind, transport, receivedAt } = uplink
+    this.#follow({ device, kind, transport, points, receivedAt, rejectCount: rejects.length })
+    settle(rejects.length > 0 ? { status: 'rejected', rejects } : { status: 'stored', accepted: 0, rejects })
   }
 
   /** Commits decoded points; `early` are the refusals the message already has. */
   write(uplink: Uplink, points: readonly Point[], early: readonly Reject[], settle: (outcome: Outcome) => void): void {
-    const { device, kind, receivedAt } = uplink
-    // The payload belongs to the entrance's buffer; only the reject log may still need its beginning.
-    const sample = uplink.payload.toString('latin1', 0, 256)
-    const writer = kind === 'telemetry' ? this.#options.telemetry : this.#options.attributes
-    writer.enqueue({
-      device,
-      points,
-      sizeBytes: uplink.payload.length,
-      settle: (outcome) => {
-        if (outcome.status === 'unavailable') return settle({ status: 'unavailable' })
-        for (const reject of outcome.rejects) this.#record({ ...uplink, payload: Buffer.from(sample, 'latin1') }, reject)
-        const rejects = outcome.rejects.length > 0 ? [...early, ...outcome.rejects] : early
-        const accepted = points.length - outcome.rejects.length
-        settle(accepted > 0 ? { status: 'stored', accepted, rejects } : { status: 'rejected', rejects })
-        this.#follow({
-          device,
-          kind,
-          transport: uplink.source.transport,
-          points: outcome.rejects.length > 0 ? without(points, outcome.rejects) : points,
-          receivedAt,
-          rejectCount: rejects.length,
-        })
-      },
-    })
+    const writer = uplink.kind === 'telemetry' ? this.#options.telemetry : this.#options.attributes
+    writer.enqueue(new Message(this.#finish, uplink, points, early, settle))
+  }
+
+  /** Called for each message once its write is over. */
+  readonly #finish = (message: Message, outcome: WriteOutcome): void => {
+    const { uplink, early, answer } = message
+    if (outcome.status === 'unavailable') return answer({ status: 'unavailable' })
+    const late = outcome.rejects
+    if (late.length === 0) answer({ status: 'stored', accepted: message.points.length, rejects: early })
+    else {
+      for (const reject of late) this.#record(uplink, message.sample, reject)
+      const rejects = [...early, ...late]
+      const accepted = message.points.length - late.length
+      answer(accepted > 0 ? { status: 'stored', accepted, rejects } : { status: 'rejected', rejects })
+      const { device, kind, transport, receivedAt } = message
+      const points = without(message.points, late)
+      return this.#follow({ device, kind, transport, points, receivedAt, rejectCount: rejects.length })
+    }
+    this.#follow(message)
   }
 
   #follow(stored: Stored): void {
@@ -112,12 +103,66 @@ export class Pipeline implements IngestSink {
     }
   }
 
-  #record(uplink: Uplink, reject: Reject): void {
-    this.#options.rejects.record({ device: uplink.device, source: uplink.source, reject, payload: uplink.payload })
+  #record({ device, source }: Uplink, payload: Buffer, reject: Reject): void {
+    this.#options.rejects.record({ device, source, reject, payload })
   }
 }
 
-function decode(uplink: Uplink): { points: Point[]; rejects: Reject[] } | { refused: Reject } {
+/** One object per message from its decoding to the last step: what the writer writes, and then what the steps see. */
+class Message implements Write, Stored {
+  readonly uplink: Uplink
+  readonly device: Device
+  readonly points: readonly Point[]
+  readonly early: readonly Reject[]
+  readonly rejectCount: number
+  readonly sizeBytes: number
+  /** Beginning of the payload, for the reject log. */
+  readonly sample: Buffer
+  readonly answer: (outcome: Outcome) => void
+  isSettled = false
+  readonly #finish: (message: Message, outcome: WriteOutcome) => void
+
+  constructor(
+    finish: (message: Message, outcome: WriteOutcome) => void,
+    uplink: Uplink,
+    points: readonly Point[],
+    early: readonly Reject[],
+    answer: (outcome: Outcome) => void,
+  ) {
+    this.uplink = uplink
+    this.device = uplink.device
+    this.points = points
+    this.early = early
+    this.rejectCount = early.length
+    this.sizeBytes = uplink.payload.length
+    this.sample = sampleOf(uplink.payload)
+    this.answer = answer
+    this.#finish = finish
+  }
+
+  get kind(): UplinkKind {
+    return this.uplink.kind
+  }
+
+  get transport(): UplinkSource['transport'] {
+    return this.uplink.transport
+  }
+
+  get receivedAt(): number {
+    return this.uplink.receivedAt
+  }
+
+  settle(outcome: WriteOutcome): void {
+    this.#finish(this, outcome)
+  }
+}
+
+/** The payload itself where that keeps little else in memory, as it does for a message that came alone; else a copy. */
+function sampleOf(payload: Buffer): Buffer {
+  return payload.buffer.byteLength <= keptBytes ? payload : Buffer.from(payload.subarray(0, sampleBytes))
+}
+
+function decode(uplink: Uplink): { points: readonly Point[]; rejects: readonly Reject[] } | { refused: Reject } {
   const { device, payload, receivedAt } = uplink
   if (uplink.kind === 'telemetry') return decodeTelemetry(payload, device.rules, device, receivedAt)
   const decoded = decodeAttributes(payload, device.rules)

@@ -14,14 +14,16 @@ export type UplinkSource = {
   packetId?: number
 }
 
-/** A message of an authenticated device, before decoding. `payload` is only read during the call. */
+/** A message of an authenticated device, before decoding. The bytes of `payload` never change, but may lie in a much larger buffer. */
 export type Uplink = {
-  device: Device
-  kind: UplinkKind
-  payload: Buffer
-  source: UplinkSource
+  readonly device: Device
+  readonly kind: UplinkKind
+  readonly payload: Buffer
+  readonly transport: UplinkSource['transport']
+  /** Read only for the reject log, so it may be made when asked for. */
+  readonly source: UplinkSource
   /** ms since 1970, server clock at receipt. */
-  receivedAt: number
+  readonly receivedAt: number
 }
 
 /**

@@ -32,9 +32,10 @@ export async function writeAsUser(
   const decoded = decodeTelemetry(payload, { ...device.rules, castNumericStrings: options.cast }, device, receivedAt)
   if ('refused' in decoded) throw refusedError(decoded.refused)
   if (decoded.points.length === 0 || (options.allOrNothing && decoded.rejects.length > 0)) return { accepted: 0, rejected: decoded.rejects }
-  const source = { transport: 'user' as const, topic: '', address: '' }
+  const transport = 'user'
+  const source = { transport, topic: '', address: '' } as const
   const outcome = await new Promise<Outcome>((resolve) =>
-    ingest.pipeline.write({ device, kind: 'telemetry', payload, source, receivedAt }, decoded.points, decoded.rejects, resolve),
+    ingest.pipeline.write({ device, kind: 'telemetry', payload, transport, source, receivedAt }, decoded.points, decoded.rejects, resolve),
   )
   if (outcome.status === 'unavailable') throw new ProblemError('STORE_UNAVAILABLE', { retryAfterS: 5 })
   if (outcome.status === 'refused') throw refusedError(outcome.reject)

@@ -16,8 +16,12 @@ export type BatchStore = {
 /** How a write ended: committed but for the rejects, or never tried because the server stops. */
 export type WriteOutcome = { status: 'committed'; rejects: readonly Reject[] } | { status: 'unavailable' }
 
-type NewWrite = DeviceWrite & { sizeBytes: number; settle: (outcome: WriteOutcome) => void }
-type Pending = NewWrite & { isSettled: boolean }
+export type Write = DeviceWrite & {
+  readonly sizeBytes: number
+  /** The writer's own mark, kept here since one object per message is enough. */
+  isSettled?: boolean
+  settle(outcome: WriteOutcome): void
+}
 
 export type WriterOptions = {
   store: BatchStore
@@ -80,8 +84,7 @@ export class Writer {
   }
 
   /** Takes a write; it is bounded by entrances that heed {@link isFull}. */
-  enqueue(newWrite: NewWrite): void {
-    const write: Pending = { ...newWrite, isSettled: false }
+  enqueue(write: Write): void {
     if (this.#isStopping) return this.#settle(write, { status: 'unavailable' })
     if (this.#options.faults.ackEarly) this.#settle(write, committed)
     this.#points += write.points.length
@@ -127,7 +130,7 @@ export class Writer {
     lane.isFlushing = false
   }
 
-  async #commit(batch: readonly Pending[]): Promise<void> {
+  async #commit(batch: readonly Write[]): Promise<void> {
     const result = await this.#try(batch, () => this.#options.store.write(batch))
     if (result.status === 'unavailable') return this.#settleAll(batch, { status: 'unavailable' })
     if (result.status === 'refused') return this.#bisect(batch, result.error)
@@ -163,7 +166,7 @@ export class Writer {
   }
 
   /** [RE-40] Halves a refused batch until the offending message is alone; the rest is committed in order. */
-  async #bisect(batch: readonly Pending[], error: unknown): Promise<void> {
+  async #bisect(batch: readonly Write[], error: unknown): Promise<void> {
     if (this.#options.faults.noBisect) {
       const rejects = batch.flatMap((write) => write.points.map((point) => storeFailed(point, error)))
       return this.#settleAll(batch, { status: 'committed', rejects })
@@ -175,7 +178,7 @@ export class Writer {
   }
 
   /** Looks for the offending points with writes that are taken back, so that the rest of the message is one commit [RE-2]. */
-  async #commitWithoutOffenders(write: Pending, error: unknown): Promise<void> {
+  async #commitWithoutOffenders(write: Write, error: unknown): Promise<void> {
     const offenders = await this.#findOffenders(write, write.points, error)
     if (offenders === undefined) return this.#settle(write, { status: 'unavailable' })
     for (const { key } of offenders.keys()) {
@@ -197,7 +200,7 @@ export class Writer {
   }
 
   /** @returns each offending point with its error; undefined when the server stops before that is known */
-  async #findOffenders(write: Pending, points: readonly Point[], error: unknown): Promise<Map<Point, unknown> | undefined> {
+  async #findOffenders(write: Write, points: readonly Point[], error: unknown): Promise<Map<Point, unknown> | undefined> {
     if (points.length === 1) return new Map([[points[0]!, error]])
     const found = new Map<Point, unknown>()
     const middle = points.length >> 1
@@ -214,8 +217,8 @@ export class Writer {
   }
 
   /** Once per write, whatever the one who waits makes of it. */
-  #settle(write: Pending, outcome: WriteOutcome): void {
-    if (write.isSettled) return
+  #settle(write: Write, outcome: WriteOutcome): void {
+    if (write.isSettled === true) return
     write.isSettled = true
     try {
       write.settle(outcome)
@@ -224,11 +227,11 @@ export class Writer {
     }
   }
 
-  #settleAll(batch: readonly Pending[], outcome: WriteOutcome): void {
+  #settleAll(batch: readonly Write[], outcome: WriteOutcome): void {
     for (const write of batch) this.#settle(write, outcome)
   }
 
-  #release(batch: readonly Pending[]): void {
+  #release(batch: readonly Write[]): void {
     for (const write of batch) {
       this.#points -= write.points.length
       this.#bytes -= write.sizeBytes
@@ -243,9 +246,9 @@ export class Writer {
   }
 }
 
-type Lane = { queue: Pending[]; committing: readonly Pending[]; points: number; isFlushing: boolean; cancelTimer: (() => void) | undefined }
+type Lane = { queue: Write[]; committing: readonly Write[]; points: number; isFlushing: boolean; cancelTimer: (() => void) | undefined }
 
-function takeBatch(lane: Lane): Pending[] {
+function takeBatch(lane: Lane): Write[] {
   let points = 0
   let bytes = 0
   let count = 0

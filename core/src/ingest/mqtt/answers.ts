@@ -76,13 +76,16 @@ function refusalReason(code: RejectCode): number {
   }
 }
 
+/** By far the most frequent answer, so that it is no new object each time. */
+const success: Answer = { do: 'acknowledge', code: reason.success }
+
 const malformed: ReadonlySet<RejectCode> = new Set<RejectCode>(['PAYLOAD_MALFORMED', 'SHAPE_INVALID', 'DUPLICATE_KEY', 'JSON_TOO_DEEP'])
 
 /** The answer to a message that was refused as a whole, by the table of device API §2.11. */
 export function answerRefusal(reject: Reject, protocol: number, rules: PayloadRules): Answer {
   if (protocol === 5) return { do: 'acknowledge', code: refusalReason(reject.code), text: `${reject.code}: ${reject.detail}` }
   const closes = reject.code === 'TOPIC_FORBIDDEN' || (malformed.has(reject.code) && !rules.ackInvalidPayload)
-  return closes ? { do: 'close' } : { do: 'acknowledge', code: reason.success }
+  return closes ? { do: 'close' } : success
 }
 
 /** The answer to a message the sink has settled. */
@@ -95,7 +98,7 @@ export function answerOutcome(outcome: Outcome, protocol: number, rules: Payload
     case 'stored':
     case 'rejected': {
       const first = outcome.rejects[0]
-      if (first === undefined || protocol !== 5) return { do: 'acknowledge', code: reason.success }
+      if (first === undefined || protocol !== 5) return success
       const code = outcome.status === 'stored' ? reason.success : reason.payloadInvalid
       const where = first.key === undefined ? '' : ` (key "${first.key.slice(0, 64).toWellFormed()}")`
       return { do: 'acknowledge', code, text: `${first.code}: ${first.detail}${where}`, rejected: outcome.rejects.length }

@@ -255,8 +255,10 @@ export class Connection {
     const live = this.#live!
     live.session.lastActivityAt = this.#context.clock.now()
     const ending = servePacket(live, { frame, type, bodyAt: this.#splitter.bodyAt }, this.#context)
-    if (ending === undefined) this.#context.markDirty(this)
-    else if (ending === 'client') this.#close('client')
+    if (ending === undefined) {
+      // A message that only waits for its commit has nothing to write yet.
+      if (!this.#output.isEmpty) this.#context.markDirty(this)
+    } else if (ending === 'client') this.#close('client')
     else this.#fail(ending)
   }
 

@@ -46,7 +46,7 @@ export class FrameSplitter {
     this.#end += chunk.length
   }
 
-  /** The next complete frame, valid until the next `push`; `undefined` when more bytes are needed. */
+  /** The next complete frame; `undefined` when more bytes are needed. */
   next(): Buffer | FrameProblem | undefined {
     const data = this.#data
     const waiting = this.waiting
@@ -66,7 +66,8 @@ export class FrameSplitter {
     }
     const size = this.bodyAt + length
     if (waiting < size) return this.#keep()
-    const frame = data.subarray(this.#start, this.#start + size)
+    // Most chunks are one packet: then no view on it is made. What was handed out is never written to again.
+    const frame = this.#start === 0 && size === data.length ? data : data.subarray(this.#start, this.#start + size)
     this.#start += size
     return frame
   }

@@ -58,8 +58,8 @@ export class MemorySink implements IngestSink {
   accept(uplink: Uplink, settle: (outcome: Outcome) => void): void {
     const text = uplink.payload.toString()
     const outcome = this.outcome ?? this.#store(uplink)
-    const { payload: _payload, ...rest } = uplink
-    const taken = { uplink: rest, text, settle: () => settle(outcome) }
+    const { device, kind, transport, source, receivedAt } = uplink
+    const taken = { uplink: { device, kind, transport, source, receivedAt }, text, settle: () => settle(outcome) }
     this.taken.push(taken)
     if (this.settlesByItself) setImmediate(() => taken.settle())
   }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import type { Reject } from '../rejects.ts'
 import type { Session } from '../sessions.ts'
-import type { IngestSink, Outcome, UplinkSource } from '../uplink.ts'
-import { answerOutcome, answerRefusal, encodeExplainedAck, reason } from './answers.ts'
+import type { IngestSink, Outcome, Uplink, UplinkKind, UplinkSource } from '../uplink.ts'
+import { answerOutcome, encodeExplainedAck, reason } from './answers.ts'
 import type { Answer } from './answers.ts'
 import type { Output } from './output.ts'
 import type { Publish } from './packets.ts'
@@ -10,8 +10,6 @@ import type { Publish } from './packets.ts'
 export type RejectRecorder = {
   record(entry: { device: Session['device']; source: UplinkSource; reject: Reject; payload: Buffer }): void
 }
-
-type Pending = { packetId: number; qos: 1 | 2; answer: Answer | undefined }
 
 const puback = 0x40
 const pubrec = 0x50
@@ -28,13 +26,53 @@ export type UplinksOptions = {
   settled: () => void
 }
 
+/** A message from its arrival to its answer: what the sink sees of it, and a link of the chain of unanswered ones. */
+class Waiting implements Uplink {
+  readonly kind: UplinkKind
+  /** Let go of once the sink has looked at it. */
+  payload: Buffer
+  readonly receivedAt: number
+  readonly topic: string
+  readonly packetId: number
+  readonly qos: 0 | 1 | 2
+  isSettled = false
+  answer: Answer | undefined
+  next: Waiting | undefined
+  readonly #session: Session
+
+  constructor(session: Session, publish: Publish, kind: UplinkKind, receivedAt: number) {
+    this.#session = session
+    this.kind = kind
+    this.payload = publish.payload
+    this.receivedAt = receivedAt
+    this.topic = publish.topic
+    this.packetId = publish.packetId
+    this.qos = publish.qos
+  }
+
+  get device(): Session['device'] {
+    return this.#session.device
+  }
+
+  get transport(): 'mqtt' {
+    return 'mqtt'
+  }
+
+  get source(): UplinkSource {
+    return sourceOf(this.#session, this.topic, this.packetId)
+  }
+}
+
 /**
  * The unanswered uplinks of one session. Answers leave in the order in which the messages came,
  * in whatever order the sink settles them [M-23].
  */
 export class Uplinks {
   readonly #options: UplinksOptions
-  readonly #pending: Pending[] = []
+  /** The chain of unanswered messages of QoS 1 and 2, oldest first. */
+  #oldest: Waiting | undefined
+  #newest: Waiting | undefined
+  #open = 0
   #openQos0 = 0
   /** Open packet ids of QoS 2; true once the message is answered and only its PUBREL is missing. */
   #openQos2: Map<number, boolean> | undefined
@@ -45,14 +83,14 @@ export class Uplinks {
 
   /** Messages taken and not yet answered. */
   get unanswered(): number {
-    return this.#pending.length + this.#openQos0
+    return this.#open + this.#openQos0
   }
 
   /** What MQTT 5 counts against our Receive Maximum: QoS 1 until PUBACK, QoS 2 until PUBCOMP. */
   get quotaUsed(): number {
     let waitingForRelease = 0
     if (this.#openQos2 !== undefined) for (const isAnswered of this.#openQos2.values()) if (isAnswered) waitingForRelease++
-    return this.#pending.length + waitingForRelease
+    return this.#open + waitingForRelease
   }
 
   get openQos2(): number {
@@ -70,39 +108,23 @@ export class Uplinks {
   }
 
   /** Hands a message on a known topic to the sink. */
-  accept(publish: Publish, kind: 'telemetry' | 'attributes', receivedAt: number): void {
-    const { session, sink } = this.#options
-    const pending = this.#enqueue(publish)
-    let isSettled = false
-    const uplink = {
-      device: session.device,
-      kind,
-      payload: publish.payload,
-      source: this.#sourceOf(publish.topic, publish.packetId),
-      receivedAt,
-    }
-    sink.accept(uplink, (outcome) => {
-      if (isSettled) return
-      isSettled = true
-      this.#settle(pending, outcome)
-    })
+  accept(publish: Publish, kind: UplinkKind, receivedAt: number): void {
+    const waiting = this.#enqueue(new Waiting(this.#options.session, publish, kind, receivedAt))
+    this.#options.sink.accept(waiting, (outcome) => this.#settle(waiting, outcome))
+    waiting.payload = noPayload
   }
 
   /** Refuses a message that never gets to the sink, and logs it [M-42]. */
   refuse(publish: Publish, reject: Reject): void {
-    const { session } = this.#options
     this.record(reject, publish.payload, publish.topic, publish.packetId)
-    const pending = this.#enqueue(publish)
-    if (pending === undefined) this.#openQos0--
-    else this.#answer(pending, answerRefusal(reject, session.protocol, session.device.rules))
-    session.inFlight = this.unanswered
-    this.#options.settled()
+    const waiting = this.#enqueue(new Waiting(this.#options.session, publish, 'telemetry', 0))
+    this.#settle(waiting, { status: 'refused', reject })
   }
 
   /** Logs what is not the fault of one message. */
   record(reject: Reject, payload: Buffer = noPayload, topic = '', packetId = 0): void {
     const { session, rejects } = this.#options
-    rejects.record({ device: session.device, source: this.#sourceOf(topic, packetId), reject, payload })
+    rejects.record({ device: session.device, source: sourceOf(session, topic, packetId), reject, payload })
   }
 
   /** PUBCOMP answers every PUBREL. An id still waiting for its commit stays open. */
@@ -116,62 +138,64 @@ export class Uplinks {
 
   /** Writes the answers that are due; `close` when one of them can only be given by closing. */
   writeAnswers(): 'close' | undefined {
-    const pending = this.#pending
-    let count = 0
+    let first = this.#oldest
     let mustClose = false
-    while (count < pending.length && !mustClose) {
-      const { answer, packetId, qos } = pending[count]!
-      if (answer === undefined) break
-      count++
+    while (first?.answer !== undefined && !mustClose) {
+      const { answer, packetId, qos } = first
       mustClose = answer.do === 'close'
       if (answer.do === 'acknowledge') this.#acknowledge(packetId, qos, answer)
+      first = first.next
+      this.#open--
     }
-    if (count > 0) pending.splice(0, count)
+    this.#oldest = first
+    if (first === undefined) this.#newest = undefined
     this.#options.session.inFlight = this.unanswered
     return mustClose ? 'close' : undefined
   }
 
-  #acknowledge(packetId: number, qos: 1 | 2, answer: { code: number; text?: string; rejected?: number }): void {
+  #acknowledge(packetId: number, qos: 0 | 1 | 2, answer: { code: number; text?: string; rejected?: number }): void {
     const { output, client } = this.#options
     if (answer.code === reason.success && answer.text === undefined) output.addShort(qos === 1 ? puback : pubrec, packetId)
     else output.add(encodeExplainedAck(qos === 1 ? 'puback' : 'pubrec', packetId, answer, client))
   }
 
-  #enqueue(publish: Publish): Pending | undefined {
-    const { session } = this.#options
-    if (publish.qos === 0) {
-      this.#openQos0++
-      session.inFlight = this.unanswered
-      return undefined
+  #enqueue(waiting: Waiting): Waiting {
+    if (waiting.qos === 0) this.#openQos0++
+    else {
+      if (this.#newest === undefined) this.#oldest = waiting
+      else this.#newest.next = waiting
+      this.#newest = waiting
+      this.#open++
     }
-    if (publish.qos === 2) {
+    if (waiting.qos === 2) {
       this.#openQos2 ??= new Map()
-      this.#openQos2.set(publish.packetId, false)
+      this.#openQos2.set(waiting.packetId, false)
     }
-    const pending: Pending = { packetId: publish.packetId, qos: publish.qos, answer: undefined }
-    this.#pending.push(pending)
-    session.inFlight = this.unanswered
-    return pending
+    this.#options.session.inFlight = this.unanswered
+    return waiting
   }
 
-  #settle(pending: Pending | undefined, outcome: Outcome): void {
+  #settle(waiting: Waiting, outcome: Outcome): void {
+    if (waiting.isSettled) return
+    waiting.isSettled = true
     const { session } = this.#options
     if (outcome.status === 'stored') session.pointsIn += outcome.accepted
-    if (pending === undefined) this.#openQos0--
-    else this.#answer(pending, answerOutcome(outcome, session.protocol, session.device.rules))
+    if (waiting.qos === 0) {
+      this.#openQos0--
+      session.inFlight = this.unanswered
+    } else this.#answer(waiting, answerOutcome(outcome, session.protocol, session.device.rules))
     this.#options.settled()
   }
 
-  #answer(pending: Pending, answer: Answer): void {
-    pending.answer = answer
-    if (pending.qos !== 2 || this.#openQos2 === undefined) return
+  #answer(waiting: Waiting, answer: Answer): void {
+    waiting.answer = answer
+    if (waiting.qos !== 2 || this.#openQos2 === undefined) return
     // A PUBREC with an error ends the exchange (MQTT 5 §4.3.3); without an answer the client starts anew.
-    if (answer.do === 'acknowledge' && answer.code < 0x80) this.#openQos2.set(pending.packetId, true)
-    else this.#openQos2.delete(pending.packetId)
+    if (answer.do === 'acknowledge' && answer.code < 0x80) this.#openQos2.set(waiting.packetId, true)
+    else this.#openQos2.delete(waiting.packetId)
   }
+}
 
-  #sourceOf(topic: string, packetId: number): UplinkSource {
-    const { clientId, address } = this.#options.session
-    return { transport: 'mqtt', topic, clientId, address, ...(packetId > 0 ? { packetId } : {}) }
-  }
+function sourceOf({ clientId, address }: Session, topic: string, packetId: number): UplinkSource {
+  return { transport: 'mqtt', topic, clientId, address, ...(packetId > 0 ? { packetId } : {}) }
 }
