@@ -33,6 +33,11 @@ export const errorCodes = {
   TOKEN_TAKEN: { status: 409, zh: '该令牌或凭证已被使用。', en: 'This token or credential is in use.' },
   LAST_ADMIN: { status: 409, zh: '至少要保留一位可登录的管理员。', en: 'At least one administrator who can sign in must remain.' },
   PRODUCT_IN_USE: { status: 409, zh: '产品下还有设备。', en: 'The product still has devices.' },
+  RETENTION_RULE_EXISTS: {
+    status: 409,
+    zh: '这个范围已有一条保留规则。',
+    en: 'There is a retention rule for this product and key pattern already.',
+  },
   IDEMPOTENCY_RUNNING: {
     status: 409,
     zh: '同一 Idempotency-Key 的请求仍在处理。',
@@ -80,6 +85,16 @@ export const errorCodes = {
     en: 'The database is not available at the moment; repeat later.',
   },
   OVERLOADED: { status: 503, zh: '服务器繁忙，请稍后重试。', en: 'The server is busy; repeat later.' },
+  STORAGE_FULL: {
+    status: 503,
+    zh: '磁盘将满，暂不接收数据；腾出空间后自动恢复。',
+    en: 'The disk is almost full: no data is accepted until there is room again.',
+  },
+  DISK_LOW: {
+    status: 507,
+    zh: '磁盘空间不足，导出等占用空间的操作暂停。',
+    en: 'The disk is low: exports and other work that takes room wait until there is more.',
+  },
 } as const satisfies Record<string, ErrorText>
 
 export type ErrorCode = keyof typeof errorCodes

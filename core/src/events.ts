@@ -16,6 +16,8 @@ export type Events = {
   /** A login session ended before its time: sockets of it close, its tokens are dead. */
   'session.ended': { sessionId: string }
   'product.changed': { tenantId: string; productId: string }
+  /** The room left for the database crossed a bound. */
+  'disk.level': { level: 'ok' | 'warn' | 'high' | 'critical'; before: 'ok' | 'warn' | 'high' | 'critical' }
 }
 
 type Listener<K extends keyof Events> = (event: Events[K]) => void

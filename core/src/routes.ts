@@ -15,6 +15,7 @@ import { writeAsUser } from './ingest/user-writes.ts'
 import { registerProductRoutes } from './products/routes.ts'
 import { registerSystemRoutes } from './system/routes.ts'
 import type { Health } from './system/routes.ts'
+import { registerStorageRoutes } from './system/storage.ts'
 import type { TelemetryParts } from './telemetry/answers.ts'
 import { registerCompatTelemetryRoutes } from './telemetry/compat.ts'
 import { registerTelemetryRoutes } from './telemetry/routes.ts'
@@ -42,6 +43,7 @@ export type RouteParts = {
 export async function registerRoutes(app: App, context: Context, parts: RouteParts): Promise<void> {
   const { store, counters, ingest, people, setup, devices, demo, authenticate, metrics, health, ports } = parts
   registerSystemRoutes(app, context, { store, counters, refused: ingest.refused, metrics, authenticate, health, ports })
+  registerStorageRoutes(app, context, { disk: ingest.disk, store })
   registerUserRoutes(app, people, setup)
   registerProductRoutes(app, context, { registry: ingest.registry })
   registerDeviceRoutes(app, context, { devices, store, sessions: ingest.sessions, rejects: ingest.rejects })

@@ -31,6 +31,7 @@ import type { Log } from './log.ts'
 import { registerRoutes } from './routes.ts'
 import { createSecretKey, loadSecretKey } from './secrets.ts'
 import type { Secrets } from './secrets.ts'
+import { DiskGuard, databaseSpace, watchDisk } from './system/disk-guard.ts'
 import { lockInstance } from './system/instance-lock.ts'
 import { Load } from './system/load.ts'
 import type { Health } from './system/routes.ts'
@@ -113,6 +114,10 @@ async function start(config: Config, log: Log, stops: Stop[], stop: () => Promis
   const load = new Load()
   load.start()
   stops.push(() => load.stop())
+  const disk = new DiskGuard(context, databaseSpace(context))
+  await disk.start()
+  stops.push(() => disk.stop())
+  watchDisk(metrics, disk)
   const store = new TelemetryLog(context)
   await store.start()
   stops.push(() => store.stop())
@@ -125,7 +130,7 @@ async function start(config: Config, log: Log, stops: Stop[], stop: () => Promis
 
   const ports: Platform['ports'] = { http: undefined, mqtt: undefined }
   let isDraining = false
-  const ingest = createIngest(context, { store, counters, topics, load, metrics, isDraining: () => isDraining })
+  const ingest = createIngest(context, { store, counters, topics, load, disk, metrics, isDraining: () => isDraining })
   const devices = new Devices(context, ingest.registry, store)
   const demo = new Demo(context, { devices, registry: ingest.registry, store, mqttPort: () => ports.mqtt })
   const people = createPeople(context, { version, hasDemo: async () => (await demo.status()).loaded })
@@ -153,6 +158,8 @@ async function start(config: Config, log: Log, stops: Stop[], stop: () => Promis
       { name: 'database', ok: await db.isReachable(), detail: 'answers within a second' },
       { name: 'listeners', ok: ports.http !== undefined || config.http.port === 'off', detail: 'ports are open' },
       { name: 'draining', ok: !isDraining, detail: 'not stopping' },
+      // Reading must stay reachable on a full disk.
+      { name: 'disk', ok: !disk.isClosed, detail: disk.sentence, isNeeded: false },
     ],
   }
   await registerRoutes(app, context, {
@@ -171,6 +178,7 @@ async function start(config: Config, log: Log, stops: Stop[], stop: () => Promis
   await registerHttpIngest(app, {
     sink: ingest.pipeline,
     clock: context.clock,
+    assertTakesData: () => disk.assertTakesTelemetry(),
     findByToken: (token) => ingest.registry.findByToken(token),
     refused: ({ address, reason, tokenLast4 }) => ingest.refused.add({ address, reason, last4: tokenLast4 }),
     tooLarge: (device, address, topic) => {

@@ -14,6 +14,8 @@ import type { IngestSink, Outcome, UplinkKind } from './uplink.ts'
 export type HttpIngestOptions = {
   sink: IngestSink
   clock: Clock
+  /** Throws while no data can be stored at all. */
+  assertTakesData: () => void
   findByToken: (token: string) => Device | undefined
   /** Noted for the list of refused connections. */
   refused: (refusal: { address: string; reason: string; tokenLast4: string }) => void
@@ -59,6 +61,7 @@ export async function registerHttpIngest(app: App, options: HttpIngestOptions): 
     const load = new Load()
     const handle = (kind: UplinkKind) => async (request: FastifyRequest, reply: FastifyReply) => {
       const device = findDevice(request, options)
+      options.assertTakesData()
       if (options.sink.isFull) throw new ProblemError('OVERLOADED', { retryAfterS: 1 })
       return answer(reply, await accept(request, device, kind, options))
     }
@@ -71,6 +74,7 @@ export async function registerHttpIngest(app: App, options: HttpIngestOptions): 
           // Token, room in the buffer and load are checked before a byte of the body is read.
           onRequest: async (request, reply) => {
             const device = findDevice(request, options)
+            options.assertTakesData()
             const release = options.sink.isFull ? undefined : load.take(device.id, announcedBytes(request))
             if (!release) throw new ProblemError('OVERLOADED', { retryAfterS: 1 })
             reply.raw.once('close', release)

@@ -28,6 +28,8 @@ export type PipelineOptions = {
   /** In order. A failing step stops no other and holds no acknowledgement. */
   afterCommit: readonly AfterCommit[]
   log: Log
+  /** While closed nothing is taken in: sockets stay unread. */
+  gate: { readonly isClosed: boolean; onOpen(listener: () => void): () => void }
 }
 
 /** What of a payload the reject log may ask for, and the largest buffer that is kept instead of copying it. */
@@ -46,11 +48,14 @@ export class Pipeline implements IngestSink {
   }
 
   get isFull(): boolean {
-    return this.#options.telemetry.isFull || this.#options.attributes.isFull
+    const { telemetry, attributes, gate } = this.#options
+    return telemetry.isFull || attributes.isFull || gate.isClosed
   }
 
   onRoom(listener: () => void): () => void {
-    const stops = [this.#options.telemetry, this.#options.attributes].map((writer) => writer.onRoom(() => !this.isFull && listener()))
+    const { telemetry, attributes, gate } = this.#options
+    const listen = () => !this.isFull && listener()
+    const stops = [telemetry.onRoom(listen), attributes.onRoom(listen), gate.onOpen(listen)]
     return () => stops.forEach((stop) => stop())
   }
 

@@ -5,6 +5,7 @@ import type { Context } from '../context.ts'
 import { DeviceLog } from '../devices/device-log.ts'
 import { DeviceStates } from '../devices/states.ts'
 import type { Topics } from '../live/topics.ts'
+import type { DiskGuard } from '../system/disk-guard.ts'
 import type { Load } from '../system/load.ts'
 import { RefusedConnections } from '../system/refused-connections.ts'
 import type { TelemetryStore } from '../telemetry/store.ts'
@@ -28,6 +29,7 @@ export type Ingest = {
   log: DeviceLog
   pipeline: Pipeline
   endpoint: MqttEndpoint | undefined
+  disk: DiskGuard
   start(): Promise<void>
   /** Answers what was accepted, closes the sessions, writes what is left; at most `deadlineMs`. */
   stop(deadlineMs: number): Promise<void>
@@ -38,6 +40,7 @@ export type IngestParts = {
   counters: IngestCounters
   topics: Topics
   load: Load
+  disk: DiskGuard
   metrics: Registry
   isDraining: () => boolean
 }
@@ -50,13 +53,14 @@ export function createIngest(context: Context, parts: IngestParts): Ingest {
   const refused = new RefusedConnections(clock, events)
   const states = new DeviceStates(context, (deviceId) => sessions.get(deviceId)?.lastActivityAt)
   const deviceLog = new DeviceLog(context)
-  const telemetry = createWriter(context, parts.store, config.writer.connections)
-  const attributes = createWriter(context, new AttributeStore(context), 1)
+  const telemetry = createWriter(context, parts.disk.watch(parts.store), config.writer.connections)
+  const attributes = createWriter(context, parts.disk.watch(new AttributeStore(context)), 1)
   const pipeline = new Pipeline({
     telemetry,
     attributes,
     rejects,
     log,
+    gate: parts.disk,
     afterCommit: [
       {
         name: 'counters',
@@ -66,6 +70,11 @@ export function createIngest(context: Context, parts: IngestParts): Ingest {
       { name: 'live', run: (stored) => parts.topics.publish(stored) },
     ],
   })
+  const admission = () => {
+    if (parts.isDraining()) return 'draining'
+    if (parts.disk.isClosed) return 'full'
+    return parts.load.isOverloaded ? 'overloaded' : 'open'
+  }
   const endpoint = config.mqtt.port === 'off' ? undefined : createEndpoint(config.mqtt.port)
 
   function createEndpoint(port: number): MqttEndpoint {
@@ -78,7 +87,7 @@ export function createIngest(context: Context, parts: IngestParts): Ingest {
       rejects,
       refused: ({ address, clientId, userNameLast4, reason }) =>
         refused.add({ address, clientId, reason, ...(userNameLast4 ? { last4: userNameLast4 } : {}) }),
-      admission: () => (parts.isDraining() ? 'draining' : parts.load.isOverloaded ? 'overloaded' : 'open'),
+      admission,
       clock,
       log,
       limits: { connectRate: config.mqtt.connectRate },
@@ -125,6 +134,7 @@ export function createIngest(context: Context, parts: IngestParts): Ingest {
     log: deviceLog,
     pipeline,
     endpoint,
+    disk: parts.disk,
     async start() {
       await registry.start()
       states.start()

@@ -17,7 +17,7 @@ export type UserWriteOptions = {
  * A telemetry message that a person sends for a device: the same rules and the same commit as an
  * uplink, but it is no sign of life of the device, and refusals go to the caller alone.
  *
- * @throws {ProblemError} when the message as a whole is refused or the server is stopping
+ * @throws {ProblemError} when the message as a whole is refused, the disk is full, or the server is stopping
  */
 export async function writeAsUser(
   ingest: Ingest,
@@ -28,6 +28,7 @@ export async function writeAsUser(
 ): Promise<{ accepted: number; rejected: readonly Reject[] }> {
   const device = ingest.registry.get(deviceId)
   if (!device) throw new ProblemError('NOT_FOUND')
+  ingest.disk.assertTakesTelemetry()
   if (ingest.pipeline.isFull) throw new ProblemError('OVERLOADED', { retryAfterS: 1 })
   const decoded = decodeTelemetry(payload, { ...device.rules, castNumericStrings: options.cast }, device, receivedAt)
   if ('refused' in decoded) throw refusedError(decoded.refused)

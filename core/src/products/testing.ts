@@ -11,6 +11,7 @@ import { IngestCounters } from '../system/ingest-counters.ts'
 import { createIngest } from '../ingest/start-ingest.ts'
 import type { Ingest } from '../ingest/start-ingest.ts'
 import { Topics } from '../live/topics.ts'
+import { DiskGuard } from '../system/disk-guard.ts'
 import { Load } from '../system/load.ts'
 import { TelemetryLog } from '../telemetry/telemetry-log.ts'
 import type { TelemetryStore } from '../telemetry/store.ts'
@@ -65,7 +66,7 @@ export async function startDeviceServer(register: (app: App, parts: DeviceServer
   const metrics = new Registry()
   const counters = new IngestCounters(context, metrics)
   const topics = new Topics(context, { store, counters })
-  const ingest = createIngest(context, { store, counters, topics, load: new Load(), metrics, isDraining: () => false })
+  const ingest = createIngest(context, { store, counters, topics, load: new Load(), disk: new DiskGuard(context, async () => undefined), metrics, isDraining: () => false })
   await ingest.start()
   const devices = new Devices(context, ingest.registry, store)
   registerUserRoutes(app, people, setup)

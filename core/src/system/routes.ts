@@ -28,8 +28,8 @@ export type SystemParts = OverviewParts & {
 export type Health = {
   /** Whether the event loop has turned lately [RE-72]. */
   isAlive(): boolean
-  /** Each condition of being ready, with a word about it. */
-  checks(): Promise<{ name: string; ok: boolean; detail: string }[]>
+  /** Each condition of being ready, with a word about it. What `isNeeded` is false for is only told. */
+  checks(): Promise<{ name: string; ok: boolean; detail: string; isNeeded?: false }[]>
   hasBeenReady: boolean
 }
 
@@ -172,7 +172,7 @@ function registerProbes(app: App, parts: SystemParts): void {
   )
   app.get('/readyz', { schema: { hide: true } }, async (request, reply) => {
     const checks = await parts.health.checks()
-    const isReady = checks.every((check) => check.ok)
+    const isReady = checks.every((check) => check.ok || check.isNeeded === false)
     const isLocal = ['127.0.0.1', '::1', '::ffff:127.0.0.1'].includes(request.ip)
     const shown = checks.map(({ name, ok, detail }) => (isLocal ? { name, ok, detail } : { name, ok }))
     return reply.code(isReady ? 200 : 503).send({ status: isReady ? 'ok' : 'not ready', checks: shown })
