@@ -45,6 +45,19 @@ const maxListedRejects = 20
 
 type Reply = { header(name: string, value: string): unknown; send(payload: unknown): unknown }
 
+export const json = { 'content-type': 'application/json; charset=utf-8' }
+
+/** `fileName` in any script; headers get a plain form beside it (RFC 6266). */
+export async function sendFile(
+  reply: Reply,
+  { fileName, contentType, chunks }: { fileName: string; contentType: string; chunks: AsyncIterable<string | Buffer> },
+): Promise<void> {
+  await sendChunks(reply, chunks, {
+    'content-type': contentType,
+    'content-disposition': `attachment; filename="${fileName.replace(/[^ -~]/g, '_')}"; filename*=UTF-8''${encodeURIComponent(fileName)}`,
+  })
+}
+
 /** Sends pieces as they are made, no faster than the reader takes them. */
 export async function sendChunks(reply: Reply, pieces: AsyncIterable<string | Buffer>, headers: Record<string, string>): Promise<void> {
   const chunks = joinPieces(pieces)

@@ -18,19 +18,18 @@ import { createWorkbook } from './xlsx.ts'
 export const maxExportRows = 1_000_000
 
 /** Kinds of files by their ending, with their media type. */
-export const exportFormats = {
+const exportFormats = {
   csv: 'text/csv; charset=utf-8',
   xlsx: 'application/vnd.openxmlformats-officedocument.spreadsheetml.sheet',
   ndjson: 'application/x-ndjson',
 } as const
-export type ExportFormat = keyof typeof exportFormats
-export type ExportLayout = 'long' | 'wide'
-export type ExportOptions = { format: ExportFormat; layout: ExportLayout; language: Language }
-/** `times`: the zone's wall clock, of which the days in the name are. */
-export type ExportFile = { fileName: string; contentType: string; chunks: AsyncGenerator<string | Buffer> }
+type ExportFormat = keyof typeof exportFormats
+type ExportLayout = 'long' | 'wide'
+type ExportOptions = { format: ExportFormat; layout: ExportLayout; language: Language }
+type ExportFile = { fileName: string; contentType: string; chunks: AsyncGenerator<string | Buffer> }
 
 /** A device whose points go into a file. */
-export type ExportSource = { device: TelemetryDevice; source: Source }
+type ExportSource = { device: TelemetryDevice; source: Source }
 
 type Row = { ts: number; labels: readonly string[]; values: readonly (TypedValue | undefined)[] }
 /** `names`: of the columns behind time and offset. */
@@ -66,7 +65,11 @@ export async function createExport(
   const chunks = {
     csv: () => csvText(table(), times, language),
     xlsx: () => workbook(table(), times, language),
-    ndjson: () => ndjsonLines(devices.map(({ device, source }) => ({ name: device.name, source })), plan),
+    ndjson: () =>
+      ndjsonLines(
+        devices.map(({ device, source }) => ({ name: device.name, source })),
+        plan,
+      ),
   }[format]()
   const days = [plan.from, plan.to].map((ts) => times.format(ts).slice(0, 10)).join('_')
   const [first] = devices

@@ -14,7 +14,7 @@ import { toJsonText } from './values.ts'
 /** Points of one answer about several devices. */
 export const maxPointsInAll = 1_000_000
 
-export type FoundDevice = { device: TelemetryDevice; source: Source }
+type FoundDevice = { device: TelemetryDevice; source: Source }
 
 /** Devices of a question in its order, each once; unknown and foreign ones are left out alike. */
 export async function findDevices(parts: TelemetryParts, { scope }: Actor, ids: readonly string[]): Promise<FoundDevice[]> {
@@ -30,7 +30,9 @@ export async function findDevices(parts: TelemetryParts, { scope }: Actor, ids: 
 export function parseDeviceIds(text: string): string[] {
   const ids = text.split(',')
   if (ids.length <= maxLatestDevices && ids.every(isUuid)) return ids
-  throw new ProblemError('VALIDATION_FAILED', { errors: [{ pointer: '?deviceIds', detail: `1 to ${maxLatestDevices} ids, separated by commas` }] })
+  throw new ProblemError('VALIDATION_FAILED', {
+    errors: [{ pointer: '?deviceIds', detail: `1 to ${maxLatestDevices} ids, separated by commas` }],
+  })
 }
 
 /** Newest values of many devices, as pieces of JSON. */
@@ -46,7 +48,9 @@ export async function* latestOfMany(
   for (const id of ids) {
     const points = latest.get(id) ?? []
     if (points.length === 0) continue
-    const values = points.map((point) => `{"key":${JSON.stringify(point.key)},"ts":${point.ts},"value":${toJsonText(point)},"kind":"${point.kind}"}`)
+    const values = points.map(
+      (point) => `{"key":${JSON.stringify(point.key)},"ts":${point.ts},"value":${toJsonText(point)},"kind":"${point.kind}"}`,
+    )
     yield `${separator}{"deviceId":"${id}","values":[${values.join(',')}]}`
     separator = ','
   }
@@ -58,11 +62,7 @@ export async function* latestOfMany(
  * names a zone.
  * @throws {ProblemError} as {@link planHistory}, about members of the body
  */
-export function planMany(
-  { deviceIds: _, keys, from, to, ...rest }: ManyHistoryBody,
-  devices: readonly FoundDevice[],
-  limit?: number,
-): HistoryPlan {
+export function planMany({ keys, from, to, ...rest }: ManyHistoryBody, devices: readonly FoundDevice[], limit?: number): HistoryPlan {
   const zone = devices[0]?.device.timeZone ?? 'UTC'
   const options = { devices: Math.max(1, devices.length), ...(limit === undefined ? {} : { limit }) }
   return withBodyPointers(() => planHistory({ ...rest, key: keys, from: String(from), to: String(to) }, zone, options))
@@ -118,7 +118,12 @@ async function refuseTooMany(devices: readonly FoundDevice[], { keys, from, to, 
       if (points <= maxPointsInAll) continue
       throw new ProblemError('RANGE_TOO_LARGE', {
         params: { limit: maxPointsInAll },
-        errors: [{ pointer: '', detail: `at most ${maxPointsInAll} points in one answer: ask for fewer devices or keys, a shorter range, or buckets` }],
+        errors: [
+          {
+            pointer: '',
+            detail: `at most ${maxPointsInAll} points in one answer: ask for fewer devices or keys, a shorter range, or buckets`,
+          },
+        ],
       })
     }
   }

@@ -14,7 +14,9 @@ export async function* ndjsonLines(devices: readonly { name: string; source: Sou
   const aggs = plan.reading.form === 'buckets' ? plan.reading.aggs : [undefined]
   for (const { name, source } of devices) {
     const members = plan.keys.map((key) =>
-      aggs.map((agg) => `,"device":${JSON.stringify(name)},"key":${JSON.stringify(key)}${agg === undefined ? '' : `,"agg":"${agg}"`},"value":`),
+      aggs.map(
+        (agg) => `,"device":${JSON.stringify(name)},"key":${JSON.stringify(key)}${agg === undefined ? '' : `,"agg":"${agg}"`},"value":`,
+      ),
     )
     for await (const block of mergeSeries([source], plan, createTally())) {
       let text = ''

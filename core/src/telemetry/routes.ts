@@ -1,19 +1,20 @@
 // SPDX-License-Identifier: AGPL-3.0-only
-import { Type } from 'typebox'
 import type { Context } from '../context.ts'
 import { ProblemError } from '../errors.ts'
 import { actorOf, languageOf } from '../http/actor.ts'
 import type { Actor } from '../http/actor.ts'
 import { isUuid, problems } from '../http/schemas.ts'
 import type { App } from '../http/server.ts'
-import { bytesOf, describeRejects, readLatest, registerRawScope, sendChunks } from './answers.ts'
+import { bytesOf, describeRejects, json, readLatest, registerRawScope, sendChunks, sendFile } from './answers.ts'
 import type { TelemetryDevice, TelemetryParts } from './answers.ts'
 import { createExport } from './export.ts'
 import { parseKeys, parseRange, planHistory, streamHistory } from './history.ts'
+import { registerManyRoutes } from './many-routes.ts'
 import {
   DeleteQuery,
   Deleted,
   DeviceParams,
+  ExportFiles,
   ExportQuery,
   History,
   HistoryQuery,
@@ -28,7 +29,6 @@ import type { LatestPoint } from './store.ts'
 import { toJsonText } from './values.ts'
 
 const tags = ['telemetry']
-const json = { 'content-type': 'application/json; charset=utf-8' }
 const canRead = { permission: 'telemetry.read' } as const
 const canWrite = { permission: 'telemetry.write' } as const
 
@@ -98,24 +98,17 @@ export async function registerTelemetryRoutes(app: App, context: Context, parts:
       exposeHeadRoute: false,
       schema: {
         tags,
-        summary: 'History as a CSV file',
+        summary: 'History as a file',
         params: DeviceParams,
         querystring: ExportQuery,
-        response: {
-          200: { description: 'UTF-8 with byte order mark, CRLF.', content: { 'text/csv': { schema: Type.String() } } },
-          ...problems(400, 401, 403, 404, 413, 422),
-        },
+        response: { 200: ExportFiles, ...problems(400, 401, 403, 404, 413, 422) },
       },
     },
     async (request, reply) => {
       const { source, device } = await open(parts, actorOf(request), request.params.id)
-      const { layout = 'long', lang = languageOf(request) } = request.query
-      const plan = planHistory(request.query, device.timeZone, Number.POSITIVE_INFINITY)
-      const { fileName, chunks } = await createExport(source, device.name, plan, layout, lang)
-      await sendChunks(reply, chunks, {
-        'content-type': 'text/csv; charset=utf-8',
-        'content-disposition': `attachment; filename="${fileName.replace(/[^ -~]/g, '_')}"; filename*=UTF-8''${encodeURIComponent(fileName)}`,
-      })
+      const { format, layout = 'long', lang = languageOf(request) } = request.query
+      const plan = planHistory(request.query, device.timeZone, { limit: Number.POSITIVE_INFINITY })
+      await sendFile(reply, await createExport([{ device, source }], plan, { format, layout, language: lang }))
       return reply
     },
   )
@@ -142,6 +135,7 @@ export async function registerTelemetryRoutes(app: App, context: Context, parts:
       return { deleted }
     },
   )
+  registerManyRoutes(app, parts)
   await registerRawScope(
     app,
     (type) => type === 'application/json',

@@ -70,6 +70,16 @@ const exportMembers = {
 export const ExportQuery = Type.Object({ ...historyQuery, ...exportMembers }, { additionalProperties: false })
 export type ExportQuery = Static<typeof ExportQuery>
 
+/** A file in the format that was asked for. */
+export const ExportFiles = {
+  description: 'CSV: UTF-8 with byte order mark, CRLF. NDJSON: an object `{"ts","device","key","value"}` per line, of buckets also `agg`.',
+  content: {
+    'text/csv': { schema: Type.String() },
+    'application/vnd.openxmlformats-officedocument.spreadsheetml.sheet': { schema: Type.String({ format: 'binary' }) },
+    'application/x-ndjson': { schema: Type.String() },
+  },
+}
+
 /** Most devices of one question about newest values, and about history. */
 export const maxLatestDevices = 500
 export const maxHistoryDevices = 50
@@ -93,7 +103,12 @@ export const ManyExportBody = Type.Object({ ...manyMembers, ...exportMembers }, 
 export type ManyExportBody = Static<typeof ManyExportBody>
 
 export const ManyLatestQuery = Type.Object(
-  { deviceIds: Type.String({ description: `Up to ${maxLatestDevices} ids separated by commas, as far as an address can be long; else POST.` }), ...keyQuery },
+  {
+    deviceIds: Type.String({
+      description: `Up to ${maxLatestDevices} ids separated by commas, as far as an address can be long; else POST.`,
+    }),
+    ...keyQuery,
+  },
   { additionalProperties: false },
 )
 export const ManyLatestBody = Type.Object(

@@ -112,7 +112,9 @@ class Workbook {
           : this.#text(String(value.value), at, styles.text)
       case 'double':
         if (!Number.isFinite(value.value)) return ''
-        return Math.abs(value.value) <= maxNumber ? `<c r="${at}"><v>${value.value}</v></c>` : this.#text(String(value.value), at, styles.text)
+        return Math.abs(value.value) <= maxNumber
+          ? `<c r="${at}"><v>${value.value}</v></c>`
+          : this.#text(String(value.value), at, styles.text)
       case 'string':
       case 'json':
         return this.#text(guardCell(value.value), at)
@@ -145,7 +147,10 @@ class Workbook {
     ].map(({ type, target }, index) => `<Relationship Id="rId${index + 1}" Type="${office}/${type}" Target="${target}"/>`)
     yield part('xl/_rels/workbook.xml.rels', `<Relationships xmlns="${relations}">${targets.join('')}</Relationships>`)
     yield part('xl/styles.xml', stylesXml)
-    yield part('xl/sharedStrings.xml', `<sst xmlns="${main}">${[...this.#shared.keys()].map((text) => `<si>${textElement(text)}</si>`).join('')}</sst>`)
+    yield part(
+      'xl/sharedStrings.xml',
+      `<sst xmlns="${main}">${[...this.#shared.keys()].map((text) => `<si>${textElement(text)}</si>`).join('')}</sst>`,
+    )
     yield part(
       '_rels/.rels',
       `<Relationships xmlns="${relations}"><Relationship Id="rId1" Type="${office}/officeDocument" Target="xl/workbook.xml"/></Relationships>`,
