@@ -72,18 +72,21 @@ export class DeviceStates {
     this.#set(device, { link: 'session', lastActivityAt: now, lastConnectAt: now }, true)
   }
 
-  sessionClosed(device: Device, reason: string): void {
-    this.#set(device, { link: 'closed', lastDisconnectAt: this.#context.clock.now(), disconnectReason: reason }, true)
+  sessionClosed(session: { device: Device; lastActivityAt: number }, reason: string): void {
+    const { device } = session
+    const lastActivityAt = Math.max(session.lastActivityAt, this.#tracks.get(device.id)?.lastActivityAt ?? 0)
+    this.#set(device, { link: 'closed', lastActivityAt, lastDisconnectAt: this.#context.clock.now(), disconnectReason: reason }, true)
   }
 
   /**
-   * An uplink. Over HTTP it alone makes a device without a session online; a message over MQTT may be
-   * committed after its session has ended and must not bring the device back [S-2].
+   * An uplink over HTTP, which alone makes a device without a session online. Messages over MQTT need
+   * no word: they are packets of a session, and one that is committed after its session has ended must
+   * not bring the device back [S-2].
    */
-  active(device: Device, at: number, transport: 'mqtt' | 'http'): void {
+  activeOverHttp(device: Device, at: number): void {
     const track = this.#tracks.get(device.id)
-    if (transport === 'http' && (!track || track.link === 'closed')) this.#set(device, { link: 'http', lastActivityAt: at }, true)
-    else if (track) track.lastActivityAt = Math.max(track.lastActivityAt, at)
+    if (!track || track.link === 'closed') this.#set(device, { link: 'http', lastActivityAt: at }, true)
+    else track.lastActivityAt = Math.max(track.lastActivityAt, at)
   }
 
   forget(deviceId: string): void {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import type { Point, TypedValue } from '../telemetry/points.ts'
+import { readFlat } from './flat.ts'
 import { JsonReader, showName } from './json.ts'
 import { maxValueBytes, readPoint } from './values.ts'
 import type { ValueIssue } from './values.ts'
@@ -12,7 +13,7 @@ export const maxPointsPerMessage = 10_000
 export const maxKeyLength = 255
 
 /** What a message holds: the points to store and the refused ones, or why all of it is refused. */
-export type DecodedTelemetry = { points: Point[]; rejects: Reject[] } | { refused: Reject }
+export type DecodedTelemetry = { points: readonly Point[]; rejects: readonly Reject[] } | { refused: Reject }
 export type Attribute = TypedValue & { key: string }
 export type DecodedAttributes = { attributes: Attribute[]; rejects: Reject[] } | { refused: Reject }
 
@@ -25,6 +26,8 @@ const maxLeadMs = 1_000
 
 /** Up to this many members an equal name is found faster by looking than by hashing. */
 const fewMembers = 16
+
+const noRejects: readonly Reject[] = []
 
 const issueDetails: Record<ValueIssue, string> = {
   VALUE_NOT_FINITE: 'the number is too large for a double',
@@ -45,6 +48,12 @@ export function decodeTelemetry(
   device: Pick<Device, 'lastServerTs'>,
   receivedAt: number,
 ): DecodedTelemetry {
+  const flat = readFlat(payload)
+  if (flat !== undefined) {
+    const ts = nextServerTs(device, receivedAt)
+    for (const point of flat) point.ts = ts
+    return { points: flat, rejects: noRejects }
+  }
   const reader = new JsonReader(payload, rules)
   const message: Message = { reader, rules, device, receivedAt, points: [], rejects: [], isShapeInvalid: false }
   if (reader.isAtObject()) readObject(message)
@@ -129,7 +138,7 @@ function readObject(message: Message): void {
     outer.read(name)
   }
   if (!outer.has('ts') || !outer.has('values')) {
-    outer.moveTo(message, outer.hasPoint() ? nextServerTs(message) : 0)
+    outer.moveTo(message, outer.hasPoint() ? nextServerTs(message.device, message.receivedAt) : 0)
     return
   }
   if (valuesAt < 0) {
@@ -239,7 +248,7 @@ function isValidKey(name: string): boolean {
  * The next server-made timestamp of a device [V-6]. A burst may take it 1,000 ms ahead of the clock
  * and not further; when the clock itself went back by more than that, growing strictly comes first.
  */
-function nextServerTs({ device, receivedAt }: Message): number {
+function nextServerTs(device: Pick<Device, 'lastServerTs'>, receivedAt: number): number {
   const last = device.lastServerTs
   const isBurst = last === receivedAt + maxLeadMs
   device.lastServerTs = isBurst ? last : Math.max(receivedAt, last + 1)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { isUtf8 } from 'node:buffer'
-import { NameCache } from './names.ts'
+import { names } from './names.ts'
 
 /** Deepest nesting of a payload (device API §2.6). */
 export const maxDepth = 32
@@ -19,8 +19,6 @@ const backslash = 0x5c
 const closeBracket = 0x5d
 const openBrace = 0x7b
 const closeBrace = 0x7d
-
-const names = new NameCache()
 
 /**
  * Steps through JSON text straight on its bytes, in one pass, without building a tree: device

@@ -8,7 +8,7 @@ const longestCached = 64
  * few names for ever, and a kept string costs no decoding, no allocation, and brings its hash along
  * to every Map further down. Fixed size; a name that falls into a taken slot replaces the other.
  */
-export class NameCache {
+class NameCache {
   readonly #entries: ({ bytes: Uint8Array; text: string } | undefined)[] = Array.from({ length: slots })
 
   /** Text of `bytes[start…end)`, which must be valid UTF-8; `hash` is any hash of these bytes. */
@@ -27,3 +27,6 @@ export class NameCache {
     return text
   }
 }
+
+/** Names of device payloads. */
+export const names = new NameCache()

@@ -64,9 +64,10 @@ export function createIngest(context: Context, parts: IngestParts): Ingest {
     afterCommit: [
       {
         name: 'counters',
-        run: ({ device, points, rejectCount }) => parts.counters.add(device, { messages: 1, points: points.length, rejects: rejectCount }),
+        run: ({ device, points, rejectCount }) => parts.counters.addMessage(device, points.length, rejectCount),
       },
-      { name: 'states', run: ({ device, transport, receivedAt }) => transport !== 'user' && states.active(device, receivedAt, transport) },
+      // A message over MQTT says no more than its session, whose activity is looked up when states are written.
+      { name: 'states', run: ({ device, transport, receivedAt }) => transport === 'http' && states.activeOverHttp(device, receivedAt) },
       { name: 'live', run: (stored) => parts.topics.publish(stored) },
     ],
   })
@@ -100,7 +101,7 @@ export function createIngest(context: Context, parts: IngestParts): Ingest {
     deviceLog.add(device, 'connected', { protocol, clientId, address })
   })
   sessions.on('closed', (session, reason) => {
-    if (!sessions.get(session.device.id) || reason !== 'takeover') states.sessionClosed(session.device, reason)
+    if (!sessions.get(session.device.id) || reason !== 'takeover') states.sessionClosed(session, reason)
     deviceLog.add(session.device, reason === 'takeover' ? 'takeover' : 'disconnected', {
       reason,
       clientId: session.clientId,

@@ -11,7 +11,7 @@ const maxNumericString = 40
 const minInteger = -(2n ** 63n)
 const maxInteger = 2n ** 63n - 1n
 /** Powers of ten that a double holds exactly. */
-const powersOfTen = Array.from({ length: 23 }, (_, exponent) => 10 ** exponent)
+export const powersOfTen = Array.from({ length: 23 }, (_, exponent) => 10 ** exponent)
 
 /** Why a value of a well-formed text can't be stored. */
 export type ValueIssue = RejectCode & ('VALUE_NOT_FINITE' | 'STRING_INVALID' | 'VALUE_TOO_LARGE')

@@ -94,12 +94,13 @@ export class Topics {
   /** After the commit of a message. */
   publish(stored: Stored): void {
     if (stored.kind !== 'telemetry' || stored.points.length === 0) return
-    this.#publishPoints(stored)
-    if (this.#devices.has(stored.device.id)) {
+    // Mostly nobody looks at anything: then not even a device's id is looked up.
+    if (this.#telemetry.size > 0) this.#publishPoints(stored)
+    if (this.#devices.size > 0 && this.#devices.has(stored.device.id)) {
       this.#primaries.take(stored)
       this.#publishDevice(stored)
     }
-    this.#publishUplink(stored)
+    if (this.#logs.size > 0) this.#publishUplink(stored)
   }
 
   /**
@@ -123,6 +124,7 @@ export class Topics {
     if (subscription.topic === 'devices') {
       for (const id of subscription.params.ids) if (!this.#devices.has(id)) this.#primaries.forget(id)
     }
+    if (subscription.topic === 'deviceLog' && !this.#logs.has(subscription.params.id)) this.#uplinkShownAt.delete(subscription.params.id)
   }
 
   #setsOf(subscription: Subscription): Set<Subscription>[] {
@@ -189,10 +191,7 @@ export class Topics {
 
   #publishUplink(stored: Stored): void {
     const { device, points, receivedAt } = stored
-    if (!this.#logs.has(device.id)) {
-      this.#uplinkShownAt.delete(device.id)
-      return
-    }
+    if (!this.#logs.has(device.id)) return
     const shownAt = this.#uplinkShownAt.get(device.id) ?? 0
     if (receivedAt - shownAt < uplinkShownMs) return
     this.#uplinkShownAt.set(device.id, receivedAt)

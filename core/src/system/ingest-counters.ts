@@ -6,7 +6,15 @@ import type { Context } from '../context.ts'
 import type { Scope } from '../db/client.ts'
 
 type Count = { messages: number; points: number; rejects: number }
-type Tenant = { scope: Scope; minute: number; now: Count; last: Count; unwritten: Map<number, Count> }
+type Tenant = {
+  scope: Scope
+  minute: number
+  now: Count
+  last: Count
+  /** By minute; `unwrittenNow` is that of the minute that runs. */
+  unwritten: Map<number, Count>
+  unwrittenNow: Count
+}
 
 const minuteMs = 60_000
 const writeMs = 10_000
@@ -16,17 +24,17 @@ const empty = (): Count => ({ messages: 0, points: 0, rejects: 0 })
 export class IngestCounters {
   readonly #context: Context
   readonly #tenants = new Map<string, Tenant>()
-  readonly #messages: Counter
-  readonly #points: Counter
-  readonly #rejects: Counter
+  /** In all, for the metrics. */
+  readonly #totals = empty()
+  /** The tenant counted for last, which mostly is the next one too. */
+  #last: Tenant | undefined
   #timer: NodeJS.Timeout | undefined
 
   constructor(context: Context, metrics: Registry) {
     this.#context = context
-    const counter = (name: string, help: string) => new Counter({ name, help, registers: [metrics] })
-    this.#messages = counter('iot_pms_ingest_messages_total', 'Messages of devices taken in')
-    this.#points = counter('iot_pms_ingest_points_total', 'Points committed')
-    this.#rejects = counter('iot_pms_ingest_rejects_total', 'Messages and points refused')
+    watchCounter(metrics, 'iot_pms_ingest_messages_total', 'Messages of devices taken in', () => this.#totals.messages)
+    watchCounter(metrics, 'iot_pms_ingest_points_total', 'Points committed', () => this.#totals.points)
+    watchCounter(metrics, 'iot_pms_ingest_rejects_total', 'Messages and points refused', () => this.#totals.rejects)
   }
 
   start(): void {
@@ -38,21 +46,12 @@ export class IngestCounters {
     await this.flush()
   }
 
-  add(scope: Scope, change: Partial<Count>): void {
+  /** Counts a message with its committed points and its refusals. */
+  addMessage(scope: Scope, points: number, rejects: number): void {
     const tenant = this.#tenant(scope)
-    const unwritten = tenant.unwritten.get(tenant.minute) ?? empty()
-    tenant.unwritten.set(tenant.minute, unwritten)
-    for (const [name, total] of [
-      ['messages', this.#messages],
-      ['points', this.#points],
-      ['rejects', this.#rejects],
-    ] as const) {
-      const count = change[name] ?? 0
-      if (count === 0) continue
-      tenant.now[name] += count
-      unwritten[name] += count
-      total.inc(count)
-    }
+    addTo(tenant.now, points, rejects)
+    addTo(tenant.unwrittenNow, points, rejects)
+    addTo(this.#totals, points, rejects)
   }
 
   /** Rates per minute over the last one to two minutes. */
@@ -65,8 +64,11 @@ export class IngestCounters {
 
   async flush(): Promise<void> {
     for (const tenant of this.#tenants.values()) {
-      const rows = [...tenant.unwritten].map(([minute, count]) => ({ minute: new Date(minute).toISOString(), ...count }))
+      const counted = [...tenant.unwritten].filter(([, count]) => count.messages > 0)
+      const rows = counted.map(([minute, count]) => ({ minute: new Date(minute).toISOString(), ...count }))
       tenant.unwritten.clear()
+      tenant.unwrittenNow = empty()
+      tenant.unwritten.set(tenant.minute, tenant.unwrittenNow)
       if (rows.length === 0) continue
       await this.#context.db
         .withTenant(tenant.scope, (tx) =>
@@ -83,18 +85,46 @@ export class IngestCounters {
 
   #tenant(scope: Scope): Tenant {
     const minute = Math.floor(this.#context.clock.now() / minuteMs) * minuteMs
-    let tenant = this.#tenants.get(scope.tenantId)
-    if (!tenant) {
-      tenant = { scope: { tenantId: scope.tenantId, tenantNo: scope.tenantNo }, minute, now: empty(), last: empty(), unwritten: new Map() }
-      this.#tenants.set(scope.tenantId, tenant)
-    }
+    const tenant = this.#last?.scope.tenantId === scope.tenantId ? this.#last : this.#find(scope, minute)
+    this.#last = tenant
     if (tenant.minute !== minute) {
       tenant.last = minute - tenant.minute === minuteMs ? tenant.now : empty()
       tenant.now = empty()
       tenant.minute = minute
+      tenant.unwrittenNow = empty()
+      tenant.unwritten.set(minute, tenant.unwrittenNow)
     }
     return tenant
   }
+
+  #find({ tenantId, tenantNo }: Scope, minute: number): Tenant {
+    const known = this.#tenants.get(tenantId)
+    if (known) return known
+    const unwrittenNow = empty()
+    const unwritten = new Map([[minute, unwrittenNow]])
+    const tenant = { scope: { tenantId, tenantNo }, minute, now: empty(), last: empty(), unwritten, unwrittenNow }
+    this.#tenants.set(tenantId, tenant)
+    return tenant
+  }
+}
+
+function addTo(count: Count, points: number, rejects: number): void {
+  count.messages++
+  count.points += points
+  count.rejects += rejects
+}
+
+/** A counter that is read when somebody looks. */
+function watchCounter(metrics: Registry, name: string, help: string, read: () => number): void {
+  new Counter({
+    name,
+    help,
+    registers: [metrics],
+    collect() {
+      this.reset()
+      this.inc(read())
+    },
+  })
 }
 
 /** A gauge that is read when somebody looks. */
