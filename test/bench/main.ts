@@ -5,11 +5,13 @@ import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { formatJson, formatRow, printTable, tableHead } from './figures.ts'
 import type { BenchOptions, Figure, Mode } from './figures.ts'
+import { benchDensity } from './density.ts'
 import { benchIdle } from './idle.ts'
 import { benchIngest } from './ingest.ts'
 import { readMachine, root } from './machine.ts'
 import { findRecordedRatio, machineName, record } from './record.ts'
 import { benchStart } from './start.ts'
+import { benchStore } from './store.ts'
 
 const usage = `pnpm bench [ingest|idle|start …] [--short|--full|--smoke] [--record]
 
@@ -18,7 +20,7 @@ const usage = `pnpm bench [ingest|idle|start …] [--short|--full|--smoke] [--re
 --record         rewrites this machine's block in docs/benchmarks.md and docs/benchmarks.json
 `
 
-const benches: Record<string, (options: BenchOptions) => Promise<Figure[]>> = { ingest: benchIngest, idle: benchIdle, start: benchStart }
+const benches: Record<string, (options: BenchOptions) => Promise<Figure[]>> = { ingest: benchIngest, store: benchStore, density: benchDensity, idle: benchIdle, start: benchStart }
 
 /** Benches that measure a ratio. */
 const smokeBenches = ['ingest']

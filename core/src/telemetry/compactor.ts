@@ -26,7 +26,7 @@ const maxRows = 2_000_000
 const slicePoints = 100_000
 const sliceSeries = 10_000
 const tickMs = 1000
-const eagerTickMs = 50
+const shortTickMs = 20
 const leaseSeconds = 30
 
 export type CompactorOptions = {
@@ -51,6 +51,7 @@ export class Compactor {
   #running: Promise<void> = Promise.resolve()
   #isStopped = false
   #isWarned = false
+  #isBehind = false
 
   constructor(options: CompactorOptions) {
     this.#options = options
@@ -82,7 +83,9 @@ export class Compactor {
   }
 
   #schedule(): void {
-    this.#cancel = this.#options.clock.after(this.#options.isEager ? eagerTickMs : tickMs, () => {
+    const pauseMs = this.#isBehind || this.#options.isEager ? shortTickMs : tickMs
+    this.#isBehind = false
+    this.#cancel = this.#options.clock.after(pauseMs, () => {
       this.#running = this.#tick()
         .catch((error: unknown) => this.#report(error))
         .finally(() => {
@@ -97,8 +100,11 @@ export class Compactor {
     if (!(await this.#lease.acquire(keeper))) return
     const sealed = await segments.listSealed()
     this.#watch(sealed)
-    if (isDue(sealed) || (this.#options.isEager && sealed.length > 0)) await this.#compact(sealed)
-    else if (!this.#isStopped && !first.isGone) await this.#emptyFirstStore()
+    if (isDue(sealed) || (this.#options.isEager && sealed.length > 0)) {
+      await this.#compact(sealed)
+      // At once again while there is enough for another round.
+      this.#isBehind = isDue(await segments.listSealed())
+    } else if (!this.#isStopped && !first.isGone) await this.#emptyFirstStore()
     await segments.dropCompacted()
   }
 

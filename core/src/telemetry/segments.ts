@@ -17,6 +17,10 @@ const maxAgeMs = 300_000
 /** After this long nobody can see a compacted segment any more: twice the statement time-out of readers and more. */
 const defaultGraceMs = 60_000
 const stopMs = 1000
+/** So many sealed segments may wait before writes are slowed down, by so much for each further one; they never stop. */
+const patience = 12
+const delayPerSegmentMs = 10
+const maxDelayMs = 100
 
 /** The segment being written. */
 type Segment = { no: number; copy: string; seq: number; rows: number; bytes: number; openedAt: number; inFlight: number }
@@ -47,6 +51,7 @@ export class Segments {
   #active: Segment | undefined
   #opening: Promise<Segment> | undefined
   #rotating: Promise<void> | undefined
+  #waiting = 0
 
   constructor(options: SegmentOptions) {
     this.#options = options
@@ -68,6 +73,7 @@ export class Segments {
 
   /** Commits the rows of a batch. @throws the database's error */
   async write(batch: readonly DeviceWrite[]): Promise<void> {
+    await this.#giveWay()
     for (let attempt = 1; ; attempt++) {
       const segment = this.#active ?? (await this.#open())
       segment.inFlight++
@@ -111,6 +117,7 @@ export class Segments {
       `select segment_no as no, row_count as rows, size_bytes as bytes, extract(epoch from clock_timestamp() - sealed_at)::float8 as age
        from telemetry_segments where state = 'sealed' order by segment_no`,
     )
+    this.#waiting = rows.length
     return rows.map(({ no, rows: count, bytes, age }) => ({ no, rows: Number(count), bytes: Number(bytes), ageMs: age * 1000 }))
   }
 
@@ -131,6 +138,12 @@ export class Segments {
         await client.query('delete from telemetry_segments where segment_no = $1', [no])
       })
     }
+  }
+
+  /** Merging has to keep up: what waits is slower to read, and takes more room. */
+  async #giveWay(): Promise<void> {
+    const delayMs = Math.min(maxDelayMs, (this.#waiting - patience) * delayPerSegmentMs)
+    if (delayMs > 0) await new Promise<void>((resolve) => this.#options.clock.after(delayMs, resolve))
   }
 
   async #rotate(): Promise<void> {
@@ -202,6 +215,7 @@ export class Segments {
         [no],
       )
       if (rowCount === 1) {
+        this.#waiting++
         await client.query(`create index on ${table} (tenant_no, device_no)`)
       } else {
         await client.query(`drop table ${table}`)
