@@ -13,6 +13,8 @@ import type { IngestCounters } from './system/ingest-counters.ts'
 import type { Ingest } from './ingest/start-ingest.ts'
 import { writeAsUser } from './ingest/user-writes.ts'
 import { registerProductRoutes } from './products/routes.ts'
+import type { Retention } from './system/retention.ts'
+import { registerRetentionRoutes } from './system/retention-routes.ts'
 import { registerSystemRoutes } from './system/routes.ts'
 import type { Health } from './system/routes.ts'
 import { registerStorageRoutes } from './system/storage.ts'
@@ -33,6 +35,7 @@ export type RouteParts = {
   setup: Setup
   devices: Devices
   demo: Demo
+  retention: Retention
   authenticate: Authenticate
   metrics: Registry
   health: Health
@@ -44,6 +47,7 @@ export async function registerRoutes(app: App, context: Context, parts: RoutePar
   const { store, counters, ingest, people, setup, devices, demo, authenticate, metrics, health, ports } = parts
   registerSystemRoutes(app, context, { store, counters, refused: ingest.refused, metrics, authenticate, health, ports })
   registerStorageRoutes(app, context, { disk: ingest.disk, store })
+  registerRetentionRoutes(app, context, { retention: parts.retention })
   registerUserRoutes(app, people, setup)
   registerProductRoutes(app, context, { registry: ingest.registry })
   registerDeviceRoutes(app, context, { devices, store, sessions: ingest.sessions, rejects: ingest.rejects })

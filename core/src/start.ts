@@ -34,6 +34,7 @@ import type { Secrets } from './secrets.ts'
 import { DiskGuard, databaseSpace, watchDisk } from './system/disk-guard.ts'
 import { lockInstance } from './system/instance-lock.ts'
 import { Load } from './system/load.ts'
+import { Retention } from './system/retention.ts'
 import type { Health } from './system/routes.ts'
 import { Upkeep } from './system/upkeep.ts'
 import { TelemetryLog } from './telemetry/telemetry-log.ts'
@@ -121,6 +122,9 @@ async function start(config: Config, log: Log, stops: Stop[], stop: () => Promis
   const store = new TelemetryLog(context)
   await store.start()
   stops.push(() => store.stop())
+  const retention = new Retention(context, store, metrics)
+  retention.start()
+  stops.push(() => retention.stop())
   const counters = new IngestCounters(context, metrics)
   counters.start()
   stops.push(() => counters.stop())
@@ -170,6 +174,7 @@ async function start(config: Config, log: Log, stops: Stop[], stop: () => Promis
     setup,
     devices,
     demo,
+    retention,
     authenticate,
     metrics,
     health,

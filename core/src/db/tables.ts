@@ -219,6 +219,17 @@ export const idempotencyKeys = pgTable('idempotency_keys', {
   createdAt: instant('created_at').notNull().defaultNow(),
 })
 
+export const retentionRules = pgTable('retention_rules', {
+  tenantId: uuid('tenant_id').notNull(),
+  id: uuid('id').notNull(),
+  productId: uuid('product_id'),
+  keyPattern: text('key_pattern'),
+  keepDays: integer('keep_days'),
+  version: integer('version').notNull().default(1),
+  createdAt: instant('created_at').notNull().defaultNow(),
+  updatedAt: instant('updated_at').notNull().defaultNow(),
+})
+
 export const ingestMinutes = pgTable('ingest_minutes', {
   tenantId: uuid('tenant_id').notNull(),
   minute: instant('minute').notNull(),
