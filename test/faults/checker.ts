@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import postgres from 'postgres'
+import { decodeChunk } from '../../core/src/telemetry/chunk-codec.ts'
+import { RowCursor } from '../../core/src/telemetry/segment-rows.ts'
 import type { Installation } from './installation.ts'
 import { keys, valueOf } from './ledger.ts'
 import type { Message } from './ledger.ts'
@@ -113,29 +115,51 @@ export function historyReader(installation: Installation): Reader {
   }
 }
 
-/** The store's read function, past the server. */
+/**
+ * Past the server: the union of chunks and segment rows as the format says it, written once more and plainly,
+ * so that an error of the server's own reading cannot hide itself.
+ */
 export function sqlReader(adminUrl: string): Reader & { close(): Promise<void> } {
   const sql = postgres(adminUrl, { max: 1, onnotice: () => {} })
   return {
     name: 'sql',
     async read(deviceId, from, to) {
-      return sql.begin(async (tx) => {
+      return sql.begin('isolation level repeatable read read only', async (tx) => {
         const [device] = await tx<{ number: number }[]>`
           select d.number, set_config('iot_pms.tenant_no', t.number::text, true) from devices d join tenants t on t.id = d.tenant_id where d.id = ${deviceId}`
         await tx`set local role pms_app`
-        const rows = await tx<{ key: string; ts: string; kind: number; num: number | null; big: string | null; txt: string | null }[]>`
-          select k.key, p.* from unnest(${[...keys]}::text[]) k (key)
-            cross join lateral telemetry_points(${device!.number}, k.key, ${from}, ${to}, 1000000000, false) p`
-        return rows.map(({ key, ts, kind, num, big, txt }) => ({ key, ts: Number(ts), value: toValue(kind, num, big, txt) }))
+        const number = device!.number
+        const rows = await tx<{ points: Buffer }[]>`select points from telemetry_tail(array[${number}::int4], ${from}, ${to})`
+        const points: ReadPoint[] = []
+        for (const key of keys) {
+          const [found] = await tx<{ no: number | null }[]>`select telemetry_key_no(${key}) as no`
+          const keyNo = found!.no
+          if (keyNo === null) continue
+          const chunks = await tx<{ points: Buffer }[]>`
+            select points from telemetry_chunks_of(${number}, ${keyNo}, ${from}, ${to}, ${maxChunks}, false, true)`
+          points.push(...uniteSeries(key, keyNo, rows, chunks).filter(({ ts }) => ts >= from && ts < to))
+        }
+        return points
       })
     },
     close: () => sql.end({ timeout: 5 }),
   }
 }
 
-/** Kinds of the store: 0 double, 1 integer, 2 boolean, others text. */
-function toValue(kind: number, num: number | null, big: string | null, txt: string | null): unknown {
-  if (kind === 0) return num
-  if (kind === 1) return Number(big)
-  return kind === 2 ? big === '1' : txt
+/** More than any device has. */
+const maxChunks = 1_000_000_000
+
+/** Rows come in the order they were written, so the last one counts; chunks are older than any row and never meet each other. */
+function uniteSeries(key: string, keyNo: number, rows: readonly { points: Buffer }[], chunks: readonly { points: Buffer }[]): ReadPoint[] {
+  const written = new Map<number, unknown>()
+  for (const row of rows) {
+    const cursor = new RowCursor(row.points)
+    while (cursor.next()) if (cursor.keyNo === keyNo) written.set(cursor.ts, cursor.point().value)
+  }
+  const points: ReadPoint[] = Array.from(written, ([ts, value]) => ({ key, ts, value }))
+  // A point that stands in two chunks is handed out twice: it is a duplicate.
+  for (const chunk of chunks) {
+    for (const { ts, value } of decodeChunk(chunk.points)) if (!written.has(ts)) points.push({ key, ts, value })
+  }
+  return points
 }

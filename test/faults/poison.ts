@@ -40,8 +40,6 @@ const cases: readonly Case[] = [
 export async function poisonCases(installation: Installation): Promise<string[]> {
   const { adminUrl } = (await findRunningDatabase(installation.dataDir))!
   const sql = postgres(adminUrl, { max: 1, onnotice: () => {} })
-  await sql.unsafe(`alter table telemetry add constraint faults_poison check (num is distinct from ${refusedByDatabase})`)
-  await sql.end()
   const good = await installation.createDevices(neighbours, 'neighbour')
   const problems: string[] = []
   let ts = Date.now() - 3_600_000
@@ -50,13 +48,29 @@ export async function poisonCases(installation: Installation): Promise<string[]>
     for (const [number, one] of cases.entries()) {
       // A device of its own, so that its reject log tells of this case only.
       const [device] = await installation.createDevices(1, `poison-${protocol}-${number}`)
+      await refuseInSegments(sql)
       const found = await poison(installation, { one, protocol, device: device!, clients, ts: ts++ })
       console.log(`${`F24 v${protocol}`.padEnd(8)} ${found.length === 0 ? 'ok  ' : 'FAIL'} ${one.title}`)
       problems.push(...found.map((problem) => `v${protocol}, ${one.title}: ${problem}`))
     }
     for (const client of clients) client.close()
   }
+  await sql.end({ timeout: 5 })
   return problems
+}
+
+/** Makes the segments that are open now refuse the value; another one may have been opened since the last case. */
+async function refuseInSegments(sql: postgres.Sql): Promise<void> {
+  const bytes = Buffer.alloc(8)
+  bytes.writeDoubleLE(refusedByDatabase)
+  const segments = await sql<{ no: number }[]>`select segment_no as no from telemetry_segments where state = 'active'`
+  for (const { no } of segments) {
+    const table = `telemetry_segment_${no}`
+    await sql.unsafe(`alter table ${table} drop constraint if exists faults_poison`)
+    await sql.unsafe(
+      `alter table ${table} add constraint faults_poison check (position('\\x${bytes.toString('hex')}'::bytea in points) = 0)`,
+    )
+  }
 }
 
 type Attempt = { one: Case; protocol: Protocol; device: LoadedDevice; clients: readonly Client[]; ts: number }
