@@ -17,6 +17,8 @@ const copyDone = Buffer.from([0x63, 0, 0, 0, 4])
  * unique violation (see docs/decisions/0006-two-database-drivers.md).
  */
 class CopyIn implements pg.Submittable {
+  /** The driver's own: ends the timer it has set, which would hold the bytes for 20 s. */
+  callback?: () => void
   readonly #text: string
   readonly #bytes: Buffer
   readonly #settle: (error?: Error) => void
@@ -34,6 +36,7 @@ class CopyIn implements pg.Submittable {
   submit(connection: unknown): void {
     const { stream } = connection as CopyConnection
     const head = Buffer.allocUnsafe(5)
+    this.callback?.()
     head[0] = copyDataType
     head.writeInt32BE(this.#bytes.length + 4, 1)
     stream.cork()

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-only
-import { once } from 'node:events'
-import { EventEmitter } from 'node:events'
+import { EventEmitter, once } from 'node:events'
 import type { Duplex } from 'node:stream'
 import type pg from 'pg'
 
@@ -14,6 +13,8 @@ type CopyConnection = { query(text: string): void; stream: Duplex }
 
 /** One `COPY … TO STDOUT (FORMAT binary)`; each message of the server is one row. */
 class CopyOut extends EventEmitter implements pg.Submittable {
+  /** The driver's own: ends the timer it has set; a COPY may take long. */
+  callback?: () => void
   readonly #text: string
   #stream: Duplex | undefined
   #rows: Buffer[] = []
@@ -28,6 +29,7 @@ class CopyOut extends EventEmitter implements pg.Submittable {
   }
 
   submit(connection: unknown): void {
+    this.callback?.()
     this.#stream = (connection as CopyConnection).stream
     ;(connection as CopyConnection).query(this.#text)
   }
