@@ -12,6 +12,7 @@ iot-pms migrate                           bring the database to this version and
 iot-pms admin setup-link                  a new link for the first administrator
 iot-pms admin reset-password EMAIL        a link that sets a new password
 iot-pms device simulate [options]         send example data over real MQTT; --help lists the options
+iot-pms telemetry stats [--json]          what the telemetry store holds, and what it takes
 iot-pms version                           print the version
 
 All settings come from the environment: docs/reference/config.md
@@ -23,6 +24,7 @@ const commands: Record<string, (args: string[]) => Promise<number | undefined>> 
   migrate: async () => (await import('./cli/admin.ts')).runMigrate(readConfig()),
   'admin setup-link': async () => (await import('./cli/admin.ts')).runSetupLink(readConfig()),
   'admin reset-password': async (args) => (await import('./cli/admin.ts')).runResetPassword(readConfig(), args[0]),
+  'telemetry stats': async (args) => (await import('./cli/telemetry.ts')).runTelemetryStats(readConfig(), args),
   'device simulate': async (args) => (await import('./simulate/cli.ts')).runSimulate(args),
   version: async () => print(`${version}\n`),
   help: async () => print(usage),

@@ -42,7 +42,7 @@ export async function runResetPassword(config: Config, email: string | undefined
 }
 
 /** The database of a running server when there is one, else started for the time of the command. */
-async function withDatabase(config: Config, work: (database: OpenDatabase) => Promise<void>): Promise<void> {
+export async function withDatabase(config: Config, work: (database: OpenDatabase) => Promise<void>): Promise<void> {
   ensureDataDir(config.dataDir)
   const running = config.database.url ? undefined : await findRunningDatabase(config.dataDir)
   const database = running ? { ...running, stop: async () => {} } : await openDatabase(config, createLog('warn'))
