@@ -42,17 +42,19 @@ const textBits = kindBits.string | kindBits.json
  */
 export function serves({ aggs, edges, rules }: AggregateOptions, summary: ChunkSummary): boolean {
   const { kinds, statistics, ends, hours, firstTs, lastTs } = summary
+  const countsOnly = aggs.every((agg) => agg === 'COUNT')
   const isText = (kinds & ~textBits) === 0
   // Booleans do not count there, and texts are compared.
-  if (rules === 'compat' && (isText || kinds === kindBits.boolean)) return aggs.every((agg) => agg === 'COUNT')
-  if (!isText && !statistics) return aggs.every((agg) => agg === 'COUNT') && areInHours(edges, firstTs, lastTs)
+  if (rules === 'compat' && (isText || kinds === kindBits.boolean)) return countsOnly && areInHours(edges, summary)
+  if (!isText && !statistics) return countsOnly && areInHours(edges, summary)
   if (edges[bucketOf(edges, firstTs) + 1]! > lastTs) return ends !== undefined || !aggs.some((agg) => atEnds.has(agg))
-  return rules !== 'compat' && aggs.every((agg) => hourly.has(agg)) && hours.length > 1 && areInHours(edges, firstTs, lastTs)
+  const knowsHours = countsOnly || isText || hours[0]?.statistics !== undefined
+  return rules !== 'compat' && knowsHours && aggs.every((agg) => hourly.has(agg)) && areInHours(edges, summary)
 }
 
-/** Whether each edge between two instants is a full hour UTC. */
-function areInHours(edges: readonly number[], firstTs: number, lastTs: number): boolean {
-  for (let i = bucketOf(edges, firstTs) + 1; edges[i]! <= lastTs; i++) if (edges[i]! % hourMs !== 0) return false
+/** Whether each edge inside a chunk, if there is one, is a full hour UTC that the chunk knows of. */
+function areInHours(edges: readonly number[], { firstTs, lastTs, hours }: ChunkSummary): boolean {
+  for (let i = bucketOf(edges, firstTs) + 1; edges[i]! <= lastTs; i++) if (edges[i]! % hourMs !== 0 || hours.length === 0) return false
   return true
 }
 

@@ -4,6 +4,8 @@ import type { NumericValue } from './exact-sum.ts'
 import type { StoredPoint } from './store.ts'
 
 const hourMs = 3_600_000
+/** Greatest hour since 1970 that its column (int4) holds; a device's clock may say a later one. */
+const maxHour = 2 ** 31 - 1
 
 /** Bits of `kinds`; the last two say what the smallest and the greatest number of a mixed chunk are. */
 export const kindBits = { double: 1, integer: 2, boolean: 4, string: 8, json: 16 } as const
@@ -34,6 +36,7 @@ export type ChunkSummary = {
   statistics: Statistics | undefined
   /** First and last value; undefined when they are too long to be kept apart. */
   ends: { first: StoredPoint; last: StoredPoint } | undefined
+  /** None after the year 246,953. */
   hours: readonly HourSummary[]
 }
 
@@ -72,6 +75,7 @@ export function summarize(points: readonly StoredPoint[]): ChunkSummary {
   if (statistics?.max.kind === 'double') kinds |= maxIsDouble
   // Where one hour has no exact statistics, none is kept: readers of the table need no exceptions.
   const areExact = statistics !== undefined && hours.every((one) => one.statistics)
+  const isBeyond = Math.floor(last.ts / hourMs) > maxHour
   return {
     firstTs: first.ts,
     lastTs: last.ts,
@@ -79,7 +83,7 @@ export function summarize(points: readonly StoredPoint[]): ChunkSummary {
     kinds,
     statistics,
     ends: { first, last },
-    hours: areExact ? hours : hours.map(({ startTs, count: n }) => ({ startTs, count: n, statistics: undefined })),
+    hours: isBeyond ? [] : areExact ? hours : hours.map(({ startTs, count: n }) => ({ startTs, count: n, statistics: undefined })),
   }
 }
 
