@@ -10,6 +10,7 @@ import { benchIdle } from './idle.ts'
 import { benchIngest } from './ingest.ts'
 import { readMachine, root } from './machine.ts'
 import { findRecordedRatio, machineName, record } from './record.ts'
+import { benchQuery } from './query.ts'
 import { benchStart } from './start.ts'
 import { benchStore } from './store.ts'
 
@@ -20,7 +21,7 @@ const usage = `pnpm bench [ingest|idle|start …] [--short|--full|--smoke] [--re
 --record         rewrites this machine's block in docs/benchmarks.md and docs/benchmarks.json
 `
 
-const benches: Record<string, (options: BenchOptions) => Promise<Figure[]>> = { ingest: benchIngest, store: benchStore, density: benchDensity, idle: benchIdle, start: benchStart }
+const benches: Record<string, (options: BenchOptions) => Promise<Figure[]>> = { ingest: benchIngest, store: benchStore, density: benchDensity, query: benchQuery, idle: benchIdle, start: benchStart }
 
 /** Benches that measure a ratio. */
 const smokeBenches = ['ingest']
