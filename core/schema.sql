@@ -301,6 +301,29 @@ CREATE POLICY maintenance ON refresh_tokens TO pms_owner USING (true) WITH CHECK
 CREATE POLICY tenant ON refresh_tokens TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
 GRANT DELETE, INSERT, SELECT, UPDATE ON refresh_tokens TO pms_app;
 
+CREATE TABLE retention_rules (
+  tenant_id uuid NOT NULL,
+  id uuid NOT NULL,
+  product_id uuid,
+  key_pattern text,
+  keep_days integer,
+  version integer NOT NULL DEFAULT 1,
+  created_at timestamp with time zone NOT NULL DEFAULT now(),
+  updated_at timestamp with time zone NOT NULL DEFAULT now(),
+  CONSTRAINT retention_rules_pkey PRIMARY KEY (tenant_id, id),
+  CONSTRAINT retention_rules_keep_days_check CHECK ((keep_days >= 1)),
+  CONSTRAINT retention_rules_key_pattern_check CHECK ((key_pattern <> ''::text)),
+  CONSTRAINT retention_rules_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenants(id),
+  CONSTRAINT retention_rules_tenant_id_product_id_fkey FOREIGN KEY (tenant_id, product_id) REFERENCES products(tenant_id, id) ON DELETE CASCADE,
+  CONSTRAINT retention_rules_tenant_id_product_id_key_pattern_key UNIQUE NULLS NOT DISTINCT (tenant_id, product_id, key_pattern)
+);
+ALTER TABLE retention_rules OWNER TO pms_owner;
+ALTER TABLE retention_rules ENABLE ROW LEVEL SECURITY;
+ALTER TABLE retention_rules FORCE ROW LEVEL SECURITY;
+CREATE POLICY maintenance ON retention_rules TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON retention_rules TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
+GRANT DELETE, INSERT, SELECT, UPDATE ON retention_rules TO pms_app;
+
 CREATE TABLE schema_version (
   version integer NOT NULL,
   name text NOT NULL,

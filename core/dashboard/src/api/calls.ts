@@ -90,6 +90,7 @@ export const products = {
 export const system = {
   overview: () => unwrap(client.GET('/api/v1/overview')),
   endpoints: () => unwrap(client.GET('/api/v1/system/endpoints')),
+  disk: () => unwrap(client.GET('/api/v1/system/disk')),
   refused: () => unwrap(client.GET('/api/v1/system/refused-connections')),
   loadDemo: () => unwrap(client.POST('/api/v1/demo')),
   clearDemo: () => unwrap(client.DELETE('/api/v1/demo')),

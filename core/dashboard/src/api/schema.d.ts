@@ -454,6 +454,648 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/system/storage": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Room left for the database and what takes it */
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            level: "ok" | "warn" | "high" | "critical";
+                            freeBytes: number | null;
+                            totalBytes: number | null;
+                            growthBytesPerDay: number | null;
+                            forecastDays: number | null;
+                            database: {
+                                bytes: number;
+                            };
+                            telemetry: {
+                                segments: {
+                                    active: number;
+                                    sealed: number;
+                                    waitingRows: number;
+                                    oldestSealedAt: string | null;
+                                };
+                                chunks: number;
+                                points: number;
+                                bytes: {
+                                    segments: number;
+                                    chunks: number;
+                                    indexes: number;
+                                };
+                                bytesPerPoint: number | null;
+                                damaged: number;
+                                firstStoreBytes: number;
+                            } | null;
+                        };
+                    };
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                503: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/system/disk": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Whether the disk is filling up */
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            level: "ok" | "warn" | "high" | "critical";
+                            forecastDays: number | null;
+                        };
+                    };
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/retention-rules": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List retention rules */
+        get: {
+            parameters: {
+                query?: {
+                    limit?: number;
+                    cursor?: string;
+                };
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            items: {
+                                /** Format: uuid */
+                                id: string;
+                                productId: string | null;
+                                keyPattern: string | null;
+                                keepDays: number | null;
+                                /** Format: date-time */
+                                createdAt: string;
+                                /** Format: date-time */
+                                updatedAt: string;
+                            }[];
+                            nextCursor: string | null;
+                        };
+                    };
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        /** Create a retention rule */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": {
+                        productId?: string | null;
+                        keyPattern?: string | null;
+                        keepDays: number | null;
+                    };
+                };
+            };
+            responses: {
+                /** @description Default Response */
+                201: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            /** Format: uuid */
+                            id: string;
+                            productId: string | null;
+                            keyPattern: string | null;
+                            keepDays: number | null;
+                            /** Format: date-time */
+                            createdAt: string;
+                            /** Format: date-time */
+                            updatedAt: string;
+                        };
+                    };
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                409: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                422: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/retention-rules/preview": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What the next run would remove by each rule */
+        get: {
+            parameters: {
+                query?: {
+                    productId?: string;
+                    keyPattern?: string;
+                    keepDays?: number;
+                };
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            items: {
+                                ruleId: string | null;
+                                productId: string | null;
+                                keyPattern: string | null;
+                                keepDays: number | null;
+                                cutoff: string | null;
+                                releases: {
+                                    points: number;
+                                    bytes: number;
+                                    oldestTs: number | null;
+                                };
+                            }[];
+                            isComplete: boolean;
+                            /** Format: date-time */
+                            nextAt: string;
+                        };
+                    };
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                422: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/retention-rules/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Read a retention rule */
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            /** Format: uuid */
+                            id: string;
+                            productId: string | null;
+                            keyPattern: string | null;
+                            keepDays: number | null;
+                            /** Format: date-time */
+                            createdAt: string;
+                            /** Format: date-time */
+                            updatedAt: string;
+                        };
+                    };
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        /** Delete a retention rule */
+        delete: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Nothing. */
+                204: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content?: never;
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                412: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        options?: never;
+        head?: never;
+        /** Change how long a retention rule keeps points */
+        patch: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": {
+                        keepDays: number | null;
+                    };
+                };
+            };
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            /** Format: uuid */
+                            id: string;
+                            productId: string | null;
+                            keyPattern: string | null;
+                            keepDays: number | null;
+                            /** Format: date-time */
+                            createdAt: string;
+                            /** Format: date-time */
+                            updatedAt: string;
+                        };
+                    };
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                412: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        trace?: never;
+    };
     "/api/v1/setup": {
         parameters: {
             query?: never;
@@ -4827,6 +5469,8 @@ export interface paths {
                     /** @description IANA name; default the device's, else the installation's. */
                     timeZone?: string;
                     weekStart?: "MON" | "SUN";
+                    /** @description What stands for an empty bucket: nothing, null, or the value before it in the range. Only with `agg`. */
+                    fill?: "none" | "null" | "previous";
                     counter?: "monotonic" | "signed";
                     /** @description Raw points per key. */
                     limit?: number;
@@ -4869,6 +5513,12 @@ export interface paths {
                             sourcePoints: number;
                             downsampled: boolean;
                             nextCursor: string | null;
+                            /** @description Stretches (both ends included) whose stored points can no longer be read; they are missing here. */
+                            damaged?: {
+                                key: string;
+                                from: number;
+                                to: number;
+                            }[];
                         };
                     };
                 };
@@ -4934,7 +5584,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** History as a CSV file */
+        /** History as a file */
         get: {
             parameters: {
                 query: {
@@ -4954,6 +5604,8 @@ export interface paths {
                     /** @description IANA name; default the device's, else the installation's. */
                     timeZone?: string;
                     weekStart?: "MON" | "SUN";
+                    /** @description What stands for an empty bucket: nothing, null, or the value before it in the range. Only with `agg`. */
+                    fill?: "none" | "null" | "previous";
                     counter?: "monotonic" | "signed";
                     /** @description Raw points per key. */
                     limit?: number;
@@ -4961,7 +5613,8 @@ export interface paths {
                     downsample?: "lttb" | "minmax";
                     /** @description Most points per key after downsampling (default 1,000). */
                     points?: number;
-                    format: "csv";
+                    format: "csv" | "xlsx" | "ndjson";
+                    /** @description A row per value, or a row per time; wide not with `ndjson`. */
                     layout?: "long" | "wide";
                     lang?: "zh" | "en";
                 };
@@ -4973,13 +5626,15 @@ export interface paths {
             };
             requestBody?: never;
             responses: {
-                /** @description UTF-8 with byte order mark, CRLF. */
+                /** @description CSV: UTF-8 with byte order mark, CRLF. NDJSON: an object `{"ts","device","key","value"}` per line, of buckets also `agg`. */
                 200: {
                     headers: {
                         [name: string]: unknown;
                     };
                     content: {
                         "text/csv": string;
+                        "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet": string;
+                        "application/x-ndjson": string;
                     };
                 };
                 /** @description Default Response */
@@ -5040,6 +5695,482 @@ export interface paths {
         };
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/telemetry/latest": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Newest values of several devices */
+        get: {
+            parameters: {
+                query: {
+                    /** @description Up to 500 ids separated by commas, as far as an address can be long; else POST. */
+                    deviceIds: string;
+                    /** @description Keys separated by commas. */
+                    keys?: string;
+                    /** @description A key as it is, also with commas; may be repeated. Wins over `keys`. */
+                    key?: string | string[];
+                };
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Devices in the order of the question. Those without values and unknown ones are left out. */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            items: {
+                                deviceId: string;
+                                values: {
+                                    key: string;
+                                    ts: number;
+                                    value: unknown;
+                                    /** @enum {string} */
+                                    kind: "double" | "integer" | "boolean" | "string" | "json";
+                                }[];
+                            }[];
+                        };
+                    };
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        /** The same for more devices than an address can name */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": {
+                        deviceIds: string[];
+                        keys?: string[];
+                    };
+                };
+            };
+            responses: {
+                /** @description Devices in the order of the question. Those without values and unknown ones are left out. */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            items: {
+                                deviceId: string;
+                                values: {
+                                    key: string;
+                                    ts: number;
+                                    value: unknown;
+                                    /** @enum {string} */
+                                    kind: "double" | "integer" | "boolean" | "string" | "json";
+                                }[];
+                            }[];
+                        };
+                    };
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                413: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                415: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/telemetry/history": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** History of several devices */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": {
+                        /** @description Unknown ones are left out. */
+                        deviceIds: string[];
+                        keys: string[];
+                        /** @description ms since 1970 UTC, or RFC 3339. */
+                        from: number | string;
+                        /** @description ms since 1970 UTC, or RFC 3339. */
+                        to: number | string;
+                        /**
+                         * @description NONE, or up to five aggregations separated by commas.
+                         * @default NONE
+                         */
+                        agg?: string;
+                        /** @enum {string} */
+                        intervalType?: "fixed" | "minute" | "hour" | "day" | "week" | "month" | "quarter" | "year";
+                        /** @description ms for `fixed` (at least 1,000), else how many units (default 1). */
+                        interval?: number;
+                        /** @description IANA name; default that of the first device. */
+                        timeZone?: string;
+                        /** @enum {string} */
+                        weekStart?: "MON" | "SUN";
+                        /**
+                         * @description What stands for an empty bucket: nothing, null, or the value before it in the range. Only with `agg`.
+                         * @default none
+                         * @enum {string}
+                         */
+                        fill?: "none" | "null" | "previous";
+                        /** @enum {string} */
+                        counter?: "monotonic" | "signed";
+                        /** @description Raw points per key. */
+                        limit?: number;
+                        /** @enum {string} */
+                        order?: "asc" | "desc";
+                        /** @enum {string} */
+                        downsample?: "lttb" | "minmax";
+                        /** @description Most points per key after downsampling (default 1,000). */
+                        points?: number;
+                    };
+                };
+            };
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            from: number;
+                            to: number;
+                            timeZone: string;
+                            devices: {
+                                deviceId: string;
+                                series: {
+                                    key: string;
+                                    /** @enum {string} */
+                                    agg: "NONE" | "MIN" | "MAX" | "AVG" | "SUM" | "COUNT" | "FIRST" | "LAST" | "DELTA" | "RATE";
+                                    /** @description Pairs of time (ms) and value. */
+                                    points: unknown[][];
+                                    /**
+                                     * @description Some integers are strings of their digits.
+                                     * @enum {boolean}
+                                     */
+                                    int64?: true;
+                                }[];
+                                /** @description Keys with more raw points in the range than `limit`. */
+                                truncated?: string[];
+                                /** @description Stretches (both ends included) whose stored points can no longer be read; they are missing here. */
+                                damaged?: {
+                                    key: string;
+                                    from: number;
+                                    to: number;
+                                }[];
+                            }[];
+                            sourcePoints: number;
+                            downsampled: boolean;
+                        };
+                    };
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                413: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                415: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                422: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/telemetry/export": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** History of several devices as one file */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": {
+                        /** @description Unknown ones are left out. */
+                        deviceIds: string[];
+                        keys: string[];
+                        /** @description ms since 1970 UTC, or RFC 3339. */
+                        from: number | string;
+                        /** @description ms since 1970 UTC, or RFC 3339. */
+                        to: number | string;
+                        /**
+                         * @description NONE, or up to five aggregations separated by commas.
+                         * @default NONE
+                         */
+                        agg?: string;
+                        /** @enum {string} */
+                        intervalType?: "fixed" | "minute" | "hour" | "day" | "week" | "month" | "quarter" | "year";
+                        /** @description ms for `fixed` (at least 1,000), else how many units (default 1). */
+                        interval?: number;
+                        /** @description IANA name; default that of the first device. */
+                        timeZone?: string;
+                        /** @enum {string} */
+                        weekStart?: "MON" | "SUN";
+                        /**
+                         * @description What stands for an empty bucket: nothing, null, or the value before it in the range. Only with `agg`.
+                         * @default none
+                         * @enum {string}
+                         */
+                        fill?: "none" | "null" | "previous";
+                        /** @enum {string} */
+                        counter?: "monotonic" | "signed";
+                        /** @description Raw points per key. */
+                        limit?: number;
+                        /** @enum {string} */
+                        order?: "asc" | "desc";
+                        /** @enum {string} */
+                        downsample?: "lttb" | "minmax";
+                        /** @description Most points per key after downsampling (default 1,000). */
+                        points?: number;
+                        /** @enum {string} */
+                        format: "csv" | "xlsx" | "ndjson";
+                        /**
+                         * @description A row per value, or a row per time; wide not with `ndjson`.
+                         * @default long
+                         * @enum {string}
+                         */
+                        layout?: "long" | "wide";
+                        /** @enum {string} */
+                        lang?: "zh" | "en";
+                    };
+                };
+            };
+            responses: {
+                /** @description CSV: UTF-8 with byte order mark, CRLF. NDJSON: an object `{"ts","device","key","value"}` per line, of buckets also `agg`. */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "text/csv": string;
+                        "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet": string;
+                        "application/x-ndjson": string;
+                    };
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                413: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                415: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                422: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
         delete?: never;
         options?: never;
         head?: never;

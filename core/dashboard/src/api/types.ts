@@ -51,4 +51,5 @@ export type Overview = Answer<'/api/v1/overview', 'get', 200>
 export type Minute = [ts: number, points: number, rejects: number]
 export type DeviceCounts = Overview['devices']
 export type Attention = Overview['attention'][number]
+export type DiskState = Answer<'/api/v1/system/disk', 'get', 200>
 export type Refused = Answer<'/api/v1/system/refused-connections', 'get', 200>['items'][number]
