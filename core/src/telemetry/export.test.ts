@@ -9,6 +9,7 @@ import { sql } from 'drizzle-orm'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { Device } from '../ingest/registry.ts'
 import type { Point } from './points.ts'
+import { readSheet, unzip } from './reading-xlsx.ts'
 import { startReadingServer } from './testing.ts'
 import type { Answer, ReadingServer } from './testing.ts'
 
@@ -140,6 +141,104 @@ describe('a CSV file', () => {
         .map((line) => line.split(',').slice(-2).join(' '))
     const answer = await exported(device, `keys=b,a&${range}&order=desc&limit=2`)
     expect(values(answer.text)).toEqual(['"b" 99', '"a" 99', '"b" 98', '"a" 98'])
+  })
+})
+
+describe('a workbook', () => {
+  async function sheet(device: Device, query: string): Promise<{ value: string; type: string; style: string }[][]> {
+    const { rawPayload, headers } = await server.app.inject({
+      url: `/api/v1/devices/${device.id}/telemetry/export?format=xlsx&${query}`,
+      headers: { 'x-caller': 'viewer' },
+    })
+    expect(headers['content-type']).toBe('application/vnd.openxmlformats-officedocument.spreadsheetml.sheet')
+    expect(headers['content-disposition']).toMatch(/_2024-10-27_2024-10-29\.xlsx"/)
+    return readSheet(unzip(rawPayload))
+  }
+
+  it('holds the same rows, times as dates of the wall clock, numbers as numbers', async () => {
+    const device = await server.createDevice({ name: '=pump', timeZone: 'Europe/Berlin' })
+    await server.write(device, [
+      { key: 't', ts: t0, kind: 'double', value: -21.5 },
+      { key: 't', ts: t0 + 2 * halfHour, kind: 'integer', value: -9223372036854775808n },
+      { key: 'note', ts: t0 + 2 * halfHour, kind: 'string', value: '@x' },
+    ])
+    const long = await sheet(device, `keys=t,note&${range}`)
+    expect(long.map((row) => row.slice(1).map(({ value }) => value))).toEqual([
+      ['时区偏移', '设备', '键', '值'],
+      ['+02:00', "'=pump", 't', '-21.5'],
+      ['+01:00', "'=pump", 't', '-9223372036854775808'],
+      ['+01:00', "'=pump", 'note', "'@x"],
+    ])
+    // 02:30 by the wall clock, twice.
+    const times = long.slice(1).map((row) => Math.round((Number(row[0]!.value) - 25_569) * 86_400_000))
+    expect(new Set(times)).toEqual(new Set([Date.parse('2024-10-27T02:30:00Z')]))
+    expect(long[1]!.map(({ type }) => type)).toEqual(['n', 'inlineStr', 'inlineStr', 'inlineStr', 'n'])
+    expect(long[2]![4]!.type).toBe('inlineStr')
+    const wide = await sheet(device, `keys=t,note&${range}&layout=wide&lang=en`)
+    expect(wide.map((row) => row.slice(1).map(({ value }) => value))).toEqual([
+      ['utc_offset', 't', 'note'],
+      ['+02:00', '-21.5'],
+      ['+01:00', '-9223372036854775808', "'@x"],
+    ])
+  })
+
+  it('is refused above a million rows like a CSV file', async () => {
+    const device = await server.createDevice()
+    await fill(device, ['x'], 1_000_001)
+    const url = (format: string) => `/api/v1/devices/${device.id}/telemetry/export?format=${format}&${range}&keys=x`
+    const answer = await server.call('GET', url('xlsx'))
+    expect([answer.status, answer.json()['code']]).toEqual([413, 'EXPORT_TOO_LARGE'])
+    // Lines of JSON know no such limit.
+    const lines = await server.call('GET', url('ndjson'))
+    expect(lines.text.split('\n')).toHaveLength(1_000_002)
+  }, 120_000)
+})
+
+describe('lines of JSON', () => {
+  const lines = async (device: Device, query: string) => {
+    const answer = await server.call('GET', `/api/v1/devices/${device.id}/telemetry/export?format=ndjson&${range}&${query}`)
+    expect(answer.headers['content-type']).toBe('application/x-ndjson; charset=utf-8')
+    expect(answer.headers['content-disposition']).toMatch(/\.ndjson"/)
+    return answer.text
+  }
+
+  it('hold a value each, exact as in history, in time order', async () => {
+    const device = await server.createDevice({ name: 'pump "2"' })
+    await server.write(device, [
+      { key: 't', ts: t0, kind: 'double', value: -21.5 },
+      { key: 't', ts: t0 + 2, kind: 'integer', value: 9007199254740993n },
+      { key: 'note', ts: t0 + 1, kind: 'string', value: '=1\n' },
+      { key: 'note', ts: t0 + 3, kind: 'json', value: '{"a":1.0}' },
+    ])
+    expect(await lines(device, 'keys=t,note')).toBe(
+      `{"ts":${t0},"device":"pump \\"2\\"","key":"t","value":-21.5}\n` +
+        `{"ts":${t0 + 1},"device":"pump \\"2\\"","key":"note","value":"=1\\n"}\n` +
+        `{"ts":${t0 + 2},"device":"pump \\"2\\"","key":"t","value":"9007199254740993"}\n` +
+        `{"ts":${t0 + 3},"device":"pump \\"2\\"","key":"note","value":{"a":1.0}}\n`,
+    )
+    expect(await lines(device, 'keys=nothing')).toBe('')
+  })
+
+  it('name the aggregation of buckets, and null for those to be filled', async () => {
+    const device = await server.createDevice({ name: 'p' })
+    await server.write(device, [{ key: 't', ts: t0, kind: 'integer', value: 3 }])
+    const query = 'keys=t&agg=MAX,COUNT&intervalType=hour'
+    const some = (await lines(device, `${query}&fill=null`)).split('\n')
+    expect(some.slice(0, 3)).toEqual([
+      `{"ts":${t0 - halfHour},"device":"p","key":"t","agg":"MAX","value":3}`,
+      `{"ts":${t0 - halfHour},"device":"p","key":"t","agg":"COUNT","value":1}`,
+      `{"ts":${t0 + halfHour},"device":"p","key":"t","agg":"MAX","value":null}`,
+    ])
+    expect((await lines(device, query)).split('\n')).toHaveLength(3)
+  })
+
+  it('have no wide form', async () => {
+    const device = await server.createDevice()
+    const answer = await server.call('GET', `/api/v1/devices/${device.id}/telemetry/export?format=ndjson&${range}&keys=x&layout=wide`)
+    expect([answer.status, answer.json()]).toEqual([
+      422,
+      expect.objectContaining({ code: 'UNPROCESSABLE', errors: [expect.objectContaining({ pointer: '?layout' })] }),
+    ])
   })
 })
 

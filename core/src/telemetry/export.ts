@@ -21,7 +21,7 @@ export const maxExportRows = 1_000_000
 const exportFormats = {
   csv: 'text/csv; charset=utf-8',
   xlsx: 'application/vnd.openxmlformats-officedocument.spreadsheetml.sheet',
-  ndjson: 'application/x-ndjson',
+  ndjson: 'application/x-ndjson; charset=utf-8',
 } as const
 type ExportFormat = keyof typeof exportFormats
 type ExportLayout = 'long' | 'wide'
@@ -112,7 +112,8 @@ function workbook({ names, blocks }: Table, times: LocalTimes, language: Languag
     for await (const block of blocks) {
       yield block.map(({ ts, labels, values }) => ({
         localMs: times.toLocalMs(ts),
-        labels: [times.formatOffset(ts), ...labels],
+        offset: times.formatOffset(ts),
+        labels,
         values,
       }))
     }

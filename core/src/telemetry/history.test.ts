@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-only
+import postgres from 'postgres'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { Device } from '../ingest/registry.ts'
 import type { Point } from './points.ts'
@@ -181,6 +182,9 @@ describe('a history of which nothing can be made', () => {
     [`keys=a&${range}&agg=AVG&intervalType=hour&interval=5`, 422, 'UNPROCESSABLE'],
     [`keys=a&${range}&agg=AVG&interval=1000&downsample=lttb`, 422, 'UNPROCESSABLE'],
     [`keys=a&${range}&agg=AVG&interval=1000&cursor=W10`, 422, 'UNPROCESSABLE'],
+    [`keys=a&${range}&fill=previous`, 422, 'UNPROCESSABLE'],
+    [`keys=a&${range}&fill=null&downsample=lttb`, 422, 'UNPROCESSABLE'],
+    [`keys=a&${range}&agg=AVG&interval=1000&fill=zero`, 400, 'VALIDATION_FAILED'],
     [`keys=a&${range}&timeZone=Mars`, 422, 'TIME_ZONE_UNKNOWN'],
     [`keys=a&from=0&to=${t0}&agg=AVG&interval=1000`, 422, 'RANGE_TOO_LARGE'],
     [
@@ -315,5 +319,68 @@ describe('downsampled history', () => {
       const reversed = await history(device, `${range}&downsample=${mode}&order=desc`)
       expect(reversed.series[0]!.points).toEqual(series!.points.toReversed())
     }
+  })
+})
+
+describe('empty buckets', () => {
+  const ask = async (query: string, points: Point[]) => {
+    const device = await server.createDevice()
+    await server.write(device, points)
+    return (await history(device, `keys=a&from=${t0}&to=${t0 + 5000}&interval=1000&${query}`)).series
+  }
+  const points: Point[] = [integer('a', t0 + 1000, 4), integer('a', t0 + 3000, 6), { key: 'a', ts: t0 + 4000, kind: 'string', value: 'x' }]
+
+  it('are left out unless something else is asked for', async () => {
+    const bare = [
+      [t0 + 1000, 4],
+      [t0 + 3000, 6],
+    ]
+    expect((await ask('agg=AVG', points))[0]!.points).toEqual(bare)
+    expect((await ask('agg=AVG&fill=none', points))[0]!.points).toEqual(bare)
+  })
+
+  it('are null, also where the values of a bucket give no result', async () => {
+    const [average, count] = await ask('agg=AVG,COUNT&fill=null', points)
+    expect(average!.points.map(([, value]) => value)).toEqual([null, 4, null, 6, null])
+    expect(count!.points.map(([, value]) => value)).toEqual([null, 1, null, 1, 1])
+    expect(average!.points.map(([ts]) => ts - t0)).toEqual([0, 1000, 2000, 3000, 4000])
+  })
+
+  it('repeat the value before in time, whatever the order, and nothing from before the range', async () => {
+    const all = [integer('a', t0 - 1, 99), ...points]
+    const values = async (query: string) => (await ask(`agg=AVG&fill=previous&${query}`, all))[0]!.points.map(([, value]) => value)
+    expect(await values('order=asc')).toEqual([null, 4, 4, 6, 6])
+    expect(await values('order=desc')).toEqual([6, 6, 4, 4, null])
+  })
+
+  it('fill a key without any point', async () => {
+    expect((await ask('agg=MAX&fill=previous', []))[0]!.points.map(([, value]) => value)).toEqual([null, null, null, null, null])
+  })
+})
+
+describe('points that cannot be read any more', () => {
+  it('are told beside those that can', async () => {
+    const device = await server.createDevice()
+    const points = Array.from({ length: 20_000 }, (_, i) => integer('a', t0 + i, i))
+    await server.write(device, [...points, integer('b', t0, 1)])
+    await server.store.compact()
+    const admin = postgres(server.context.database.adminUrl, { max: 1, onnotice: () => {} })
+    const [chunk] = await admin<{ first: number; last: number; count: number }[]>`
+      update telemetry_chunks set points = set_byte(points, length(points) / 2, get_byte(points, length(points) / 2) # 1)
+      where device_no = ${device.no} and first_ts = ${t0}
+        and key_no = (select key_no from telemetry_chunks where device_no = ${device.no} group by key_no having sum(count) > 1)
+      returning first_ts::float8 as first, last_ts::float8 as last, count`
+    await admin.end()
+    const query = `keys=a,b&from=${t0}&to=${t0 + 20_000}`
+    const damaged = [{ key: 'a', from: chunk!.first, to: chunk!.last }]
+    const raw = await history(device, `${query}&limit=100000`)
+    expect(raw).toMatchObject({ damaged, sourcePoints: 20_001 - chunk!.count })
+    expect(raw.series[0]!.points[0]).toEqual([chunk!.last + 1, chunk!.count])
+    expect(await history(device, `${query}&agg=FIRST&interval=1000`)).toMatchObject({ damaged })
+    expect(await history(device, `keys=b&from=${t0}&to=${t0 + 20_000}`)).not.toHaveProperty('damaged')
+    const many = await server.call('POST', '/api/v1/telemetry/history', {
+      body: JSON.stringify({ deviceIds: [device.id], keys: ['a', 'b'], from: t0, to: t0 + 20_000, limit: 100_000 }),
+    })
+    expect(many.json()).toMatchObject({ devices: [{ deviceId: device.id, damaged }] })
   })
 })

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-only
+import type { FastifyRequest } from 'fastify'
 import { ProblemError } from '../errors.ts'
 import { actorOf, languageOf } from '../http/actor.ts'
 import { problems } from '../http/schemas.ts'
@@ -21,6 +22,11 @@ import {
 
 const tags = ['telemetry']
 const canRead = { permission: 'telemetry.read' } as const
+
+/** A question has no effect to protect from repeating, and an answer of any length is not to be kept for that. */
+const onRequest = async (request: FastifyRequest) => {
+  delete request.headers['idempotency-key']
+}
 
 /** Questions about several devices at once; what somebody may not see is left out like what does not exist. */
 export function registerManyRoutes(app: App, parts: TelemetryParts): void {
@@ -46,6 +52,7 @@ export function registerManyRoutes(app: App, parts: TelemetryParts): void {
     '/api/v1/telemetry/latest',
     {
       config: canRead,
+      onRequest,
       schema: {
         tags,
         summary: 'The same for more devices than an address can name',
@@ -65,6 +72,7 @@ export function registerManyRoutes(app: App, parts: TelemetryParts): void {
     '/api/v1/telemetry/history',
     {
       config: canRead,
+      onRequest,
       schema: {
         tags,
         summary: 'History of several devices',
@@ -83,6 +91,7 @@ export function registerManyRoutes(app: App, parts: TelemetryParts): void {
     '/api/v1/telemetry/export',
     {
       config: canRead,
+      onRequest,
       schema: {
         tags,
         summary: 'History of several devices as one file',

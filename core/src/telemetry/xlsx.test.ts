@@ -7,7 +7,7 @@ import type { TypedValue } from './points.ts'
 import { createWorkbook } from './xlsx.ts'
 import type { SheetRow } from './xlsx.ts'
 
-async function pack(rows: SheetRow[], header = ['time', 'value'], sheetRows?: number): Promise<Map<string, string>> {
+async function pack(rows: SheetRow[], header = ['time', 'offset', 'value'], sheetRows?: number): Promise<Map<string, string>> {
   const blocks = async function* () {
     for (let at = 0; at < rows.length; at += 2) yield rows.slice(at, at + 2)
   }
@@ -15,8 +15,8 @@ async function pack(rows: SheetRow[], header = ['time', 'value'], sheetRows?: nu
 }
 
 async function cellOf(value: TypedValue): Promise<{ type: string; value: string } | undefined> {
-  const [, row] = readSheet(await pack([{ localMs: 0, labels: [], values: [value] }]))
-  const cell = row![1]
+  const [, row] = readSheet(await pack([{ localMs: 0, offset: '+08:00', labels: [], values: [value] }]))
+  const cell = row![2]
   return cell && { type: cell.type, value: cell.value }
 }
 
@@ -41,17 +41,21 @@ describe('a cell', () => {
 
   it('is left out where there is no value', async () => {
     expect(await cellOf({ kind: 'double', value: Number.POSITIVE_INFINITY })).toBeUndefined()
-    const files = await pack([{ localMs: 0, labels: ['a'], values: [undefined, { kind: 'integer', value: 1 }] }], ['time', 'l', 'x', 'y'])
+    const files = await pack(
+      [{ localMs: 0, offset: '+08:00', labels: ['a'], values: [undefined, { kind: 'integer', value: 1 }] }],
+      ['time', 'offset', 'l', 'x', 'y'],
+    )
     expect(readSheet(files)[1]!.map(({ at, value }) => [at, value])).toEqual([
       ['A2', '25569'],
-      ['B2', 'a'],
-      ['D2', '1'],
+      ['B2', '+08:00'],
+      ['C2', 'a'],
+      ['E2', '1'],
     ])
   })
 
   it('shows a time as a date with milliseconds, and as text after the last day of Excel', async () => {
     const times = [Date.parse('2026-11-21T12:30:15.250Z'), Date.parse('9999-12-31T23:59:59.999Z'), Date.parse('+010000-01-01T00:00:00Z')]
-    const files = await pack(times.map((localMs) => ({ localMs, labels: [], values: [] })))
+    const files = await pack(times.map((localMs) => ({ localMs, offset: '+08:00', labels: [], values: [] })))
     const cells = readSheet(files)
       .slice(1)
       .map((row) => row[0]!)
@@ -65,11 +69,11 @@ describe('a cell', () => {
 
 describe('a workbook', () => {
   const rows = (count: number): SheetRow[] =>
-    Array.from({ length: count }, (_, i) => ({ localMs: i, labels: [], values: [{ kind: 'integer', value: i }] }))
+    Array.from({ length: count }, (_, i) => ({ localMs: i, offset: '+08:00', labels: [], values: [{ kind: 'integer', value: i }] }))
 
   it('begins another sheet, with the header again, where one is full', async () => {
-    const files = await pack(rows(5), ['时间', '值'], 3)
-    const valuesOf = (sheet: number) => readSheet(files, sheet).map((row) => row[1]!.value)
+    const files = await pack(rows(5), ['时间', '时区偏移', '值'], 3)
+    const valuesOf = (sheet: number) => readSheet(files, sheet).map((row) => row[2]!.value)
     expect([1, 2, 3].map(valuesOf)).toEqual([
       ['值', '0', '1'],
       ['值', '2', '3'],
@@ -80,8 +84,8 @@ describe('a workbook', () => {
   })
 
   it('has no empty sheet behind a full one, and one sheet when there are no rows', async () => {
-    expect([...(await pack(rows(4), ['t', 'v'], 3)).keys()].filter((name) => name.includes('worksheets/'))).toHaveLength(2)
-    expect(readSheet(await pack([])).map((row) => row.map(({ value }) => value))).toEqual([['time', 'value']])
+    expect([...(await pack(rows(4), ['t', 'o', 'v'], 3)).keys()].filter((name) => name.includes('worksheets/'))).toHaveLength(2)
+    expect(readSheet(await pack([])).map((row) => row.map(({ value }) => value))).toEqual([['time', 'offset', 'value']])
   })
 
   it('names every part with its type, and is the same for the same rows', async () => {
@@ -93,8 +97,8 @@ describe('a workbook', () => {
 
   it('goes on to a column after Z', async () => {
     const values = Array.from({ length: 800 }, (_, value): TypedValue => ({ kind: 'integer', value }))
-    const files = await pack([{ localMs: 0, labels: [], values }], ['t', ...values.map(String)])
-    expect(readSheet(files)[1]!.map(({ at }) => at)).toEqual(expect.arrayContaining(['Z2', 'AA2', 'AZ2', 'BA2', 'ZZ2', 'AAA2', 'ADU2']))
+    const files = await pack([{ localMs: 0, offset: '+08:00', labels: [], values }], ['t', 'o', ...values.map(String)])
+    expect(readSheet(files)[1]!.map(({ at }) => at)).toEqual(expect.arrayContaining(['Z2', 'AA2', 'AZ2', 'BA2', 'ZZ2', 'AAA2', 'ADV2']))
   })
 
   it('closes its rows when the reader stops in the middle', async () => {
@@ -106,7 +110,7 @@ describe('a workbook', () => {
         isClosed = true
       }
     }
-    const book = createWorkbook(['t', 'v'], endless())
+    const book = createWorkbook(['t', 'o', 'v'], endless())
     await book.next()
     await book.next()
     await book.return(undefined)
@@ -118,7 +122,7 @@ describe('a workbook', () => {
       yield rows(3)
       throw new Error('the database is gone')
     }
-    await expect(Array.fromAsync(createWorkbook(['t', 'v'], failing()))).rejects.toThrow('the database is gone')
+    await expect(Array.fromAsync(createWorkbook(['t', 'o', 'v'], failing()))).rejects.toThrow('the database is gone')
   })
 
   it('needs no more than 64 MiB for a million rows, whatever the texts', async () => {
@@ -126,11 +130,11 @@ describe('a workbook', () => {
       import { createWorkbook } from ${JSON.stringify(new URL('xlsx.ts', import.meta.url).href)}
       async function* blocks() {
         for (let at = 0; at < 1e6; at += 1000) {
-          yield Array.from({ length: 1000 }, (_, i) => ({ localMs: 1.7e12 + at + i, labels: ['+08:00', 'pump', 'key'],
+          yield Array.from({ length: 1000 }, (_, i) => ({ localMs: 1.7e12 + at + i, offset: '+08:00', labels: ['pump', 'key'],
             values: [i % 2 ? { kind: 'double', value: Math.random() } : { kind: 'string', value: 'text ' + (at + i) }] }))
         }
       }
-      for await (const _ of createWorkbook(['t', 'v'], (async function* () { yield [] })()));
+      for await (const _ of createWorkbook(['t', 'o', 'v'], (async function* () { yield [] })()));
       const before = process.resourceUsage().maxRSS
       let bytes = 0
       for await (const chunk of createWorkbook(['time', 'offset', 'device', 'key', 'value'], blocks())) bytes += chunk.length

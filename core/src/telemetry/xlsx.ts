@@ -4,8 +4,8 @@ import type { TypedValue } from './points.ts'
 import { zip } from './zip.ts'
 import type { ZipEntry } from './zip.ts'
 
-/** A row: an instant as a wall clock shows it (ms, as if that were UTC), texts, and values. */
-export type SheetRow = { localMs: number; labels: readonly string[]; values: readonly (TypedValue | undefined)[] }
+/** A row: an instant as a wall clock shows it (ms, as if that were UTC), the zone's offset, texts, and values. */
+export type SheetRow = { localMs: number; offset: string; labels: readonly string[]; values: readonly (TypedValue | undefined)[] }
 
 /** What a sheet holds, its header included [N-8], and how much of its XML we leave in one part. */
 const maxSheetRows = 1_048_576
@@ -77,9 +77,9 @@ class Workbook {
     text += '</row>'
     let length = 0
     for (let row = 2; row <= this.#sheetRows && length < maxSheetText && !source.step.done; row++) {
-      const { localMs, labels, values } = source.step.value
-      text += `<row r="${row}">${this.#time(localMs, `A${row}`)}`
-      let column = 1
+      const { localMs, offset, labels, values } = source.step.value
+      text += `<row r="${row}">${this.#time(localMs, `A${row}`)}${this.#text(offset, `B${row}`)}`
+      let column = 2
       for (const label of labels) text += this.#text(guardCell(label), `${columns[column++]!}${row}`)
       for (const value of values) {
         if (value !== undefined) text += this.#value(value, `${columns[column]!}${row}`)
