@@ -17,7 +17,7 @@ import type { Retention } from './system/retention.ts'
 import { registerRetentionRoutes } from './system/retention-routes.ts'
 import { registerSystemRoutes } from './system/routes.ts'
 import type { Health } from './system/routes.ts'
-import { registerStorageRoutes } from './system/storage.ts'
+import { refuseHeavyWork, registerStorageRoutes } from './system/storage.ts'
 import type { TelemetryParts } from './telemetry/answers.ts'
 import { registerCompatTelemetryRoutes } from './telemetry/compat.ts'
 import { registerTelemetryRoutes } from './telemetry/routes.ts'
@@ -45,6 +45,7 @@ export type RouteParts = {
 /** Every route of the REST API; openapi.json is what comes out of it. */
 export async function registerRoutes(app: App, context: Context, parts: RouteParts): Promise<void> {
   const { store, counters, ingest, people, setup, devices, demo, authenticate, metrics, health, ports } = parts
+  refuseHeavyWork(app, ingest.disk)
   registerSystemRoutes(app, context, { store, counters, refused: ingest.refused, metrics, authenticate, health, ports })
   registerStorageRoutes(app, context, { disk: ingest.disk, store })
   registerRetentionRoutes(app, context, { retention: parts.retention })

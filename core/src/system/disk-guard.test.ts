@@ -183,6 +183,25 @@ describe('a server without room for more data', { timeout: 30_000 }, () => {
     expect((await send()).status).toBe(200)
   })
 
+  it('refuses exports and demo data with DISK_LOW from level high on, and nothing else', async () => {
+    const device = await platform.createDevice()
+    const question = { deviceIds: [device.id], keys: ['a'], from: 0, to: 1000, format: 'csv' }
+    const path = `/api/v1/devices/${device.id}/telemetry/export?format=csv&keys=a&from=0&to=1000`
+    await setQuota(3 * gib)
+    for (const answer of [
+      await platform.call('GET', path),
+      await platform.call('POST', '/api/v1/telemetry/export', { body: question }),
+      await platform.call('POST', '/api/v1/demo'),
+    ]) {
+      expect([answer.status, answer.json()['code']]).toEqual([507, 'DISK_LOW'])
+    }
+    expect((await platform.call('GET', path, { token: null })).status).toBe(401)
+    expect((await platform.call('POST', `/api/v1/${device.token}/telemetry`, { body: '{"a":1}', token: null })).status).toBe(200)
+    expect((await platform.call('GET', `/api/v1/devices/${device.id}/telemetry`)).status).toBe(200)
+    await setQuota(100 * gib)
+    expect((await platform.call('GET', path)).status).toBe(200)
+  })
+
   it('refuses new MQTT sessions with 0x97 and 3', async () => {
     const device = await platform.createDevice()
     await setQuota(gib / 2)

@@ -41,6 +41,20 @@ const Storage = Type.Object({
   telemetry: Nullable(TelemetryStats),
 })
 
+/** What takes room and can wait [RE §10]: refused from level `high` on. */
+const heavyRoutes: ReadonlySet<string> = new Set([
+  'GET /api/v1/devices/:id/telemetry/export',
+  'POST /api/v1/telemetry/export',
+  'POST /api/v1/demo',
+])
+
+/** Before the routes are registered. Who may not call one hears that first. */
+export function refuseHeavyWork(app: App, disk: DiskGuard): void {
+  app.addHook('preHandler', async ({ method, routeOptions }) => {
+    if (heavyRoutes.has(`${method} ${routeOptions.url}`)) disk.assertDiskHasRoom()
+  })
+}
+
 /** How full the disk is: in full for administrators, as far as the banner needs it for everybody. */
 export function registerStorageRoutes(app: App, context: Context, { disk, store }: StorageParts): void {
   const readStats = remember(context, () => store.stats())
