@@ -555,7 +555,7 @@ END
 $function$;
 -- owner pms_owner (protect_tenant_table(regclass))
 
-CREATE OR REPLACE FUNCTION public.telemetry_chunks_of(device integer, number integer, from_ts bigint, to_ts bigint, max_rows integer, newest_first boolean, with_points boolean)
+CREATE OR REPLACE FUNCTION public.telemetry_chunks_of(device integer, number integer, from_ts bigint, to_ts bigint, max_rows integer, newest_first boolean, points_over bigint)
  RETURNS TABLE(first_ts bigint, last_ts bigint, count integer, kinds smallint, min double precision, max double precision, sum double precision, growth double precision, ends bytea, hour_marks integer[], hour_values double precision[], points bytea)
  LANGUAGE plpgsql
  STABLE SECURITY DEFINER
@@ -570,20 +570,20 @@ DECLARE
 BEGIN
   IF newest_first THEN
     RETURN QUERY SELECT c.first_ts, c.last_ts, c.count, c.kinds, c.min, c.max, c.sum, c.growth, c.ends, c.hour_marks, c.hour_values,
-        CASE WHEN with_points THEN c.points END
+        CASE WHEN c.last_ts - c.first_ts >= points_over THEN c.points END
       FROM public.telemetry_chunks c
       WHERE c.tenant_no = tenant AND c.device_no = device AND c.key_no = number AND c.first_ts >= low AND c.first_ts < to_ts AND c.last_ts >= from_ts
       ORDER BY c.first_ts DESC LIMIT max_rows;
   ELSE
     RETURN QUERY SELECT c.first_ts, c.last_ts, c.count, c.kinds, c.min, c.max, c.sum, c.growth, c.ends, c.hour_marks, c.hour_values,
-        CASE WHEN with_points THEN c.points END
+        CASE WHEN c.last_ts - c.first_ts >= points_over THEN c.points END
       FROM public.telemetry_chunks c
       WHERE c.tenant_no = tenant AND c.device_no = device AND c.key_no = number AND c.first_ts >= low AND c.first_ts < to_ts AND c.last_ts >= from_ts
       ORDER BY c.first_ts LIMIT max_rows;
   END IF;
 END
 $function$;
--- owner pms_store; execute: pms_app (telemetry_chunks_of(integer,integer,bigint,bigint,integer,boolean,boolean))
+-- owner pms_store; execute: pms_app (telemetry_chunks_of(integer,integer,bigint,bigint,integer,boolean,bigint))
 
 CREATE OR REPLACE FUNCTION public.telemetry_drop_first_store()
  RETURNS boolean

@@ -84,8 +84,9 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog AS $$
   SELECT k.key_no FROM public.telemetry_keys k WHERE k.tenant_no = public.telemetry_tenant() AND k.key = name
 $$;
 
--- Chunks of a series that reach into the range, in time order or newest first. Without points unless asked for.
-CREATE FUNCTION telemetry_chunks_of(device int4, number int4, from_ts int8, to_ts int8, max_rows int4, newest_first bool, with_points bool)
+-- Chunks of a series that reach into the range, in time order or newest first, with the points of those at least
+-- points_over ms long: 0 for all.
+CREATE FUNCTION telemetry_chunks_of(device int4, number int4, from_ts int8, to_ts int8, max_rows int4, newest_first bool, points_over int8)
 RETURNS TABLE (first_ts int8, last_ts int8, count int4, kinds int2, min float8, max float8, sum float8, growth float8,
   ends bytea, hour_marks int4[], hour_values float8[], points bytea)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog AS $$
@@ -98,13 +99,13 @@ DECLARE
 BEGIN
   IF newest_first THEN
     RETURN QUERY SELECT c.first_ts, c.last_ts, c.count, c.kinds, c.min, c.max, c.sum, c.growth, c.ends, c.hour_marks, c.hour_values,
-        CASE WHEN with_points THEN c.points END
+        CASE WHEN c.last_ts - c.first_ts >= points_over THEN c.points END
       FROM public.telemetry_chunks c
       WHERE c.tenant_no = tenant AND c.device_no = device AND c.key_no = number AND c.first_ts >= low AND c.first_ts < to_ts AND c.last_ts >= from_ts
       ORDER BY c.first_ts DESC LIMIT max_rows;
   ELSE
     RETURN QUERY SELECT c.first_ts, c.last_ts, c.count, c.kinds, c.min, c.max, c.sum, c.growth, c.ends, c.hour_marks, c.hour_values,
-        CASE WHEN with_points THEN c.points END
+        CASE WHEN c.last_ts - c.first_ts >= points_over THEN c.points END
       FROM public.telemetry_chunks c
       WHERE c.tenant_no = tenant AND c.device_no = device AND c.key_no = number AND c.first_ts >= low AND c.first_ts < to_ts AND c.last_ts >= from_ts
       ORDER BY c.first_ts LIMIT max_rows;
@@ -152,9 +153,9 @@ $$;
 SELECT telemetry_drop_first_store();
 
 REVOKE ALL ON FUNCTION telemetry_tail(int4[], int8, int8), telemetry_key_no(text),
-  telemetry_chunks_of(int4, int4, int8, int8, int4, bool, bool), telemetry_last_chunks(int4[], text[], int4), telemetry_drop_first_store() FROM PUBLIC;
+  telemetry_chunks_of(int4, int4, int8, int8, int4, bool, int8), telemetry_last_chunks(int4[], text[], int4), telemetry_drop_first_store() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION telemetry_tail(int4[], int8, int8), telemetry_key_no(text),
-  telemetry_chunks_of(int4, int4, int8, int8, int4, bool, bool), telemetry_last_chunks(int4[], text[], int4) TO pms_app;
+  telemetry_chunks_of(int4, int4, int8, int8, int4, bool, int8), telemetry_last_chunks(int4[], text[], int4) TO pms_app;
 
 GRANT SELECT ON telemetry_chunks, telemetry_keys TO pms_owner;
 

@@ -136,7 +136,7 @@ export function sqlReader(adminUrl: string): Reader & { close(): Promise<void> }
           const keyNo = found!.no
           if (keyNo === null) continue
           const chunks = await tx<{ points: Buffer }[]>`
-            select points from telemetry_chunks_of(${number}, ${keyNo}, ${from}, ${to}, ${maxChunks}, false, true)`
+            select points from telemetry_chunks_of(${number}, ${keyNo}, ${from}, ${to}, ${maxChunks}, false, 0)`
           points.push(...uniteSeries(key, keyNo, rows, chunks).filter(({ ts }) => ts >= from && ts < to))
         }
         return points

@@ -69,9 +69,12 @@ export class Db {
       let hasBegun = false
       try {
         return await this.#database.transaction(async (tx) => {
-          await tx.execute(opening)
           hasBegun = true
-          return work(tx)
+          // Sent together with what follows, which saves waiting for one answer: it is done first, and without
+          // it the login has no rights to do anything.
+          const opened = tx.execute(opening).then(() => {})
+          const [result] = await Promise.all([work(tx), opened])
+          return result
         })
       } catch (error) {
         if (hasBegun || attempt === openingTries || classifyDbError(error) !== 'unavailable') throw error

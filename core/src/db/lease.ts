@@ -23,7 +23,9 @@ export class Lease {
   /** @returns true when it is ours now, taken or renewed for another period */
   async acquire(database: Queryable): Promise<boolean> {
     const { rows } = await database.query<{ epoch: string }>(
-      `insert into leases as l (name, holder, expires_at) values ($1, $2, now() + $3 * interval '1 second')
+      // Looked at first: the row is locked while its holder commits, and nobody else should wait for that.
+      `insert into leases as l (name, holder, expires_at) select $1, $2, now() + $3 * interval '1 second'
+       where not exists (select from leases o where o.name = $1 and o.holder <> $2 and o.expires_at >= now())
        on conflict (name) do update set holder = excluded.holder, expires_at = excluded.expires_at,
          epoch = case when l.holder = excluded.holder then l.epoch else l.epoch + 1 end
        where l.holder = excluded.holder or l.expires_at < now()

@@ -52,6 +52,13 @@ export function serves({ aggs, edges, rules }: AggregateOptions, summary: ChunkS
   return rules !== 'compat' && knowsHours && aggs.every((agg) => hourly.has(agg)) && areInHours(edges, summary)
 }
 
+/** Chunks longer than this, ms, are never served: for those it is better to ask for their points at once. */
+export function longestServed({ aggs, edges, rules }: AggregateOptions): number {
+  const isHourly = rules !== 'compat' && aggs.every((agg) => hourly.has(agg))
+  if (isHourly && edges.slice(1, -1).every((edge) => edge % hourMs === 0)) return Number.POSITIVE_INFINITY
+  return edges.reduce((most, edge, i) => Math.max(most, edge - (edges[i - 1] ?? edge)), 0)
+}
+
 /** Whether each edge inside a chunk, if there is one, is a full hour UTC that the chunk knows of. */
 function areInHours(edges: readonly number[], { firstTs, lastTs, hours }: ChunkSummary): boolean {
   for (let i = bucketOf(edges, firstTs) + 1; edges[i]! <= lastTs; i++) if (edges[i]! % hourMs !== 0 || hours.length === 0) return false

@@ -2,7 +2,7 @@
 import type { StoredPoint } from './store.ts'
 
 /** Bounds of a chunk: what a short question has to decode, and how much longer than asked retention may keep a point. */
-export const maxChunkPoints = 8192
+export const maxChunkPoints = 4096
 const maxChunkMs = 7 * 86_400_000
 const maxChunkText = 262_144
 /** A run takes its neighbour in when that is at most so many times as large: each point is written anew log(n) times. */

@@ -15,7 +15,7 @@ const endOfTime = Number.MAX_SAFE_INTEGER
 
 type Value = { keyNo: number; point: StoredPoint }
 /** Newest value of each key of a device; complete once it was loaded. */
-type Known = { values: Map<string, Value>; loading: Promise<void> | undefined }
+type Known = { id: string; tenantId: string; values: Map<string, Value>; loading: Promise<void> | undefined }
 
 /**
  * Newest values of devices somebody asked for, followed from commit to commit. They are kept nowhere but in
@@ -24,12 +24,27 @@ type Known = { values: Map<string, Value>; loading: Promise<void> | undefined }
 export class LatestValues {
   readonly #context: Context
   readonly #first: FirstStore
+  /** By the device's number, in the order in which they were asked for. */
   readonly #known = new Map<number, Known>()
+  readonly #numbers = new Map<string, number>()
   #count = 0
+  #unsubscribe: (() => void) | undefined
 
   constructor(context: Context, first: FirstStore) {
     this.#context = context
     this.#first = first
+  }
+
+  start(): void {
+    this.#unsubscribe = this.#context.events.on('device.changed', ({ deviceId, change }) => {
+      const no = this.#numbers.get(deviceId)
+      if (change === 'deleted' && no !== undefined) this.forget(no)
+    })
+  }
+
+  stop(): void {
+    this.#unsubscribe?.()
+    for (const no of this.#known.keys()) this.forget(no)
   }
 
   /** After the commit of a message: a greater ts wins, and at the same ts the later write [V-8]. */
@@ -46,63 +61,86 @@ export class LatestValues {
 
   /** Forgets what a deletion may have changed. */
   forget(deviceNo: number): void {
-    this.#count -= this.#known.get(deviceNo)?.values.size ?? 0
+    const known = this.#known.get(deviceNo)
+    if (!known) return
+    this.#count -= known.values.size
     this.#known.delete(deviceNo)
+    this.#numbers.delete(known.id)
   }
 
   async read(scope: Scope, deviceIds: readonly string[], options: LatestOptions): Promise<Map<string, LatestPoint[]>> {
+    const latest = new Map<string, LatestPoint[]>(deviceIds.map((id) => [id, []]))
+    const asked: Known[] = []
+    const others: string[] = []
+    for (const id of latest.keys()) {
+      const known = this.#find(scope, id)
+      if (known) asked.push(known)
+      else others.push(id)
+    }
+    if (others.length > 0) asked.push(...(await this.#load(scope, others)))
+    for (const known of asked) {
+      if (known.loading) await known.loading
+      latest.set(known.id, choose(known.values, options))
+    }
+    this.#trim()
+    return latest
+  }
+
+  /** What is in memory already, when the caller may see all devices of its tenant. */
+  #find(scope: Scope, deviceId: string): Known | undefined {
+    const no = this.#numbers.get(deviceId)
+    const known = no === undefined ? undefined : this.#known.get(no)
+    if (!known || known.tenantId !== scope.tenantId || scope.customerIds) return undefined
+    // To the end: asked for last.
+    this.#known.delete(no!)
+    this.#known.set(no!, known)
+    return known
+  }
+
+  /** Devices the caller may see. What is committed while the question runs is followed already, so that no value is missed. */
+  async #load(scope: Scope, deviceIds: readonly string[]): Promise<Known[]> {
     const devices = await this.#context.db.withTenant(scope, (tx) =>
       tx.execute<{ id: string; number: number }>(
         sql`select id, number from devices where id = any(${sql.param(deviceIds)}::uuid[]) and deleted_at is null`,
       ),
     )
-    const missing = devices.filter(({ number }) => !this.#known.has(number)).map(({ number }) => number)
-    if (missing.length > 0) this.#load(scope, missing)
-    const latest = new Map<string, LatestPoint[]>(deviceIds.map((id) => [id, []]))
-    for (const { id, number } of devices) {
-      const known = this.#known.get(number)
-      await known?.loading
-      if (known) latest.set(id, choose(known.values, options))
-    }
-    this.#trim(new Set(devices.map(({ number }) => number)))
-    return latest
-  }
-
-  /** What is committed while the question runs is followed already, so that no value is missed. */
-  #load(scope: Scope, deviceNos: readonly number[]): void {
-    const entries = new Map<number, Known>(deviceNos.map((no) => [no, { values: new Map(), loading: undefined }]))
-    for (const [no, known] of entries) this.#known.set(no, known)
+    const fresh = new Map<number, Known>()
+    const all = devices.map(({ id, number }) => {
+      const known = this.#known.get(number) ?? { id, tenantId: scope.tenantId, values: new Map<string, Value>(), loading: undefined }
+      if (!this.#known.has(number)) fresh.set(number, known)
+      this.#known.set(number, known)
+      this.#numbers.set(id, number)
+      return known
+    })
+    if (fresh.size === 0) return all
     const loading = this.#context.db
-      .withTenant(scope, (tx) => readLatest(tx, this.#first, deviceNos, (error, deviceNo) => this.#tellDamaged(error, deviceNo)))
+      .withTenant(scope, (tx) => readLatest(tx, this.#first, [...fresh.keys()], (error, deviceNo) => this.#tellDamaged(error, deviceNo)))
       .then(
         (found) => {
-          for (const [no, known] of entries) {
-            known.loading = undefined
-            for (const [key, value] of found.get(no) ?? []) {
-              const followed = known.values.get(key)
-              if (followed && followed.point.ts >= value.point.ts) continue
-              if (!followed && this.#known.get(no) === known) this.#count++
-              known.values.set(key, value)
-            }
-          }
+          for (const [no, known] of fresh) this.#complete(no, known, found.get(no)!)
         },
         (error: unknown) => {
-          for (const [no, known] of entries) if (this.#known.get(no) === known) this.forget(no)
+          for (const [no, known] of fresh) if (this.#known.get(no) === known) this.forget(no)
           throw error
         },
       )
-    for (const known of entries.values()) known.loading = loading
+    for (const known of fresh.values()) known.loading = loading
     // Whoever waits for it hears of a failure.
     loading.catch(() => {})
+    return all
   }
 
-  #trim(asked: ReadonlySet<number>): void {
-    for (const no of asked) {
-      const known = this.#known.get(no)
-      if (!known) continue
-      this.#known.delete(no)
-      this.#known.set(no, known)
+  #complete(no: number, known: Known, found: ReadonlyMap<string, Value>): void {
+    known.loading = undefined
+    for (const [key, value] of found) {
+      const followed = known.values.get(key)
+      if (followed && followed.point.ts >= value.point.ts) continue
+      if (!followed && this.#known.get(no) === known) this.#count++
+      known.values.set(key, value)
     }
+  }
+
+  #trim(): void {
     for (const no of this.#known.keys()) {
       if (this.#count <= maxValues) return
       this.forget(no)

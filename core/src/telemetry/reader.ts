@@ -8,7 +8,7 @@ import type { ChunkSummary } from './chunk-summary.ts'
 import type { FirstStore } from './first-store.ts'
 import { overlay, sortNewest } from './overlay.ts'
 import { RowCursor, decodeEnds } from './segment-rows.ts'
-import type { Piece, ReadOptions, SeriesRange, StoredPoint } from './store.ts'
+import type { Piece, ReadOptions, SeriesRange, StoredPoint, Summaries } from './store.ts'
 
 /** Chunks brought with one question to the database: few at first, then as many as this many bytes hold. */
 const firstChunks = 4
@@ -16,6 +16,8 @@ const mostChunks = 32
 const pageBytes = 512 * 1024
 /** Chunks whose statistics are brought with one question. */
 const pageOfSummaries = 256
+/** Longer than any chunk. */
+const noPoints = Number.MAX_SAFE_INTEGER
 
 type ChunkRow = {
   first_ts: string
@@ -32,8 +34,8 @@ type ChunkRow = {
   points: Buffer | null
 }
 
-/** A series that was found, with its points that are not in chunks yet: ascending, each ts once. */
-type Series = { scope: Scope; deviceNo: number; keyNo: number; tail: StoredPoint[] }
+/** A series that was found, with its points that are not in chunks yet (ascending, each ts once) and its first chunks. */
+type Series = { scope: Scope; deviceNo: number; keyNo: number; tail: StoredPoint[]; firstPage: ChunkRow[] | undefined }
 
 /** Where the points of a window come from besides chunks: newer ones on top, those of the first store below. */
 type Window = { from: number; to: number; top: StoredPoint[]; bottom: StoredPoint[] }
@@ -50,29 +52,39 @@ export class Reader {
 
   /**
    * Pieces of a series in time order or newest first. A summary stands for a chunk that lies in the range
-   * as a whole and that `accepts` takes.
+   * as a whole and that `summaries` accepts.
    */
-  async *read(scope: Scope, range: SeriesRange, options: ReadOptions, accepts?: (summary: ChunkSummary) => boolean): AsyncGenerator<Piece> {
-    // What moves between two questions moves into chunks: they are asked last, so that nothing is missed.
-    const series = await this.#open(scope, range)
+  async *read(scope: Scope, range: SeriesRange, options: ReadOptions, summaries?: Summaries): AsyncGenerator<Piece> {
+    const series = await this.#open(scope, range, options.newestFirst ?? false, pointsOver(summaries))
     if (!series) return
     for await (const window of this.#windows(series, range, options.newestFirst ?? false)) {
-      yield* this.#readWindow(series, window, range.key, options, accepts)
+      yield* this.#readWindow(series, window, range.key, options, summaries)
     }
   }
 
-  async #open(scope: Scope, { deviceId, key, from, to }: SeriesRange): Promise<Series | undefined> {
-    const [found] = await this.#context.db.withTenant(scope, (tx) =>
-      tx.execute<{ number: number; key_no: number | null; bytes: Buffer | null }>(sql`
-        select d.number, telemetry_key_no(${key}) as key_no,
-          (select string_agg(t.points, '' order by t.ordinality) from telemetry_tail(array[d.number], ${from}, ${to}) with ordinality t) as bytes
-        from devices d where d.id = ${deviceId} and d.deleted_at is null`),
+  /** What moves between two questions moves into chunks: they are asked last, so that nothing is missed. */
+  async #open(scope: Scope, range: SeriesRange, newestFirst: boolean, over: number): Promise<Series | undefined> {
+    const { deviceId, key, from, to } = range
+    const max = firstRows(over)
+    const [[found], chunks] = await this.#context.db.withTenant(scope, (tx) =>
+      Promise.all([
+        tx.execute<{ number: number; key_no: number | null; bytes: Buffer | null }>(sql`
+          select d.number, telemetry_key_no(${key}) as key_no,
+            (select string_agg(t.points, '' order by t.ordinality) from telemetry_tail(array[d.number], ${from}, ${to}) with ordinality t) as bytes
+          from devices d where d.id = ${deviceId} and d.deleted_at is null`),
+        tx.execute<ChunkRow>(sql`
+          select c.* from devices d cross join lateral
+            telemetry_chunks_of(d.number, telemetry_key_no(${key}), ${from}, ${to}, ${max}, ${newestFirst}, ${over}) c
+          where d.id = ${deviceId} and d.deleted_at is null`),
+      ]),
     )
     if (!found || found.key_no === null) return undefined
     const tail: StoredPoint[] = []
     const cursor = new RowCursor(found.bytes ?? Buffer.alloc(0))
     while (cursor.next()) if (cursor.keyNo === found.key_no && cursor.ts >= from && cursor.ts < to) tail.push(cursor.point())
-    return { scope, deviceNo: found.number, keyNo: found.key_no, tail: sortNewest(tail) }
+    // With points of the first store beside them, chunks are asked for after those.
+    const firstPage = this.#first.isGone ? chunks : undefined
+    return { scope, deviceNo: found.number, keyNo: found.key_no, tail: sortNewest(tail), firstPage }
   }
 
   /** The whole range, or as many parts of it as the first store has blocks. */
@@ -96,15 +108,17 @@ export class Reader {
     { from, to, top, bottom }: Window,
     key: string,
     { newestFirst = false, onDamaged }: ReadOptions,
-    accepts?: (summary: ChunkSummary) => boolean,
+    summaries: Summaries | undefined,
   ): AsyncGenerator<Piece> {
-    let pageRows = accepts ? pageOfSummaries : firstChunks
+    const over = pointsOver(summaries)
+    let pageRows = firstRows(over)
     const inOrder = (points: StoredPoint[]) => ({ points: newestFirst ? points.toReversed() : points })
     /** Points outside chunks: from the newest or oldest end of what is left of the window up to a chunk. */
     const aside = (low: number, high: number) => overlay(within(top, low, high), within(bottom, low, high))
     let [low, high] = [from, to]
     while (low < high) {
-      const rows = await this.#readChunks(series, { low, high, newestFirst, max: pageRows, withPoints: !accepts })
+      const rows = series.firstPage ?? (await this.#readChunks(series, { low, high, newestFirst, max: pageRows, over }))
+      series.firstPage = undefined
       for (const row of rows) {
         const [first, last] = [Number(row.first_ts), Number(row.last_ts)]
         const begin = Math.max(first, low)
@@ -112,9 +126,9 @@ export class Reader {
         const gap = newestFirst ? aside(end, high) : aside(low, begin)
         if (gap.length > 0) yield inOrder(gap)
         const [above, below] = [within(top, begin, end), within(bottom, begin, end)]
-        if (accepts && first >= low && last < high && above.length === 0 && below.length === 0) {
+        if (summaries && first >= low && last < high && above.length === 0 && below.length === 0) {
           const summary = toSummary(row)
-          if (accepts(summary)) {
+          if (summaries.accepts(summary)) {
             yield { summary }
             if (newestFirst) high = begin
             else low = end
@@ -129,7 +143,7 @@ export class Reader {
         else low = end
       }
       if (rows.length < pageRows) break
-      if (!accepts) pageRows = fittingRows(rows)
+      if (over < noPoints) pageRows = fittingRows(rows)
     }
     const rest = aside(low, high)
     if (rest.length > 0) yield inOrder(rest)
@@ -137,19 +151,17 @@ export class Reader {
 
   async #readChunks(
     { scope, deviceNo, keyNo }: Series,
-    { low, high, newestFirst, max, withPoints }: { low: number; high: number; newestFirst: boolean; max: number; withPoints: boolean },
+    { low, high, newestFirst, max, over }: { low: number; high: number; newestFirst: boolean; max: number; over: number },
   ): Promise<ChunkRow[]> {
     return this.#context.db.withTenant(scope, (tx) =>
-      tx.execute<ChunkRow>(
-        sql`select * from telemetry_chunks_of(${deviceNo}, ${keyNo}, ${low}, ${high}, ${max}, ${newestFirst}, ${withPoints})`,
-      ),
+      tx.execute<ChunkRow>(sql`select * from telemetry_chunks_of(${deviceNo}, ${keyNo}, ${low}, ${high}, ${max}, ${newestFirst}, ${over})`),
     )
   }
 
   /** A chunk as it is now: since its summary was read it may have become part of another, or several. */
   async #readAgain(series: Series, { first_ts, last_ts }: ChunkRow): Promise<ChunkRow[]> {
     const [low, high] = [Number(first_ts), Number(last_ts) + 1]
-    return this.#readChunks(series, { low, high, newestFirst: false, max: mostChunks, withPoints: true })
+    return this.#readChunks(series, { low, high, newestFirst: false, max: mostChunks, over: 0 })
   }
 
   #decode(series: Series, key: string, row: ChunkRow, onDamaged: ReadOptions['onDamaged']): StoredPoint[] {
@@ -165,8 +177,17 @@ export class Reader {
   }
 }
 
+/** Chunks at least so long come with their points. */
+function pointsOver(summaries: Summaries | undefined): number {
+  return summaries ? Math.min(noPoints, summaries.longestMs) : 0
+}
+
+function firstRows(over: number): number {
+  return over < noPoints ? firstChunks : pageOfSummaries
+}
+
 function fittingRows(rows: readonly ChunkRow[]): number {
-  const bytes = rows.reduce((sum, row) => sum + row.points!.length, 0)
+  const bytes = rows.reduce((sum, row) => sum + (row.points?.length ?? 0), 1)
   return Math.max(1, Math.min(mostChunks, Math.floor((pageBytes * rows.length) / bytes)))
 }
 

@@ -49,6 +49,8 @@ export class Segments {
   readonly #owner = randomUUID()
   readonly #encoders: SegmentEncoder[] = []
   #active: Segment | undefined
+  /** Segments of ours that are not written any more and wait to be sealed, in their order. */
+  readonly #left: Segment[] = []
   #opening: Promise<Segment> | undefined
   #rotating: Promise<void> | undefined
   #waiting = 0
@@ -104,6 +106,7 @@ export class Segments {
   async tick(): Promise<void> {
     const segment = this.#active
     if (segment && segment.rows > 0 && this.#options.clock.monotonic() - segment.openedAt >= maxAgeMs) await this.rotate()
+    else if (this.#left.length > 0) await (this.#rotating ??= this.#sealLeft().finally(() => (this.#rotating = undefined)))
   }
 
   /** Opens the next segment and seals this one, when it has rows. */
@@ -131,11 +134,14 @@ export class Segments {
     )
     for (const { no } of rows) {
       this.#options.log.debug({ segment: no }, 'telemetry: dropping')
-      await inTransaction(this.#options.keeper, async (client) => {
-        // A backup may still read it: then it goes another time.
+      const dropped = inTransaction(this.#options.keeper, async (client) => {
         await client.query(`set local lock_timeout = '500ms'`)
         await client.query(`drop table if exists ${tableOf(no)}`)
         await client.query('delete from telemetry_segments where segment_no = $1', [no])
+      })
+      await dropped.catch((error: unknown) => {
+        // A backup may still read it: then it goes another time, and those that follow do not wait.
+        if (sqlStateOf(error) !== '55P03') throw error
       })
     }
   }
@@ -148,10 +154,20 @@ export class Segments {
 
   async #rotate(): Promise<void> {
     const old = this.#active
-    if (!old || old.rows === 0) return
-    await this.#open()
-    while (old.inFlight > 0) await sleep(1)
-    await this.#seal(old.no)
+    if (old && old.rows > 0) {
+      await this.#open()
+      this.#left.push(old)
+    }
+    await this.#sealLeft()
+  }
+
+  /** One that fails is tried again before those that follow: were it merged after them, its older values would win. */
+  async #sealLeft(): Promise<void> {
+    for (let segment = this.#left[0]; segment; segment = this.#left[0]) {
+      while (segment.inFlight > 0) await sleep(1)
+      await this.#seal(segment.no)
+      this.#left.shift()
+    }
   }
 
   /** One at a time: writers that find no segment wait for the same one. */
@@ -196,7 +212,7 @@ export class Segments {
   }
 
   /**
-   * Ends all inserts into a segment and gives it its index; an empty one goes at once. The lock waits for
+   * Ends all inserts into a segment and gives it its index; an empty one counts as compacted. The lock waits for
    * inserts on their way, and without the right to insert a server that was only slow cannot come back to it.
    */
   async #seal(no: number): Promise<void> {
@@ -218,8 +234,10 @@ export class Segments {
         this.#waiting++
         await client.query(`create index on ${table} (tenant_no, device_no)`)
       } else {
-        await client.query(`drop table ${table}`)
-        await client.query('delete from telemetry_segments where segment_no = $1', [no])
+        // Not dropped at once: a reader may have just found it.
+        await client.query(`update telemetry_segments set state = 'compacted', compacted_at = clock_timestamp() where segment_no = $1`, [
+          no,
+        ])
       }
     })
   }

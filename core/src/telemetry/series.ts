@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import type { Scope } from '../db/client.ts'
-import { aggregate, serves } from './aggregate.ts'
+import { aggregate, longestServed, serves } from './aggregate.ts'
 import type { AggregateOptions, Aggregation, BucketRow } from './aggregate.ts'
+import type { ChunkSummary } from './chunk-summary.ts'
 import { downsample } from './downsample.ts'
 import type { DownsampleMode } from './downsample.ts'
 import type { NumericValue } from './exact-sum.ts'
@@ -104,7 +105,8 @@ async function* readPieces(
   options: AggregateOptions,
   tally: Tally,
 ): AsyncGenerator<Piece> {
-  const pieces = store.summarize(scope, { deviceId, key, from, to }, (summary) => serves(options, summary), {
+  const summaries = { accepts: (summary: ChunkSummary) => serves(options, summary), longestMs: longestServed(options) }
+  const pieces = store.summarize(scope, { deviceId, key, from, to }, summaries, {
     onDamaged: (damaged) => tally.damaged.push({ key, ...damaged }),
   })
   for await (const piece of pieces) {

@@ -50,6 +50,9 @@ export type StoreStats = {
   firstStoreBytes: number
 }
 
+/** Which chunks that lie in the range as a whole may come as statistics; of those that are longer none is accepted. */
+export type Summaries = { accepts: (summary: ChunkSummary) => boolean; longestMs: number }
+
 /** A stretch of a series in time order: its points, or what is known of them without looking at each. */
 export type Piece = { points: StoredPoint[] } | { summary: ChunkSummary }
 
@@ -75,16 +78,8 @@ export interface TelemetryStore {
   /** Points of a series in time order (or newest first), in blocks of up to some thousand. */
   read(scope: Scope, range: SeriesRange, options?: ReadOptions): AsyncGenerator<StoredPoint[]>
 
-  /**
-   * The same in time order for those who need not see each point: what `accepts` says yes to comes as the
-   * statistics of a chunk that lies in the range as a whole.
-   */
-  summarize(
-    scope: Scope,
-    range: SeriesRange,
-    accepts: (summary: ChunkSummary) => boolean,
-    options?: Pick<ReadOptions, 'onDamaged'>,
-  ): AsyncGenerator<Piece>
+  /** The same in time order for those who need not see each point. */
+  summarize(scope: Scope, range: SeriesRange, summaries: Summaries, options?: Pick<ReadOptions, 'onDamaged'>): AsyncGenerator<Piece>
 
   /** Newest point of each key, keys in order. */
   latest(scope: Scope, deviceIds: readonly string[], options?: LatestOptions): Promise<Map<string, LatestPoint[]>>

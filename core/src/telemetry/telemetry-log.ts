@@ -4,7 +4,6 @@ import { sql } from 'drizzle-orm'
 import type pg from 'pg'
 import type { Context } from '../context.ts'
 import type { Scope } from '../db/client.ts'
-import type { ChunkSummary } from './chunk-summary.ts'
 import { Compactor } from './compactor.ts'
 import { FirstStore } from './first-store.ts'
 import { registerKeys, withoutRefused } from './keys.ts'
@@ -25,6 +24,7 @@ import type {
   SeriesRange,
   StoreStats,
   StoredPoint,
+  Summaries,
   TelemetryStore,
   WriteRefusals,
 } from './store.ts'
@@ -75,6 +75,7 @@ export class TelemetryLog implements TelemetryStore {
     this.#parts = { writer, keeper, segments, compactor, removal: new Removal(keeper, this.#first, log) }
     await this.#first.start()
     await segments.start()
+    this.#latest.start()
     if (compacts) compactor.start()
   }
 
@@ -82,6 +83,7 @@ export class TelemetryLog implements TelemetryStore {
     const parts = this.#parts
     if (!parts) return
     this.#parts = undefined
+    this.#latest.stop()
     const stopped = (async () => {
       await parts.compactor.stop()
       await parts.segments.stop()
@@ -117,13 +119,8 @@ export class TelemetryLog implements TelemetryStore {
     }
   }
 
-  summarize(
-    scope: Scope,
-    range: SeriesRange,
-    accepts: (summary: ChunkSummary) => boolean,
-    options: Pick<ReadOptions, 'onDamaged'> = {},
-  ): AsyncGenerator<Piece> {
-    return this.#reader.read(scope, range, options, accepts)
+  summarize(scope: Scope, range: SeriesRange, summaries: Summaries, options: Pick<ReadOptions, 'onDamaged'> = {}): AsyncGenerator<Piece> {
+    return this.#reader.read(scope, range, options, summaries)
   }
 
   latest(scope: Scope, deviceIds: readonly string[], options: LatestOptions = {}): Promise<Map<string, LatestPoint[]>> {
@@ -133,7 +130,7 @@ export class TelemetryLog implements TelemetryStore {
   async count(scope: Scope, deviceId: string, keys: readonly string[], from: number, to: number): Promise<number> {
     let count = 0
     for (const key of new Set(keys)) {
-      for await (const piece of this.summarize(scope, { deviceId, key, from, to }, () => true)) {
+      for await (const piece of this.summarize(scope, { deviceId, key, from, to }, countsOnly)) {
         count += 'points' in piece ? piece.points.length : piece.summary.count
       }
     }
@@ -201,5 +198,8 @@ export class TelemetryLog implements TelemetryStore {
     return this.#parts
   }
 }
+
+/** A count needs no point. */
+const countsOnly: Summaries = { accepts: () => true, longestMs: Number.POSITIVE_INFINITY }
 
 const keysByName = 'select key_no from telemetry_keys where tenant_no = $1 and key = any($2)'
