@@ -176,6 +176,35 @@ describe('retention on a real store', { timeout: 60_000 }, () => {
     expect(await agesOf(device, 'door')).toEqual(ages)
   })
 
+  it('goes on in smaller steps when the database cancels one that takes too long', async () => {
+    const { context, store } = server
+    const all = [await createHistory(), await createHistory(), await createHistory()]
+    await create({ keepDays: 60 })
+    const sizes: number[] = []
+    const slow = new Retention(
+      context,
+      {
+        listKeys: (scope) => store.listKeys(scope),
+        previewRetention: (tenantNo, batch) => store.previewRetention(tenantNo, batch),
+        async applyRetention(tenantNo, batch) {
+          sizes.push(batch.deviceNos.length)
+          // The error of a real statement that was too slow.
+          if (batch.deviceNos.length > 1) {
+            await context.db.withTenant(context.rootTenant, async (tx) => {
+              await tx.execute(sql`set local statement_timeout = 1`)
+              await tx.execute(sql`select pg_sleep(1)`)
+            })
+          }
+          return store.applyRetention(tenantNo, batch)
+        },
+      },
+      new Registry(),
+    )
+    await slow.run()
+    expect(Math.max(...sizes)).toBeGreaterThan(2)
+    for (const device of all) expect(await agesOf(device, 'door')).toEqual([1, 40])
+  })
+
   it('runs when the disk gets full', async () => {
     const device = await createHistory()
     await create({ keepDays: 60 })

@@ -5,6 +5,7 @@ import { Counter } from 'prom-client'
 import type { Registry } from 'prom-client'
 import type { Context } from '../context.ts'
 import type { Scope } from '../db/client.ts'
+import { sqlStateOf } from '../db/errors.ts'
 import { listTenants } from '../db/installation.ts'
 import type { Freed, TelemetryStore } from '../telemetry/store.ts'
 import { planRetention } from './retention-plan.ts'
@@ -16,9 +17,11 @@ const everyMs = 3_600_000
 /** Soon, so that a server that is often started anew comes to it, but not while everybody reconnects. */
 const firstAfterMs = 120_000
 const dayMs = 86_400_000
-/** The store takes at most so many devices at a time; fewer where one step took long, so that ingest is not held up [RE-81]. */
+/** The store takes at most so many devices at a time. A run begins with few, and takes more as long as that is quick [RE-81]. */
 const mostDevices = 1000
-const fewestDevices = 10
+const firstDevices = 50
+/** SQLSTATE query_canceled: the time of a statement was over. */
+const canceled = '57014'
 const slowMs = 1000
 const quickMs = 200
 /** After a step the database has as long for others as the step took. */
@@ -120,22 +123,37 @@ export class Retention {
   async #runTenant(scope: Scope): Promise<void> {
     const rules = await listAllRules(this.#context, scope)
     const total = { chunks: 0, points: 0, bytes: 0 }
-    const size = { devices: mostDevices }
+    const size = { devices: firstDevices }
     for await (const step of this.#steps(scope, rules, size)) {
       if (this.#isStopped) break
-      const startedAt = performance.now()
-      const freed = await this.#store.applyRetention(scope.tenantNo, step)
-      const tookMs = performance.now() - startedAt
-      if (tookMs > slowMs) size.devices = Math.max(fewestDevices, size.devices >> 1)
-      else if (tookMs < quickMs) size.devices = Math.min(mostDevices, size.devices * 2)
-      this.#removed.points.inc(freed.points)
-      this.#removed.bytes.inc(freed.bytes)
+      const freed = await this.#apply(scope, step, size)
       total.chunks += freed.chunks
       total.points += freed.points
       total.bytes += freed.bytes
-      if (freed.chunks > 0) await sleep(Math.min(longestPauseMs, tookMs), undefined, { ref: false })
     }
     if (total.chunks > 0) this.#context.log.info({ tenant: scope.tenantId, ...total }, 'removed what the retention rules no longer keep')
+  }
+
+  /** One step, in halves when the database did not come to its end in time. */
+  async #apply(scope: Scope, step: Step, size: { devices: number }): Promise<Omit<Freed, 'oldestTs'>> {
+    const startedAt = performance.now()
+    try {
+      const freed = await this.#store.applyRetention(scope.tenantNo, step)
+      const tookMs = performance.now() - startedAt
+      if (tookMs > slowMs) size.devices = Math.max(1, size.devices >> 1)
+      else if (tookMs < quickMs) size.devices = Math.min(mostDevices, size.devices * 2)
+      this.#removed.points.inc(freed.points)
+      this.#removed.bytes.inc(freed.bytes)
+      if (freed.chunks > 0) await sleep(Math.min(longestPauseMs, tookMs), undefined, { ref: false })
+      return freed
+    } catch (error) {
+      const middle = step.deviceNos.length >> 1
+      if (sqlStateOf(error) !== canceled || middle === 0) throw error
+      size.devices = middle
+      const first = await this.#apply(scope, { ...step, deviceNos: step.deviceNos.slice(0, middle) }, size)
+      const second = await this.#apply(scope, { ...step, deviceNos: step.deviceNos.slice(middle) }, size)
+      return { chunks: first.chunks + second.chunks, points: first.points + second.points, bytes: first.bytes + second.bytes }
+    }
   }
 
   async #preview(scope: Scope, draft: RuleDraftPlace | undefined): Promise<RetentionPreview> {

@@ -14,6 +14,7 @@ import { Upkeep } from './upkeep.ts'
 let context: TestContext
 let admin: postgres.Sql
 let devices: Devices
+let store: TelemetryLog
 const lines: Record<string, unknown>[] = []
 const other = { tenantId: randomUUID(), tenantNo: 0 }
 beforeAll(async () => {
@@ -24,12 +25,12 @@ beforeAll(async () => {
   const [row] = await admin`insert into tenants (id, slug, name) values (${other.tenantId}, 'other', 'other') returning number`
   other.tenantNo = row!['number'] as number
   await admin`insert into products (tenant_id, id, name, is_default) values (${other.tenantId}, ${randomUUID()}, 'default', true)`
-  const store = new TelemetryLog(context)
+  store = new TelemetryLog(context)
   await store.start()
-  await store.stop()
   devices = new Devices(context, new DeviceRegistry(context), store)
 })
 afterAll(async () => {
+  await store.stop()
   await admin.end()
   await context.close()
 })
