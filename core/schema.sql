@@ -569,13 +569,15 @@ DECLARE
     ORDER BY c.first_ts DESC LIMIT 1), from_ts);
 BEGIN
   IF newest_first THEN
-    RETURN QUERY SELECT c.first_ts, c.last_ts, c.count, c.kinds, c.min, c.max, c.sum, c.growth, c.ends, c.hour_marks, c.hour_values,
+    RETURN QUERY SELECT c.first_ts, c.last_ts, c.count, c.kinds, c.min, c.max, c.sum, c.growth, c.ends,
+        CASE WHEN c.last_ts - c.first_ts < points_over THEN c.hour_marks END, CASE WHEN c.last_ts - c.first_ts < points_over THEN c.hour_values END,
         CASE WHEN c.last_ts - c.first_ts >= points_over THEN c.points END
       FROM public.telemetry_chunks c
       WHERE c.tenant_no = tenant AND c.device_no = device AND c.key_no = number AND c.first_ts >= low AND c.first_ts < to_ts AND c.last_ts >= from_ts
       ORDER BY c.first_ts DESC LIMIT max_rows;
   ELSE
-    RETURN QUERY SELECT c.first_ts, c.last_ts, c.count, c.kinds, c.min, c.max, c.sum, c.growth, c.ends, c.hour_marks, c.hour_values,
+    RETURN QUERY SELECT c.first_ts, c.last_ts, c.count, c.kinds, c.min, c.max, c.sum, c.growth, c.ends,
+        CASE WHEN c.last_ts - c.first_ts < points_over THEN c.hour_marks END, CASE WHEN c.last_ts - c.first_ts < points_over THEN c.hour_values END,
         CASE WHEN c.last_ts - c.first_ts >= points_over THEN c.points END
       FROM public.telemetry_chunks c
       WHERE c.tenant_no = tenant AND c.device_no = device AND c.key_no = number AND c.first_ts >= low AND c.first_ts < to_ts AND c.last_ts >= from_ts

@@ -84,8 +84,8 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog AS $$
   SELECT k.key_no FROM public.telemetry_keys k WHERE k.tenant_no = public.telemetry_tenant() AND k.key = name
 $$;
 
--- Chunks of a series that reach into the range, in time order or newest first, with the points of those at least
--- points_over ms long: 0 for all.
+-- Chunks of a series that reach into the range, in time order or newest first: those at least points_over ms long (0: all)
+-- with their points, the others with the statistics of their hours.
 CREATE FUNCTION telemetry_chunks_of(device int4, number int4, from_ts int8, to_ts int8, max_rows int4, newest_first bool, points_over int8)
 RETURNS TABLE (first_ts int8, last_ts int8, count int4, kinds int2, min float8, max float8, sum float8, growth float8,
   ends bytea, hour_marks int4[], hour_values float8[], points bytea)
@@ -98,13 +98,15 @@ DECLARE
     ORDER BY c.first_ts DESC LIMIT 1), from_ts);
 BEGIN
   IF newest_first THEN
-    RETURN QUERY SELECT c.first_ts, c.last_ts, c.count, c.kinds, c.min, c.max, c.sum, c.growth, c.ends, c.hour_marks, c.hour_values,
+    RETURN QUERY SELECT c.first_ts, c.last_ts, c.count, c.kinds, c.min, c.max, c.sum, c.growth, c.ends,
+        CASE WHEN c.last_ts - c.first_ts < points_over THEN c.hour_marks END, CASE WHEN c.last_ts - c.first_ts < points_over THEN c.hour_values END,
         CASE WHEN c.last_ts - c.first_ts >= points_over THEN c.points END
       FROM public.telemetry_chunks c
       WHERE c.tenant_no = tenant AND c.device_no = device AND c.key_no = number AND c.first_ts >= low AND c.first_ts < to_ts AND c.last_ts >= from_ts
       ORDER BY c.first_ts DESC LIMIT max_rows;
   ELSE
-    RETURN QUERY SELECT c.first_ts, c.last_ts, c.count, c.kinds, c.min, c.max, c.sum, c.growth, c.ends, c.hour_marks, c.hour_values,
+    RETURN QUERY SELECT c.first_ts, c.last_ts, c.count, c.kinds, c.min, c.max, c.sum, c.growth, c.ends,
+        CASE WHEN c.last_ts - c.first_ts < points_over THEN c.hour_marks END, CASE WHEN c.last_ts - c.first_ts < points_over THEN c.hour_values END,
         CASE WHEN c.last_ts - c.first_ts >= points_over THEN c.points END
       FROM public.telemetry_chunks c
       WHERE c.tenant_no = tenant AND c.device_no = device AND c.key_no = number AND c.first_ts >= low AND c.first_ts < to_ts AND c.last_ts >= from_ts

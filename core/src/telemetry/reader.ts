@@ -29,7 +29,7 @@ type ChunkRow = {
   sum: number | null
   growth: number | null
   ends: Buffer | null
-  hour_marks: number[]
+  hour_marks: number[] | null
   hour_values: number[] | null
   points: Buffer | null
 }
@@ -126,7 +126,7 @@ export class Reader {
         const gap = newestFirst ? aside(end, high) : aside(low, begin)
         if (gap.length > 0) yield inOrder(gap)
         const [above, below] = [within(top, begin, end), within(bottom, begin, end)]
-        if (summaries && first >= low && last < high && above.length === 0 && below.length === 0) {
+        if (summaries && !row.points && first >= low && last < high && above.length === 0 && below.length === 0) {
           const summary = toSummary(row)
           if (summaries.accepts(summary)) {
             yield { summary }
@@ -219,9 +219,9 @@ function toSummary(row: ChunkRow): ChunkSummary {
     kinds,
     statistics: hasStatistics ? restoreStatistics(kinds, { min, max, sum, growth }) : undefined,
     ends: row.ends ? decodeEnds(row.ends, firstTs, lastTs) : undefined,
-    hours: Array.from({ length: marks.length / 2 }, (_, i) => ({
-      startTs: marks[2 * i]! * 3_600_000,
-      count: marks[2 * i + 1]!,
+    hours: Array.from({ length: (marks?.length ?? 0) / 2 }, (_, i) => ({
+      startTs: marks![2 * i]! * 3_600_000,
+      count: marks![2 * i + 1]!,
       statistics: values ? restoreHour(kinds, { min: values[3 * i]!, max: values[3 * i + 1]!, sum: values[3 * i + 2]! }) : undefined,
     })),
   }
