@@ -61,8 +61,9 @@ function makeSeeds(protocolVersion: number): { flags: number; body: Buffer }[] {
   return topics.flatMap((topic) =>
     propertySets.flatMap((properties) =>
       ([0, 1, 2] as const).map((qos) => {
+        // One changed byte makes the packet id 0, which no packet may have.
         const packet = generate(
-          { cmd: 'publish', topic: topic || 't', payload, qos, dup: false, retain: false, messageId: 258, properties: properties! },
+          { cmd: 'publish', topic: topic || 't', payload, qos, dup: false, retain: false, messageId: 1, properties: properties! },
           { protocolVersion },
         )
         return { flags: packet[0]! & 0x0f, body: packet.subarray(2) }
@@ -113,7 +114,10 @@ it(`a PUBLISH reads like mqtt-packet reads it, for ${packets.toLocaleString('en-
     const { frame, bodyAt } = frameOf(random(4) === 0 ? random(16) : chosen.flags, body)
     const own = parsePublish(frame, bodyAt, protocol)
     const theirs = parseByLibrary(frame, protocol)
-    if (!isSame(own, theirs)) expect(own, `packet ${count}, MQTT ${protocol}: ${frame.toString('hex')}`).toMatchObject(theirs ?? {})
+    if (!isSame(own, theirs)) {
+      expect({ own }, `packet ${count}, MQTT ${protocol}: ${frame.toString('hex')}`).toEqual({ own: theirs })
+      expect.fail('read differently')
+    }
     counts[own === undefined ? 'refused' : 'accepted']++
   }
   // Neither kind may be rare, or little was compared.
