@@ -45,16 +45,17 @@ export function withoutRefused(batch: readonly DeviceWrite[], refusals: WriteRef
 }
 
 async function loadKnown(writer: pg.Pool, batch: readonly DeviceWrite[]): Promise<void> {
-  const unknown = new Map<number, Device>()
-  for (const { device } of batch) if (!device.keyNos) unknown.set(device.no, device)
+  const unknown = new Set<Device>()
+  for (const { device } of batch) if (!device.keyNos) unknown.add(device)
   if (unknown.size === 0) return
-  const devices = [...unknown.values()]
+  const devices = [...unknown]
   const { rows } = await writer.query<KeyRow>('select * from telemetry_load_keys($1, $2)', [
     devices.map((device) => device.tenantNo),
     devices.map((device) => device.no),
   ])
+  const byNo = groupByNo(devices)
   for (const device of devices) device.keyNos ??= new Map()
-  for (const row of rows) unknown.get(row.device_no)!.keyNos!.set(row.key, row.key_no)
+  for (const row of rows) for (const device of byNo.get(row.device_no)!) device.keyNos!.set(row.key, row.key_no)
 }
 
 async function addNumbers(writer: pg.Pool, added: ReadonlyMap<Device, ReadonlySet<string>>): Promise<void> {
@@ -64,6 +65,11 @@ async function addNumbers(writer: pg.Pool, added: ReadonlyMap<Device, ReadonlySe
     pairs.map((pair) => pair.device.no),
     pairs.map((pair) => pair.key),
   ])
-  const byNo = new Map([...added.keys()].map((device) => [device.no, device]))
-  for (const row of rows) byNo.get(row.device_no)!.keyNos!.set(row.key, row.key_no)
+  const byNo = groupByNo(added.keys())
+  for (const row of rows) for (const device of byNo.get(row.device_no)!) device.keyNos!.set(row.key, row.key_no)
+}
+
+/** A batch may hold a device as it was before a change and after it. */
+function groupByNo(devices: Iterable<Device>): Map<number, Device[]> {
+  return Map.groupBy(devices, (device) => device.no)
 }
