@@ -38,12 +38,14 @@ export class Removal {
     const all = keyNos ?? (await this.#listKeys(device))
     let removed = 0
     for (let start = 0; start < all.length; start += keysAtOnce) {
-      const some = all.slice(start, start + keysAtOnce)
+      /** Times removed outside chunks: a chunk, of a later step perhaps, may hold an older value of the same point. */
+      const times = new Map(all.slice(start, start + keysAtOnce).map((keyNo) => [keyNo, new Set<number>()]))
       for (let isDone = false; !isDone;) {
-        const step = await inTransaction(this.#keeper, (client) => this.#deleteStep(client, device, some, from, to))
+        const step = await inTransaction(this.#keeper, (client) => this.#deleteStep(client, device, times, from, to))
         removed += step.removed
         isDone = step.isDone
       }
+      for (const set of times.values()) removed += set.size
     }
     return removed
   }
@@ -85,16 +87,16 @@ export class Removal {
     return rows.map((row) => row.key_no)
   }
 
+  /** @returns how many points went out of chunks, without those in `times`, and whether that was all */
   async #deleteStep(
     client: pg.PoolClient,
     device: DeviceNumber,
-    keyNos: readonly number[],
+    times: ReadonlyMap<number, Set<number>>,
     from: number,
     to: number,
   ): Promise<{ removed: number; isDone: boolean }> {
     await lockChunks(client)
-    /** Times removed outside chunks: a chunk may hold an older value of the same point. */
-    const times = new Map<number, Set<number>>(keyNos.map((keyNo) => [keyNo, new Set()]))
+    const keyNos = [...times.keys()]
     await this.#deleteFromSegments(client, device, times, from, to)
     for (const { keyNo, ts } of await this.#first.delete(client, device, keyNos, from, to)) times.get(keyNo)!.add(ts)
     const { rows } = await client.query<HeadRow>(
@@ -107,7 +109,6 @@ export class Removal {
     let removed = 0
     for (const row of rows) removed += await this.#deleteFromChunk(client, merger, device, row, times.get(row.key_no)!, from, to)
     await merger.flush()
-    for (const set of times.values()) removed += set.size
     return { removed, isDone: rows.length < chunksAtOnce }
   }
 
