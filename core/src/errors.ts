@@ -66,8 +66,8 @@ export const errorCodes = {
   TOKEN_RESERVED: { status: 422, zh: '该令牌是保留字，请换一个。', en: 'This token is a reserved word; choose another.' },
   RANGE_TOO_LARGE: {
     status: 422,
-    zh: '时间范围与间隔会产生超过 {limit} 个区间。',
-    en: 'Range and interval make more than {limit} buckets.',
+    zh: '结果会超过 {limit} 个区间或数据点。',
+    en: 'The answer would have more than {limit} buckets or points.',
   },
   TIME_ZONE_UNKNOWN: { status: 422, zh: '未知时区“{timeZone}”。', en: 'Unknown time zone "{timeZone}".' },
   RATE_LIMITED: { status: 429, zh: '请求太频繁，请稍后再试。', en: 'Too many requests; try again later.' },
