@@ -146,7 +146,7 @@ export class Installation {
     const made = (await this.call(
       'POST',
       '/api/v1/api-keys',
-      { name: 'faults', scopes: ['device.read', 'device.write', 'telemetry.read', 'system.read'], expiresInDays: 1 },
+      { name: 'faults', scopes: ['device.read', 'device.write', 'telemetry.read', 'telemetry.write', 'system.read'], expiresInDays: 1 },
       `Bearer ${session.accessToken}`,
     )) as { key: string }
     this.#apiKey = made.key

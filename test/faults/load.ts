@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-only
+import { Disorder } from './disorder.ts'
 import { LedgerWriter, keys, sampleJson } from './ledger.ts'
 import type { Line } from './ledger.ts'
 import { HttpDevice, MqttDevice, protocolOf } from './load-devices.ts'
@@ -21,6 +22,8 @@ export type LoadSettings = {
   mqttPort: number
   httpPort: number
   messagesPerS: number
+  /** Sends some messages late and some twice. */
+  isDisordered: boolean
 }
 
 /** What the load tells its parent while it runs. */
@@ -44,6 +47,7 @@ function run(settings: LoadSettings): void {
     devices: settings.devices.map((device) => device.id),
     startedAt: new Date().toISOString(),
   })
+  const disorder = settings.isDisordered ? new Disorder(settings.devices.length, random) : undefined
   let next = settings.first
   let acked = 0
   let lastOkAt = 0
@@ -53,6 +57,7 @@ function run(settings: LoadSettings): void {
     if (line.e !== 'ok') return
     acked++
     lastOkAt = line.at
+    disorder?.acknowledged(line.d, line.n)
   }
   const devices = settings.devices.map(({ id, token }, index) => {
     const options: DeviceOptions = { index, id, token, resends: index % 4 < 2, random, sent: (lines) => ledger.writeNow(lines), ended }
@@ -70,7 +75,7 @@ function run(settings: LoadSettings): void {
       const index = Math.floor(random() * devices.length)
       const device = devices[index]!
       if (!device.canSend) continue
-      device.send(makeMessage(index))
+      device.send(disorder?.next(index, () => makeMessage(index)) ?? makeMessage(index))
       owed--
     }
   }, tickMs)

@@ -9,25 +9,41 @@ import { poisonCases } from './poison.ts'
 import { printResults, printTitle } from './report.ts'
 import type { Result } from './report.ts'
 import { openSession } from './session.ts'
-import type { OpenSession } from './session.ts'
+import type { OpenSession, SessionOptions } from './session.ts'
 import { stopRounds } from './stop.ts'
+import { storeControl } from './store-control.ts'
+import { stages } from './store-stages.ts'
+import type { Stage } from './store-stages.ts'
+import { cutKeepers, storeRounds } from './store.ts'
 
-const usage = `pnpm test:faults [--only F1,F4] [--rounds N] [--seed N] [--external-db URL] [--keep]
+const usage = `pnpm test:faults [--only F1,F4] [--rounds N] [--seed N] [--stages merge,drop] [--external-db URL] [--keep]
 
---only         ids, with commas: F1 F3 F4 F5 F24 ack-early no-bisect
---rounds       how often F1 kills, its three forms together (default 200); the others follow
+--only         ids, with commas: F1 F3 F4 F5 F24 STORE STORE-cut ack-early no-bisect store-damage
+--rounds       how often F1 kills, its three forms together (default 200); the others follow. When STORE is
+               asked for by name: kills at each stage
+--stages       of STORE, with commas: ${stages.map((stage) => stage.id).join(' ')} (default: all)
 --seed         of all random choices (default: a new one, printed)
 --external-db  superuser login of the PostgreSQL for F1c; default: Debian's binaries in a temporary folder
 --keep         leave every data folder behind
 `
 
-type Options = { rounds: number; seed: number; externalDb: string | undefined; keep: boolean }
+type Options = {
+  rounds: number
+  storeRounds: number
+  stages: readonly Stage[]
+  seed: number
+  externalDb: string | undefined
+  keep: boolean
+}
 
 /** A fault, or a control that must end red; `run` prints its rounds and returns one result per form. */
 type Fault = { id: string; run: (options: Options) => Promise<Result[]> }
 
 /** Connections cut in F5. */
 const cutConnections = 20
+
+/** Small segments that are merged at once, and a log that says each step. */
+const eager: SessionOptions = { hooks: 'eager-compaction', logLevel: 'debug' }
 
 const faults: readonly Fault[] = [
   { id: 'F1', run: runKills },
@@ -54,6 +70,29 @@ const faults: readonly Fault[] = [
     run: (options) => runOne('F24', 'poison points among good ones', options, ({ session }) => poisonCases(session.installation)),
   },
   { id: 'no-bisect', run: runNoBisect },
+  { id: 'STORE', run: runStore },
+  {
+    id: 'STORE-cut',
+    run: (options) =>
+      runOne(
+        'STORE-cut',
+        'database connections of merging cut',
+        options,
+        ({ session }) => cutKeepers(session, cutConnections, options.seed),
+        eager,
+      ),
+  },
+  {
+    id: 'store-damage',
+    run: (options) =>
+      runOne(
+        'store-damage',
+        'control: points that are taken away or doubled are noticed',
+        options,
+        ({ session }) => storeControl(session, options.seed),
+        eager,
+      ),
+  },
 ]
 
 process.exitCode = await main()
@@ -64,6 +103,7 @@ async function main(): Promise<number> {
       only: { type: 'string' },
       rounds: { type: 'string', default: '200' },
       seed: { type: 'string' },
+      stages: { type: 'string' },
       'external-db': { type: 'string' },
       keep: { type: 'boolean', default: false },
       help: { type: 'boolean', default: false },
@@ -73,12 +113,14 @@ async function main(): Promise<number> {
   const isKnown = wanted.every((id) => faults.some((fault) => fault.id === id))
   const rounds = Number(values.rounds)
   const seed = Number(values.seed ?? Date.now() % 1_000_000)
-  if (values.help || !isKnown || !Number.isInteger(rounds) || rounds < 1 || !Number.isInteger(seed)) {
+  const chosen = stages.filter((stage) => values.stages?.split(',').includes(stage.id) ?? true)
+  if (values.help || !isKnown || chosen.length === 0 || !Number.isInteger(rounds) || rounds < 1 || !Number.isInteger(seed)) {
     console.error(usage)
     return values.help ? 0 : 64
   }
   console.log(`seed ${seed}`)
-  const options: Options = { rounds, seed, externalDb: values['external-db'], keep: values.keep }
+  const storeShare = values.only ? rounds : Math.ceil(rounds / 10)
+  const options: Options = { rounds, storeRounds: storeShare, stages: chosen, seed, externalDb: values['external-db'], keep: values.keep }
   const results: Result[] = []
   for (const fault of faults) if (wanted.includes(fault.id)) results.push(...(await fault.run(options)))
   printResults(results)
@@ -148,9 +190,38 @@ async function runNoBisect(options: Options): Promise<Result[]> {
   ]
 }
 
-async function runOne(id: string, title: string, options: Options, run: (open: OpenSession) => Promise<string[]>): Promise<Result[]> {
+/** All stages on one installation: what one leaves behind is what the next one meets. */
+async function runStore(options: Options): Promise<Result[]> {
+  const results: Result[] = []
+  const title = 'kill -9 at the stages of the store'
+  printTitle('STORE', title)
+  const session = await withSession('STORE', title, options, eager, async ({ session: open }) => {
+    const problems: string[] = []
+    for (const stage of options.stages) {
+      printTitle(`STORE ${stage.id}`, stage.title)
+      const found = await storeRounds(open, stage, options.storeRounds, options.seed)
+      results.push({
+        id: `STORE ${stage.id}`,
+        title: stage.title,
+        status: found.length > 0 ? 'FAIL' : 'PASS',
+        reason: found.slice(0, 5).join('; '),
+      })
+      problems.push(...found)
+    }
+    return problems
+  })
+  return session.status === 'FAIL' ? [...results, session] : results
+}
+
+async function runOne(
+  id: string,
+  title: string,
+  options: Options,
+  run: (open: OpenSession) => Promise<string[]>,
+  sessionOptions: SessionOptions = {},
+): Promise<Result[]> {
   printTitle(id, title, id !== 'F24')
-  return [await withSession(id, title, options, {}, run)]
+  return [await withSession(id, title, options, sessionOptions, run)]
 }
 
 /** Runs one form on a session of its own; what failed keeps its folder with data, ledgers and log [RE-31]. */

@@ -18,6 +18,8 @@ const deviceCount = 50
 /** Well above the 500 messages per second that a control needs [RE-22]. */
 export const messagesPerS = 1500
 
+export type LoadOptions = { messagesPerS?: number; isDisordered?: boolean }
+
 export type LoadRun = {
   /** Waits until a message that was sent after `since` is acknowledged. */
   ackedAfter(since: number, timeoutMs?: number): Promise<void>
@@ -32,7 +34,7 @@ export type RoundCheck = { ledger: Ledger; verdict: Verdict; problems: string[] 
 export class LoadSession {
   readonly installation: Installation
   readonly #devices: LoadedDevice[]
-  readonly #readers: readonly Reader[]
+  readonly readers: readonly Reader[]
   readonly #base = Math.floor(Date.now() / 86_400_000) * 86_400_000 - 86_400_000
   readonly #all: Message[] = []
   #next = 1
@@ -41,11 +43,15 @@ export class LoadSession {
   constructor(installation: Installation, devices: LoadedDevice[], readers: readonly Reader[]) {
     this.installation = installation
     this.#devices = devices
-    this.#readers = readers
+    this.readers = readers
+  }
+
+  get deviceIds(): string[] {
+    return this.#devices.map((device) => device.id)
   }
 
   /** Starts the load in a process of its own and waits for its first acknowledgements. */
-  async startLoad(seed: number): Promise<LoadRun> {
+  async startLoad(seed: number, options: LoadOptions = {}): Promise<LoadRun> {
     const { ports, folder } = this.installation
     const settings: LoadSettings = {
       ledger: join(folder, `ledger-${++this.#round}.jsonl`),
@@ -55,7 +61,8 @@ export class LoadSession {
       devices: this.#devices,
       mqttPort: ports.mqtt,
       httpPort: ports.http,
-      messagesPerS,
+      messagesPerS: options.messagesPerS ?? messagesPerS,
+      isDisordered: options.isDisordered ?? false,
     }
     const child = fork(join(import.meta.dirname, 'load.ts'), [JSON.stringify(settings)], { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] })
     let report: LoadReport = { acked: 0, lastOkAt: 0, next: this.#next }
@@ -95,9 +102,9 @@ export class LoadSession {
   }
 
   async #checkFrom(messages: readonly Message[], first: number): Promise<{ verdict: Verdict; problems: string[] }> {
-    const expected = { base: this.#base, deviceIds: this.#devices.map((device) => device.id), messages }
+    const expected = { base: this.#base, deviceIds: this.deviceIds, messages }
     let sum: Verdict | undefined
-    for (const reader of this.#readers) {
+    for (const reader of this.readers) {
       const verdict = await check(expected, reader, first)
       if (sum && isClean(sum) && isClean(verdict) && sum.stored !== verdict.stored) {
         verdict.phantoms += Math.abs(sum.stored - verdict.stored)
@@ -116,13 +123,16 @@ function lastSample(messages: readonly Message[], least: number): number {
 
 export type OpenSession = { session: LoadSession; close(keep: boolean): Promise<void> }
 
+export type SessionOptions = { hooks?: string; logLevel?: string; external?: ExternalDatabase }
+
 /** Starts a server with devices and opens the ways of reading it. */
-export async function openSession(name: string, options: { hooks?: string; external?: ExternalDatabase } = {}): Promise<OpenSession> {
-  const { hooks, external } = options
+export async function openSession(name: string, options: SessionOptions = {}): Promise<OpenSession> {
+  const { hooks, logLevel, external } = options
   const installation = new Installation({
     name,
     environment: {
       ...(hooks ? { IOT_PMS_TEST_HOOKS: hooks } : {}),
+      ...(logLevel ? { IOT_PMS_LOG_LEVEL: logLevel } : {}),
       ...(external ? { DATABASE_URL: external.appUrl, IOT_PMS_MIGRATE_URL: external.adminUrl } : {}),
     },
   })

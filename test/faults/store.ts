@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+import { fork } from 'node:child_process'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { isClean } from './checker.ts'
+import type { KillOrder, KillReport } from './log-killer.ts'
+import { createRandom, listTree, monotonicMs } from './processes.ts'
+import { printRound } from './report.ts'
+import type { LoadSession } from './session.ts'
+import { settleAndInspect, withDatabase } from './store-check.ts'
+import type { Stage } from './store-stages.ts'
+import { Victims } from './victims.ts'
+
+/** A segment of 1,000 rows per second or so. */
+const load = { messagesPerS: 1200, isDisordered: true }
+/** How long a line of the stage may take to come. */
+const lineWithinMs = 20_000
+const resumeWithinMs = 30_000
+const leastDelayMs = 300
+
+/** What has to be running before each kill, if anything. */
+type Helpers = { victims: Victims | undefined }
+
+/**
+ * kill -9 of the server or the whole tree at one stage of the store, round after round; then the tables are
+ * inspected. @returns what was wrong
+ */
+export async function storeRounds(session: LoadSession, stage: Stage, rounds: number, seed: number): Promise<string[]> {
+  const problems: string[] = []
+  const victims = stage.id === 'delete' ? await Victims.create(session.installation) : undefined
+  for (let round = 1; round <= rounds; round++) {
+    for (const problem of await storeRound(session, stage, round, seed * 100_003 + round, { victims })) {
+      problems.push(`round ${round}: ${problem}`)
+    }
+  }
+  const all = await session.checkAll()
+  printRound(`${stage.id} all`, all.verdict, undefined, 'all rounds so far read once more')
+  if (!isClean(all.verdict)) problems.push('not clean when everything is read once more', ...all.problems)
+  problems.push(...(await settleAndInspect(session, all.verdict.stored)))
+  return problems
+}
+
+async function storeRound(session: LoadSession, stage: Stage, round: number, seed: number, { victims }: Helpers): Promise<string[]> {
+  const { installation } = session
+  const random = createRandom(seed)
+  const isTree = round % 2 === 0
+  await endLease(session)
+  const killer = await Killer.start()
+  const running = await session.startLoad(seed, load)
+  const order = orderOf(stage, victims?.marks ?? installation.logFile, random)
+  const pids = isTree ? listTree(installation.pid) : [installation.pid]
+  await killer.watch({ ...order, pids })
+  const help = stage.id === 'drop' ? ageSegments(session) : victims ? deleteVictims(victims) : undefined
+  const { killedAt, isMet } = await killer.report()
+  await installation.exited()
+  const lastStep = findLastStep(installation.log)
+  victims?.stop()
+  await help
+  const { spawnedAt, readyAt } = await installation.start()
+  await running.ackedAfter(readyAt)
+  await sleep(300)
+  const { ledger, verdict, problems } = await session.check(await running.stop())
+  const ackedAt = ledger.okAt.find((at) => at > spawnedAt) ?? Number.POSITIVE_INFINITY
+  const checked = await victims?.check(session.readers)
+  const notes = [isTree ? 'tree' : 'server', `ready ${((readyAt - killedAt) / 1000).toFixed(2)} s`, `last step: ${lastStep}`]
+  if (checked) notes.push(`of 8 devices ${checked.whole} whole, ${checked.gone} gone`)
+  printRound(`${stage.id} ${round}`, verdict, ackedAt - killedAt, notes.join(', '))
+  problems.push(...(checked?.problems ?? []))
+  if (!isMet) problems.push('the stage was not reached before the kill')
+  if (ackedAt - killedAt > resumeWithinMs) problems.push(`acknowledging ${Math.round(ackedAt - killedAt)} ms after the kill`)
+  if (!isClean(verdict)) problems.push('not clean')
+  return problems
+}
+
+function orderOf(stage: Stage, file: string, random: () => number): Omit<KillOrder, 'pids'> {
+  const { line, most, delayMs } = stage
+  const watched = { file, withinMs: lineWithinMs }
+  if (line === undefined) return { ...watched, text: '', count: 0, delayMs: leastDelayMs + random() * delayMs }
+  return { ...watched, text: line, count: 1 + Math.floor(random() * most), delayMs: random() * delayMs }
+}
+
+/** What the store did when it was killed. */
+function findLastStep(log: string): string {
+  return /"telemetry: ([a-z ]+)"/.exec(log.slice(log.lastIndexOf('"telemetry: ')))?.[1] ?? 'none'
+}
+
+/** As if half a minute had passed since the kill: the compactor's right of the dead server ends. */
+async function endLease({ installation }: LoadSession): Promise<void> {
+  await withDatabase(
+    installation,
+    (sql) => sql`update leases set expires_at = now() where name = 'telemetry-compactor' and expires_at > now()`,
+  )
+}
+
+/** As if a minute had passed since segments were merged, again and again until the server is gone: their tables may go. */
+async function ageSegments({ installation }: LoadSession): Promise<void> {
+  try {
+    await withDatabase(installation, async (sql) => {
+      while (installation.isRunning) {
+        await sql`update telemetry_segments set compacted_at = compacted_at - interval '1 minute' where state = 'compacted' and compacted_at > now() - interval '1 minute'`
+        await sleep(250)
+      }
+    })
+  } catch (error) {
+    // The kill of the whole tree ends this connection, too.
+    if (installation.isRunning) throw error
+  }
+}
+
+async function deleteVictims(victims: Victims): Promise<void> {
+  victims.begin()
+  await victims.send(0)
+  await sleep(1500)
+  await victims.send(1)
+  await victims.deleteAll()
+}
+
+/** The process that kills; it is there before the load is. */
+class Killer {
+  readonly #child: ReturnType<typeof fork>
+  readonly #messages: AsyncGenerator
+
+  private constructor() {
+    this.#child = fork(join(import.meta.dirname, 'log-killer.ts'), { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] })
+    this.#messages = listen(this.#child)
+  }
+
+  static async start(): Promise<Killer> {
+    const killer = new Killer()
+    await new Promise((resolve, reject) => killer.#child.once('spawn', resolve).once('error', reject))
+    return killer
+  }
+
+  async watch(order: KillOrder): Promise<void> {
+    this.#child.send(order)
+    await this.#messages.next()
+  }
+
+  async report(): Promise<KillReport> {
+    const { value } = await this.#messages.next()
+    return value as KillReport
+  }
+}
+
+async function* listen(child: ReturnType<typeof fork>): AsyncGenerator {
+  const waiting: unknown[] = []
+  let wake = () => {}
+  let isEnded = false
+  child.on('message', (message) => (waiting.push(message), wake()))
+  child.once('exit', () => ((isEnded = true), wake()))
+  for (;;) {
+    while (waiting.length > 0) yield waiting.shift()
+    if (isEnded) throw new Error('the killer ended without a report')
+    await new Promise<void>((resolve) => (wake = resolve))
+  }
+}
+
+/** Connections that seal, merge and drop are cut under load, in the middle of their work where one is found there. */
+export async function cutKeepers(session: LoadSession, cuts: number, seed: number): Promise<string[]> {
+  const { installation } = session
+  const random = createRandom(seed)
+  const { pid } = installation
+  const running = await session.startLoad(seed, load)
+  let atWork = 0
+  const cutAt = await withDatabase(installation, async (sql) => {
+    for (let cut = 0; cut < cuts;) {
+      await sleep(50 + random() * 200)
+      const isPatient = random() < 0.9
+      for (let tries = 0; tries < 500; tries++) {
+        const [row] = await sql<{ state: string }[]>`
+          select state, pg_terminate_backend(pid) from pg_stat_activity
+          where application_name = 'iot-pms keeper' and datname = current_database() and (state <> 'idle' or ${!isPatient})
+          order by random() limit 1`
+        if (!row) continue
+        cut++
+        if (row.state !== 'idle') atWork++
+        break
+      }
+    }
+    return monotonicMs()
+  })
+  await running.ackedAfter(cutAt)
+  const hasMerged = await withDatabase(installation, async (sql) => {
+    const [start] = await sql<{ at: Date }[]>`select clock_timestamp() as at`
+    for (let waited = 0; waited < resumeWithinMs; waited += 100) {
+      const [row] = await sql<
+        { found: boolean }[]
+      >`select exists (select from telemetry_segments where compacted_at > ${start!.at}) as found`
+      if (row!.found) return true
+      await sleep(100)
+    }
+    return false
+  })
+  const { ledger, verdict, problems } = await session.check(await running.stop())
+  const open = ledger.messages.filter((message) => message.state === 'info').length
+  printRound('cut', verdict, undefined, `${cuts} connections cut, ${atWork} of them at work`)
+  if (!installation.isRunning || installation.pid !== pid) problems.push('the server ended')
+  if (!hasMerged) problems.push('nothing was merged any more')
+  if (open > 0) problems.push(`${open} messages were left without an answer`)
+  if (atWork === 0) problems.push('none of the connections was at work')
+  if (!isClean(verdict)) problems.push('not clean')
+  problems.push(...(await settleAndInspect(session, (await session.checkAll()).verdict.stored)))
+  return problems
+}
