@@ -16,7 +16,7 @@ import { Secrets } from './secrets.ts'
 import { startPlatform } from './start.ts'
 import type { Platform } from './start.ts'
 import { decodeRows } from './telemetry/segment-rows.ts'
-import { tableOf } from './telemetry/segments.ts'
+import { tableOf } from './telemetry/segment-sql.ts'
 import { templateName } from './testing-database.ts'
 
 /** A migrated database of its own on the run's real PostgreSQL. */

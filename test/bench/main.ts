@@ -21,7 +21,14 @@ const usage = `pnpm bench [ingest|idle|start …] [--short|--full|--smoke] [--re
 --record         rewrites this machine's block in docs/benchmarks.md and docs/benchmarks.json
 `
 
-const benches: Record<string, (options: BenchOptions) => Promise<Figure[]>> = { ingest: benchIngest, store: benchStore, density: benchDensity, query: benchQuery, idle: benchIdle, start: benchStart }
+const benches: Record<string, (options: BenchOptions) => Promise<Figure[]>> = {
+  ingest: benchIngest,
+  store: benchStore,
+  density: benchDensity,
+  query: benchQuery,
+  idle: benchIdle,
+  start: benchStart,
+}
 
 /** Benches that measure a ratio. */
 const smokeBenches = ['ingest']

@@ -46,8 +46,9 @@ const questions: readonly Question[] = [
     bar: { least: 3, goal: 3 },
     ours: (filled, device, day) => read(filled, device, day, day + dayMs, rawDay(day)),
     table: async ({ sql }, { no }, day) =>
-      (await sql`select ts, num from bench_points where device_no = ${no} and key_no = 1 and ts >= ${day} and ts < ${day + dayMs} order by ts`)
-        .length,
+      (
+        await sql`select ts, num from bench_points where device_no = ${no} and key_no = 1 and ts >= ${day} and ts < ${day + dayMs} order by ts`
+      ).length,
   },
   {
     name: 'buckets',

@@ -66,7 +66,15 @@ export async function startDeviceServer(register: (app: App, parts: DeviceServer
   const metrics = new Registry()
   const counters = new IngestCounters(context, metrics)
   const topics = new Topics(context, { store, counters })
-  const ingest = createIngest(context, { store, counters, topics, load: new Load(), disk: new DiskGuard(context, async () => undefined), metrics, isDraining: () => false })
+  const ingest = createIngest(context, {
+    store,
+    counters,
+    topics,
+    load: new Load(),
+    disk: new DiskGuard(context, async () => undefined),
+    metrics,
+    isDraining: () => false,
+  })
   await ingest.start()
   const devices = new Devices(context, ingest.registry, store)
   registerUserRoutes(app, people, setup)

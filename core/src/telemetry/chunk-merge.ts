@@ -125,7 +125,7 @@ export class ChunkMerger {
          as s (tenant_no, device_no, key_no, low, high, size, i)
        cross join lateral (
          (select * from telemetry_chunks t where t.tenant_no = s.tenant_no and t.device_no = s.device_no and t.key_no = s.key_no
-            and t.first_ts <= s.low order by t.first_ts desc limit ${neighbours})
+            and t.first_ts <= s.low order by t.first_ts desc limit $7)
          union all
          (select * from telemetry_chunks t where t.tenant_no = s.tenant_no and t.device_no = s.device_no and t.key_no = s.key_no
             and t.first_ts > s.low and t.first_ts <= s.high)) c
@@ -137,6 +137,7 @@ export class ChunkMerger {
         all.map((one) => one.points[0]!.ts),
         all.map((one) => one.points.at(-1)!.ts),
         all.map((one) => one.points.length),
+        neighbours,
       ],
     )
     const heads: Head[][] = all.map(() => [])

@@ -11,7 +11,7 @@ import type { SeriesPoints } from './chunk-merge.ts'
 import type { FirstStore } from './first-store.ts'
 import { sortNewest } from './overlay.ts'
 import { RowCursor } from './segment-rows.ts'
-import { tableOf } from './segments.ts'
+import { selectByDevice } from './segment-sql.ts'
 import type { SealedSegment, Segments } from './segments.ts'
 
 /** Sealed segments wait for this many rows, so that a chunk gets more than a few points at once, but not for ever. */
@@ -132,12 +132,6 @@ export class Compactor {
   /** All points of the segments by device, in slices; rows of a device come in the order they were written. */
   async #mergeRows(merger: ChunkMerger, chosen: readonly SealedSegment[]): Promise<number> {
     const { keeper } = this.#options
-    const query = chosen
-      .map(
-        ({ no }) =>
-          `select tenant_no, device_no, ${no} as no, string_agg(points, '' order by seq) as points from ${tableOf(no)} group by 1, 2`,
-      )
-      .join(' union all ')
     const reader = await keeper.connect()
     const slice = new Slice()
     let total = 0
@@ -146,7 +140,7 @@ export class Compactor {
       await reader.query('begin read only')
       await reader.query(`set local work_mem = '32MB'`)
       await reader.query(`set local statement_timeout = 0`)
-      for await (const rows of copyOut(reader, `select tenant_no, device_no, points from (${query}) r order by tenant_no, device_no, no`)) {
+      for await (const rows of copyOut(reader, selectByDevice(chosen.map(({ no }) => no)))) {
         for (const row of rows) {
           if (this.#isStopped) throw new Error('the server is stopping')
           for (const cursor = slice.open(row); slice.fill(cursor);) {

@@ -6,7 +6,7 @@ import { ChunkMerger } from './chunk-merge.ts'
 import { lockChunks } from './compactor.ts'
 import type { FirstStore } from './first-store.ts'
 import { decodeRows, encodeRow } from './segment-rows.ts'
-import { tableOf } from './segments.ts'
+import { deleteRow, selectRows, updateRow } from './segment-sql.ts'
 import type { Freed, RetentionBatch } from './store.ts'
 
 export type DeviceNumber = { tenantNo: number; deviceNo: number }
@@ -60,22 +60,14 @@ export class Removal {
     this.#log.debug({ tenantNo, devices: batch.deviceNos.length, before: batch.before }, 'telemetry: retention')
     return inTransaction(this.#keeper, async (client) => {
       await lockChunks(client)
-      const { rows } = await client.query<FreedRow>(
-        `with gone as (delete from telemetry_chunks c where ${expired} returning c.count, c.first_ts, pg_column_size(c.*) as bytes)
-         select ${freedColumns} from gone`,
-        [tenantNo, batch.deviceNos, batch.keyNos ?? null, batch.before],
-      )
+      const { rows } = await client.query<FreedRow>(applySql, [tenantNo, batch.deviceNos, batch.keyNos ?? null, batch.before])
       return toFreed(rows[0]!)
     })
   }
 
   /** What {@link applyRetention} would remove. */
   async previewRetention(tenantNo: number, batch: RetentionBatch): Promise<Freed> {
-    const { rows } = await this.#keeper.query<FreedRow>(
-      `with gone as (select c.count, c.first_ts, pg_column_size(c.*) as bytes from telemetry_chunks c where ${expired})
-       select ${freedColumns} from gone`,
-      [tenantNo, batch.deviceNos, batch.keyNos ?? null, batch.before],
-    )
+    const { rows } = await this.#keeper.query<FreedRow>(previewSql, [tenantNo, batch.deviceNos, batch.keyNos ?? null, batch.before])
     return toFreed(rows[0]!)
   }
 
@@ -102,8 +94,8 @@ export class Removal {
     const { rows } = await client.query<HeadRow>(
       `select c.key_no, c.first_ts, c.last_ts, c.count from telemetry_chunks c
        where c.tenant_no = $1 and c.device_no = $2 and c.key_no = any($3) and c.first_ts < $5 and c.last_ts >= $4
-       order by c.key_no, c.first_ts limit ${chunksAtOnce}`,
-      [device.tenantNo, device.deviceNo, keyNos, from, to],
+       order by c.key_no, c.first_ts limit $6`,
+      [device.tenantNo, device.deviceNo, keyNos, from, to, chunksAtOnce],
     )
     const merger = new ChunkMerger(client, this.#log)
     let removed = 0
@@ -124,17 +116,14 @@ export class Removal {
       `select segment_no as no from telemetry_segments where state <> 'compacted' order by 1`,
     )
     for (const { no } of segments) {
-      const { rows } = await client.query<{ place: string; points: Buffer }>(
-        `select ctid::text as place, points from ${tableOf(no)} where tenant_no = $1 and device_no = $2 and first_ts < $4 and last_ts >= $3`,
-        [tenantNo, deviceNo, from, to],
-      )
+      const { rows } = await client.query<{ place: string; points: Buffer }>(selectRows(no), [tenantNo, deviceNo, from, to])
       for (const { place, points } of rows) {
         const all = [...decodeRows(points)]
         const kept = all.filter(({ keyNo, ts }) => ts < from || ts >= to || !times.has(keyNo))
         if (kept.length === all.length) continue
         for (const { keyNo, ts } of all) if (ts >= from && ts < to) times.get(keyNo)?.add(ts)
-        if (kept.length === 0) await client.query(`delete from ${tableOf(no)} where ctid = $1::tid`, [place])
-        else await client.query(`update ${tableOf(no)} set points = $2 where ctid = $1::tid`, [place, encodeRow(kept)])
+        if (kept.length === 0) await client.query(deleteRow(no), [place])
+        else await client.query(updateRow(no), [place, encodeRow(kept)])
       }
     }
   }
@@ -169,7 +158,11 @@ export class Removal {
 }
 
 const expired = `c.tenant_no = $1 and c.device_no = any($2) and ($3::int4[] is null or c.key_no = any($3)) and c.first_ts < $4 and c.last_ts < $4`
-const freedColumns = `count(*)::int4 as chunks, coalesce(sum(count), 0) as points, coalesce(sum(bytes), 0) as bytes, min(first_ts) as oldest`
+const freedColumns =
+  'count(*)::int4 as chunks, coalesce(sum(count), 0) as points, coalesce(sum(bytes), 0) as bytes, min(first_ts) as oldest'
+const chunkColumns = 'c.count, c.first_ts, pg_column_size(c.*) as bytes'
+const applySql = `with gone as (delete from telemetry_chunks c where ${expired} returning ${chunkColumns}) select ${freedColumns} from gone`
+const previewSql = `with gone as (select ${chunkColumns} from telemetry_chunks c where ${expired}) select ${freedColumns} from gone`
 type FreedRow = { chunks: number; points: string; bytes: string; oldest: string | null }
 
 function toFreed({ chunks, points, bytes, oldest }: FreedRow): Freed {

@@ -8,6 +8,7 @@ import { sqlStateOf } from '../db/errors.ts'
 import { inTransaction } from '../db/transaction.ts'
 import type { Log } from '../log.ts'
 import { SegmentEncoder } from './segment-rows.ts'
+import { closeSegment, copyIntoSegment, createSegment, dropSegment, indexSegment, measureSegment } from './segment-sql.ts'
 import type { DeviceWrite } from './store.ts'
 
 /** Bounds of the active segment: it has no index, so a read looks through all of it (some ms). */
@@ -24,6 +25,8 @@ const maxDelayMs = 100
 
 /** The segment being written. */
 type Segment = { no: number; copy: string; seq: number; rows: number; bytes: number; openedAt: number; inFlight: number }
+
+type Measured = { rows: string; bytes: string; first: string; last: string }
 
 /** A segment nobody writes any more, whose points wait to be put into chunks. */
 export type SealedSegment = { no: number; rows: number; bytes: number; ageMs: number }
@@ -136,7 +139,7 @@ export class Segments {
       this.#options.log.debug({ segment: no }, 'telemetry: dropping')
       const dropped = inTransaction(this.#options.keeper, async (client) => {
         await client.query(`set local lock_timeout = '500ms'`)
-        await client.query(`drop table if exists ${tableOf(no)}`)
+        await client.query(dropSegment(no))
         await client.query('delete from telemetry_segments where segment_no = $1', [no])
       })
       await dropped.catch((error: unknown) => {
@@ -181,16 +184,18 @@ export class Segments {
         this.#owner,
       ])
       const number = rows[0]!.no
-      const table = tableOf(number)
-      await client.query(`create table ${table} (tenant_no int4 not null, device_no int4 not null, seq int4 not null,
-        first_ts int8 not null, last_ts int8 not null, points bytea not null) with (autovacuum_enabled = false)`)
-      // Short-lived and mostly small: compressing would cost more than it saves.
-      await client.query(`alter table ${table} alter column points set storage external`)
-      await client.query(`grant insert on ${table} to pms_ingest`)
+      await client.query(createSegment(number))
       return number
     })
-    const copy = `copy ${tableOf(no)} (tenant_no, device_no, seq, first_ts, last_ts, points) from stdin (format binary)`
-    return (this.#active = { no, copy, seq: 0, rows: 0, bytes: 0, openedAt: this.#options.clock.monotonic(), inFlight: 0 })
+    return (this.#active = {
+      no,
+      copy: copyIntoSegment(no),
+      seq: 0,
+      rows: 0,
+      bytes: 0,
+      openedAt: this.#options.clock.monotonic(),
+      inFlight: 0,
+    })
   }
 
   async #copy(segment: Segment, batch: readonly DeviceWrite[]): Promise<void> {
@@ -216,37 +221,32 @@ export class Segments {
    * inserts on their way, and without the right to insert a server that was only slow cannot come back to it.
    */
   async #seal(no: number): Promise<void> {
-    const table = tableOf(no)
     this.#options.log.debug({ segment: no }, 'telemetry: sealing')
     await inTransaction(this.#options.keeper, async (client) => {
       await client.query(`set local lock_timeout = '10s'`)
       const { rows } = await client.query(`select from telemetry_segments where segment_no = $1 and state = 'active' for update`, [no])
       if (rows.length === 0) return
-      await client.query(`lock table ${table} in share mode`)
-      await client.query(`revoke insert on ${table} from pms_ingest`)
-      const { rowCount } = await client.query(
-        `update telemetry_segments set state = 'sealed', sealed_at = clock_timestamp(), row_count = s.rows, size_bytes = s.bytes, first_ts = s.first, last_ts = s.last
-         from (select count(*) as rows, sum(octet_length(points)) as bytes, min(first_ts) as first, max(last_ts) as last from ${table}) s
-         where segment_no = $1 and s.rows > 0`,
-        [no],
-      )
-      if (rowCount === 1) {
-        this.#waiting++
-        await client.query(`create index on ${table} (tenant_no, device_no)`)
-      } else {
+      await client.query(closeSegment(no))
+      const measured = await client.query<Measured>(measureSegment(no))
+      const { rows: count, bytes, first, last } = measured.rows[0]!
+      if (count === '0') {
         // Not dropped at once: a reader may have just found it.
         await client.query(`update telemetry_segments set state = 'compacted', compacted_at = clock_timestamp() where segment_no = $1`, [
           no,
         ])
+        return
       }
+      await client.query(indexSegment(no))
+      await client.query(
+        `update telemetry_segments set state = 'sealed', sealed_at = clock_timestamp(), row_count = $2, size_bytes = $3, first_ts = $4, last_ts = $5
+         where segment_no = $1`,
+        [no, count, bytes, first, last],
+      )
+      this.#waiting++
     })
   }
 
   #warn(error: unknown): void {
     this.#options.log.warn({ err: error }, 'a telemetry segment could not be sealed yet')
   }
-}
-
-export function tableOf(segmentNo: number): string {
-  return `public.telemetry_segment_${segmentNo}`
 }
