@@ -305,7 +305,7 @@ function mountSmall(megabytes: number): { path: string; resize(megabytes: number
   }
 }
 
-describe('on a volume that really fills up', { timeout: 60_000 }, () => {
+describe('on a volume that really fills up', { timeout: 120_000 }, () => {
   it('the level follows what is written and removed', async (test) => {
     const small = mountSmall(64)
     if (typeof small === 'string') return test.skip(small)
@@ -364,7 +364,7 @@ describe('on a volume that really fills up', { timeout: 60_000 }, () => {
       expect([platform.ingest.disk.level, last], `${n} messages`).toEqual(['critical', 200])
       expect((await send(n + 1)).json()['code']).toBe('STORAGE_FULL')
       small.resize(400)
-      for (let waited = 0; platform.ingest.disk.level !== 'ok' && waited < 50_000; waited += 500) {
+      for (let waited = 0; platform.ingest.disk.level !== 'ok' && waited < 60_000; waited += 500) {
         await sleep(500)
         if (waited % 5000 === 0) await platform.ingest.disk.check()
       }

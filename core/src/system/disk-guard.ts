@@ -40,7 +40,7 @@ export const defaultDiskLimits: DiskLimits = {
 
 const checkMs = 10_000
 /** A writer that still has no room repeats its batch every 2 s, so this long a silence means that it found some. */
-const fullMs = 30_000
+const fullMs = 15_000
 const remindMs = 86_400_000
 const retryAfterS = 60
 /** SQLSTATE disk_full. */
