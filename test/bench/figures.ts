@@ -56,19 +56,27 @@ export function formatJson({ bench, value, unit, ratio, ratioCopy, anchor, sprea
   })
 }
 
-export const tableHead = ['bench', 'bar', 'measured (min … max)', 'ratio', 'bar asks', 'result']
+export const tableHead = ['bench', 'bar', 'measured (min … max)', 'ratio', 'bar asks', 'result', 'goal']
 
 export function formatRow(figure: Figure): string[] {
   const { id, title, value, unit, spread, ratio, bar, status, disturbed, reason } = figure
-  const limit = bar.least === undefined ? `≤ ${bar.most} ${ratio === null ? unit : ''}` : `≥ ${bar.least.toFixed(2)}`
+  const limitUnit = ratio === null ? ` ${unit}` : ''
+  const limit = bar.least !== undefined ? `≥ ${bar.least.toFixed(2)}` : bar.most !== undefined ? `≤ ${bar.most}${limitUnit}` : 'printed'
+  const isUpwards = bar.least !== undefined || (bar.most === undefined && ratio !== null)
   return [
     title,
     id,
     `${formatNumber(value)} ${unit} (${formatNumber(spread.least)} … ${formatNumber(spread.most)})`,
     ratio === null ? '–' : ratio.toFixed(2),
-    limit.trim(),
+    limit,
     `${status}${disturbed ? ', disturbed' : ''}${reason ? ` (${reason})` : ''}`,
+    `${isUpwards ? '≥' : '≤'} ${bar.goal}${limitUnit}${isGoalMet(figure, isUpwards) ? ', met' : ''}`,
   ]
+}
+
+function isGoalMet({ value, ratio, bar, status }: Figure, isUpwards: boolean): boolean {
+  const judged = ratio ?? value
+  return status !== 'NOT RUN' && (isUpwards ? judged >= bar.goal : judged <= bar.goal)
 }
 
 export function printTable(rows: readonly string[][]): void {
