@@ -112,10 +112,7 @@ export async function benchDensity({ mode, note }: BenchOptions): Promise<Figure
           ratioCopy: null,
           anchor: null,
           disturbed: false,
-          bar:
-            set.bar.most === undefined
-              ? { most: Number.POSITIVE_INFINITY, goal: set.bar.goal }
-              : { most: set.bar.most, goal: set.bar.goal },
+          bar: set.bar,
         }),
       )
     }
