@@ -92,7 +92,7 @@ export async function mustLose(
   return { isLost: false, rounds, messagesPerS: slowest }
 }
 
-function median(values: readonly number[]): number {
+export function median(values: readonly number[]): number {
   const sorted = values.toSorted((a, b) => a - b)
   return sorted[sorted.length >> 1] ?? Number.POSITIVE_INFINITY
 }

@@ -23,7 +23,7 @@ export type KillReport = { killedAt: number; isMet: boolean }
 const pollMs = 1
 const lineFeed = 0x0a
 
-/** A process of its own, forked by {@link StoreKiller}: takes one order, watches, kills, reports, ends. */
+/** A process of its own, forked by `killer.ts`: takes one order, watches, kills, reports, ends. */
 async function run(order: KillOrder): Promise<void> {
   const file = openSync(order.file, 'a+')
   let at = fstatSync(file).size

@@ -14,7 +14,8 @@ import { stopRounds } from './stop.ts'
 import { storeControl } from './store-control.ts'
 import { stages } from './store-stages.ts'
 import type { Stage } from './store-stages.ts'
-import { cutKeepers, storeRounds } from './store.ts'
+import { cutKeepers, printStage, storeRounds } from './store.ts'
+import type { StageResult } from './store.ts'
 
 const usage = `pnpm test:faults [--only F1,F4] [--rounds N] [--seed N] [--stages merge,drop] [--external-db URL] [--keep]
 
@@ -192,25 +193,28 @@ async function runNoBisect(options: Options): Promise<Result[]> {
 
 /** All stages on one installation: what one leaves behind is what the next one meets. */
 async function runStore(options: Options): Promise<Result[]> {
-  const results: Result[] = []
   const title = 'kill -9 at the stages of the store'
-  printTitle('STORE', title)
-  const session = await withSession('STORE', title, options, eager, async ({ session: open }) => {
-    const problems: string[] = []
+  const results: Result[] = []
+  const whole = await withSession('STORE', title, options, eager, async ({ session }) => {
+    const done: StageResult[] = []
     for (const stage of options.stages) {
       printTitle(`STORE ${stage.id}`, stage.title)
-      const found = await storeRounds(open, stage, options.storeRounds, options.seed)
+      const isPatient = stage === options.stages.at(-1)
+      const result = await storeRounds(session, stage, { rounds: options.storeRounds, seed: options.seed, isPatient })
+      const isFailed = result.problems.length > 0
       results.push({
         id: `STORE ${stage.id}`,
         title: stage.title,
-        status: found.length > 0 ? 'FAIL' : 'PASS',
-        reason: found.slice(0, 5).join('; '),
+        status: isFailed ? 'FAIL' : 'PASS',
+        reason: result.problems.slice(0, 5).join('; '),
       })
-      problems.push(...found)
+      done.push(result)
     }
-    return problems
+    printTitle('STORE', `${title}: ${options.storeRounds} rounds each`)
+    for (const result of done) printStage(result)
+    return done.flatMap((result) => result.problems)
   })
-  return session.status === 'FAIL' ? [...results, session] : results
+  return whole.status === 'FAIL' ? [...results, whole] : results
 }
 
 async function runOne(

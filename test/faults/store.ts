@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: AGPL-3.0-only
-import { fork } from 'node:child_process'
-import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { isClean } from './checker.ts'
-import type { KillOrder, KillReport } from './log-killer.ts'
+import type { Verdict } from './checker.ts'
+import { median } from './kill.ts'
+import { Killer } from './killer.ts'
+import type { KillOrder } from './log-killer.ts'
 import { createRandom, listTree, monotonicMs } from './processes.ts'
 import { printRound } from './report.ts'
 import type { LoadSession } from './session.ts'
@@ -18,29 +19,60 @@ const lineWithinMs = 20_000
 const resumeWithinMs = 30_000
 const leastDelayMs = 300
 
-/** What has to be running before each kill, if anything. */
-type Helpers = { victims: Victims | undefined }
+type StoreRound = { verdict: Verdict; ackMs: number; lastStep: string; problems: string[] }
+
+/** One stage over all its rounds: sums, and the median time from the kill to an acknowledgement. */
+export type StageResult = { stage: Stage; verdict: Verdict; ackMs: number; note: string; problems: string[] }
 
 /**
  * kill -9 of the server or the whole tree at one stage of the store, round after round; then the tables are
- * inspected. @returns what was wrong
+ * inspected.
+ *
+ * @param isPatient whether the lease of the last killed server ends by itself before the tables are inspected
  */
-export async function storeRounds(session: LoadSession, stage: Stage, rounds: number, seed: number): Promise<string[]> {
-  const problems: string[] = []
+export async function storeRounds(
+  session: LoadSession,
+  stage: Stage,
+  options: { rounds: number; seed: number; isPatient: boolean },
+): Promise<StageResult> {
   const victims = stage.id === 'delete' ? await Victims.create(session.installation) : undefined
-  for (let round = 1; round <= rounds; round++) {
-    for (const problem of await storeRound(session, stage, round, seed * 100_003 + round, { victims })) {
-      problems.push(`round ${round}: ${problem}`)
-    }
+  const rounds: StoreRound[] = []
+  const problems: string[] = []
+  for (let round = 1; round <= options.rounds; round++) {
+    const result = await storeRound(session, stage, round, options.seed * 100_003 + round, victims)
+    rounds.push(result)
+    problems.push(...result.problems.map((problem) => `round ${round}: ${problem}`))
   }
+  const steps = Map.groupBy(rounds, ({ lastStep }) => lastStep)
+  const note = Array.from(steps, ([step, found]) => `${step} ${found.length}`).join(', ')
+  const result = {
+    stage,
+    verdict: sum(rounds.map(({ verdict }) => verdict)),
+    ackMs: median(rounds.map(({ ackMs }) => ackMs)),
+    note,
+    problems,
+  }
+  printStage(result)
   const all = await session.checkAll()
-  printRound(`${stage.id} all`, all.verdict, undefined, 'all rounds so far read once more')
+  printRound('all so far', all.verdict, undefined, 'everything that was ever sent, read once more')
   if (!isClean(all.verdict)) problems.push('not clean when everything is read once more', ...all.problems)
+  if (!options.isPatient) await endLease(session)
   problems.push(...(await settleAndInspect(session, all.verdict.stored)))
-  return problems
+  return result
 }
 
-async function storeRound(session: LoadSession, stage: Stage, round: number, seed: number, { victims }: Helpers): Promise<string[]> {
+/** `note`: the last step in the log, and how many rounds ended there. */
+export function printStage({ stage, verdict, ackMs, note }: StageResult): void {
+  printRound(`${stage.id} sum`, verdict, ackMs, `median; killed in: ${note}`)
+}
+
+async function storeRound(
+  session: LoadSession,
+  stage: Stage,
+  round: number,
+  seed: number,
+  victims: Victims | undefined,
+): Promise<StoreRound> {
   const { installation } = session
   const random = createRandom(seed)
   const isTree = round % 2 === 0
@@ -60,16 +92,16 @@ async function storeRound(session: LoadSession, stage: Stage, round: number, see
   await running.ackedAfter(readyAt)
   await sleep(300)
   const { ledger, verdict, problems } = await session.check(await running.stop())
-  const ackedAt = ledger.okAt.find((at) => at > spawnedAt) ?? Number.POSITIVE_INFINITY
+  const ackMs = (ledger.okAt.find((at) => at > spawnedAt) ?? Number.POSITIVE_INFINITY) - killedAt
   const checked = await victims?.check(session.readers)
   const notes = [isTree ? 'tree' : 'server', `ready ${((readyAt - killedAt) / 1000).toFixed(2)} s`, `last step: ${lastStep}`]
-  if (checked) notes.push(`of 8 devices ${checked.whole} whole, ${checked.gone} gone`)
-  printRound(`${stage.id} ${round}`, verdict, ackedAt - killedAt, notes.join(', '))
+  if (checked) notes.push(`of the other devices ${checked.whole} whole, ${checked.gone} gone`)
+  printRound(`${stage.id} ${round}`, verdict, ackMs, notes.join(', '))
   problems.push(...(checked?.problems ?? []))
   if (!isMet) problems.push('the stage was not reached before the kill')
-  if (ackedAt - killedAt > resumeWithinMs) problems.push(`acknowledging ${Math.round(ackedAt - killedAt)} ms after the kill`)
+  if (ackMs > resumeWithinMs) problems.push(`acknowledging ${Math.round(ackMs)} ms after the kill`)
   if (!isClean(verdict)) problems.push('not clean')
-  return problems
+  return { verdict, ackMs, lastStep, problems }
 }
 
 function orderOf(stage: Stage, file: string, random: () => number): Omit<KillOrder, 'pids'> {
@@ -77,6 +109,14 @@ function orderOf(stage: Stage, file: string, random: () => number): Omit<KillOrd
   const watched = { file, withinMs: lineWithinMs }
   if (line === undefined) return { ...watched, text: '', count: 0, delayMs: leastDelayMs + random() * delayMs }
   return { ...watched, text: line, count: 1 + Math.floor(random() * most), delayMs: random() * delayMs }
+}
+
+function sum(verdicts: readonly Verdict[]): Verdict {
+  const total: Verdict = { acked: 0, stored: 0, lost: 0, duplicates: 0, phantoms: 0, torn: 0, examples: [] }
+  for (const verdict of verdicts) {
+    for (const count of ['acked', 'stored', 'lost', 'duplicates', 'phantoms', 'torn'] as const) total[count] += verdict[count]
+  }
+  return total
 }
 
 /** What the store did when it was killed. */
@@ -113,46 +153,6 @@ async function deleteVictims(victims: Victims): Promise<void> {
   await sleep(1500)
   await victims.send(1)
   await victims.deleteAll()
-}
-
-/** The process that kills; it is there before the load is. */
-class Killer {
-  readonly #child: ReturnType<typeof fork>
-  readonly #messages: AsyncGenerator
-
-  private constructor() {
-    this.#child = fork(join(import.meta.dirname, 'log-killer.ts'), { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] })
-    this.#messages = listen(this.#child)
-  }
-
-  static async start(): Promise<Killer> {
-    const killer = new Killer()
-    await new Promise((resolve, reject) => killer.#child.once('spawn', resolve).once('error', reject))
-    return killer
-  }
-
-  async watch(order: KillOrder): Promise<void> {
-    this.#child.send(order)
-    await this.#messages.next()
-  }
-
-  async report(): Promise<KillReport> {
-    const { value } = await this.#messages.next()
-    return value as KillReport
-  }
-}
-
-async function* listen(child: ReturnType<typeof fork>): AsyncGenerator {
-  const waiting: unknown[] = []
-  let wake = () => {}
-  let isEnded = false
-  child.on('message', (message) => (waiting.push(message), wake()))
-  child.once('exit', () => ((isEnded = true), wake()))
-  for (;;) {
-    while (waiting.length > 0) yield waiting.shift()
-    if (isEnded) throw new Error('the killer ended without a report')
-    await new Promise<void>((resolve) => (wake = resolve))
-  }
 }
 
 /** Connections that seal, merge and drop are cut under load, in the middle of their work where one is found there. */
