@@ -3,6 +3,7 @@ import { sql } from 'drizzle-orm'
 import type pg from 'pg'
 import type { Context } from '../context.ts'
 import type { Tx } from '../db/client.ts'
+import { sqlStateOf } from '../db/errors.ts'
 import type { SeriesPoints } from './chunk-merge.ts'
 import type { TypedValue } from './points.ts'
 import type { LatestPoint, StoredPoint } from './store.ts'
@@ -32,10 +33,18 @@ export class FirstStore {
   }
 
   async start(): Promise<void> {
+    if (this.#isGone) return
     const [row] = await this.#context.db.withRole('pms_store', (tx) =>
       tx.execute<{ gone: boolean }>(sql`select to_regclass('public.telemetry') is null as gone`),
     )
     this.#isGone = row!.gone
+  }
+
+  /** Whether a question failed since the table has gone meanwhile, emptied by this server or another. */
+  async wentWith(error: unknown): Promise<boolean> {
+    if (!['42P01', '42883'].includes(sqlStateOf(error) ?? '')) return false
+    await this.start()
+    return this.#isGone
   }
 
   /** Points of a series in the range, in blocks of at most `blockRows`. */
@@ -46,9 +55,11 @@ export class FirstStore {
     const blockRows = 20_000
     let [low, high] = [from, to]
     while (!this.#isGone && low < high) {
-      const rows = await transact((tx) =>
-        tx.execute<PointRow>(sql`select * from telemetry_points(${deviceNo}, ${key}, ${low}, ${high}, ${blockRows}, ${newestFirst})`),
-      )
+      const question = sql`select * from telemetry_points(${deviceNo}, ${key}, ${low}, ${high}, ${blockRows}, ${newestFirst})`
+      const rows = await transact((tx) => tx.execute<PointRow>(question)).catch(async (error: unknown): Promise<PointRow[]> => {
+        if (await this.wentWith(error)) return []
+        throw error
+      })
       if (rows.length > 0) yield rows.map(toPoint)
       if (rows.length < blockRows) return
       if (newestFirst) high = Number(rows.at(-1)!.ts)
@@ -73,7 +84,7 @@ export class FirstStore {
     from: number,
     to: number,
   ): Promise<{ keyNo: number; ts: number }[]> {
-    if (this.#isGone) return []
+    if (await this.#looksGone(client)) return []
     const { rows } = await client.query<{ key_no: number; ts: string }>(
       `delete from telemetry where tenant_no = $1 and device_no = $2 and ($3::int4[] is null or key_no = any($3)) and ts >= $4 and ts < $5 returning key_no, ts`,
       [tenantNo, deviceNo, keyNos ?? null, from, to],
@@ -81,8 +92,16 @@ export class FirstStore {
     return rows.map((row) => ({ keyNo: row.key_no, ts: Number(row.ts) }))
   }
 
+  /** Another server may have emptied it; who holds the lock on chunks can rely on the answer. */
+  async #looksGone(client: pg.PoolClient): Promise<boolean> {
+    if (this.#isGone) return true
+    const { rows } = await client.query<{ gone: boolean }>(`select to_regclass('public.telemetry') is null as gone`)
+    return (this.#isGone = rows[0]!.gone)
+  }
+
   /** Takes points of the next series out, at most 100,000; at the end the table goes. */
   async take(client: pg.PoolClient): Promise<SeriesPoints | undefined> {
+    if (await this.#looksGone(client)) return undefined
     const after = this.#after
     const { rows: found } = await client.query<{ tenant_no: number; device_no: number; key_no: number }>(
       `select tenant_no, device_no, key_no from telemetry where (tenant_no, device_no, key_no) >= ($1, $2, $3)

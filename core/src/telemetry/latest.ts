@@ -10,7 +10,7 @@ import { RowCursor, decodeEnds } from './segment-rows.ts'
 import type { LatestOptions, LatestPoint, StoredPoint } from './store.ts'
 
 /** Values kept in memory over all devices: some 40 MB. The devices that were asked for longest ago go first. */
-const maxValues = 200_000
+const defaultMaxValues = 200_000
 const endOfTime = Number.MAX_SAFE_INTEGER
 
 type Value = { keyNo: number; point: StoredPoint }
@@ -24,15 +24,17 @@ type Known = { id: string; tenantId: string; values: Map<string, Value>; loading
 export class LatestValues {
   readonly #context: Context
   readonly #first: FirstStore
+  readonly #maxValues: number
   /** By the device's number, in the order in which they were asked for. */
   readonly #known = new Map<number, Known>()
   readonly #numbers = new Map<string, number>()
   #count = 0
   #unsubscribe: (() => void) | undefined
 
-  constructor(context: Context, first: FirstStore) {
+  constructor(context: Context, first: FirstStore, maxValues = defaultMaxValues) {
     this.#context = context
     this.#first = first
+    this.#maxValues = maxValues
   }
 
   start(): void {
@@ -113,17 +115,23 @@ export class LatestValues {
       return known
     })
     if (fresh.size === 0) return all
-    const loading = this.#context.db
-      .withTenant(scope, (tx) => readLatest(tx, this.#first, [...fresh.keys()], (error, deviceNo) => this.#tellDamaged(error, deviceNo)))
-      .then(
-        (found) => {
-          for (const [no, known] of fresh) this.#complete(no, known, found.get(no)!)
-        },
-        (error: unknown) => {
-          for (const [no, known] of fresh) if (this.#known.get(no) === known) this.forget(no)
-          throw error
-        },
+    const ask = () =>
+      this.#context.db.withTenant(scope, (tx) =>
+        readLatest(tx, this.#first, [...fresh.keys()], (error, deviceNo) => this.#tellDamaged(error, deviceNo)),
       )
+    const asked = ask().catch(async (error: unknown) => {
+      if (await this.#first.wentWith(error)) return ask()
+      throw error
+    })
+    const loading = asked.then(
+      (found) => {
+        for (const [no, known] of fresh) this.#complete(no, known, found.get(no)!)
+      },
+      (error: unknown) => {
+        for (const [no, known] of fresh) if (this.#known.get(no) === known) this.forget(no)
+        throw error
+      },
+    )
     for (const known of fresh.values()) known.loading = loading
     // Whoever waits for it hears of a failure.
     loading.catch(() => {})
@@ -142,7 +150,7 @@ export class LatestValues {
 
   #trim(): void {
     for (const no of this.#known.keys()) {
-      if (this.#count <= maxValues) return
+      if (this.#count <= this.#maxValues) return
       this.forget(no)
     }
   }

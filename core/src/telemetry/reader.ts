@@ -66,6 +66,8 @@ export class Reader {
   async #open(scope: Scope, range: SeriesRange, newestFirst: boolean, over: number): Promise<Series | undefined> {
     const { deviceId, key, from, to } = range
     const max = firstRows(over)
+    // As it was before the question: what moved into chunks meanwhile may not be in the answer.
+    const wasGone = this.#first.isGone
     const [[found], chunks] = await this.#context.db.withTenant(scope, (tx) =>
       Promise.all([
         tx.execute<{ number: number; key_no: number | null; bytes: Buffer | null }>(sql`
@@ -83,7 +85,7 @@ export class Reader {
     const cursor = new RowCursor(found.bytes ?? Buffer.alloc(0))
     while (cursor.next()) if (cursor.keyNo === found.key_no && cursor.ts >= from && cursor.ts < to) tail.push(cursor.point())
     // With points of the first store beside them, chunks are asked for after those.
-    const firstPage = this.#first.isGone ? chunks : undefined
+    const firstPage = wasGone ? chunks : undefined
     return { scope, deviceNo: found.number, keyNo: found.key_no, tail: sortNewest(tail), firstPage }
   }
 
