@@ -12,6 +12,7 @@ import { afterEach, beforeEach, describe, expect, inject, it } from 'vitest'
 import { findRunningDatabase } from './db/embedded.ts'
 import { createTestDatabase } from './testing.ts'
 import { rootDir, version } from './version.ts'
+import { decodeRows } from './telemetry/segment-rows.ts'
 
 /** Runs the real program as a process, on its own embedded PostgreSQL. */
 let dataDir: string
@@ -133,7 +134,12 @@ describe('iot-pms start', { timeout: 60_000 }, () => {
     const again = await ready(third)
     const running = await findRunningDatabase(dataDir)
     const sql = postgres(running!.adminUrl, { max: 1 })
-    expect(await sql`select num from telemetry`).toMatchObject([{ num: 25.1 }])
+    const segments = await sql<{ no: number }[]>`select segment_no as no from telemetry_segments where state <> 'compacted'`
+    const rows = await Promise.all(
+      segments.map(({ no }) => sql<{ points: Buffer }[]>`select points from ${sql(`telemetry_segment_${no}`)}`),
+    )
+    const points = rows.flat().flatMap((row) => [...decodeRows(row.points)])
+    expect(points).toMatchObject([{ kind: 'double', value: 25.1 }])
     await sql.end()
     expect((await fetch(`http://127.0.0.1:${again.http}/readyz`)).status).toBe(200)
   })
@@ -156,10 +162,11 @@ describe('iot-pms start', { timeout: 60_000 }, () => {
     const created = await fetch(`http://127.0.0.1:${http}/api/v1/devices`, { method: 'POST', headers, body: '{"name":"stuck"}' })
     const device = (await created.json()) as { credentials: { token: string } }
     const running = await findRunningDatabase(dataDir)
-    const sql = postgres(running!.adminUrl, { max: 1, onnotice: () => {} })
+    const sql = postgres(running!.adminUrl, { max: 2, onnotice: () => {} })
     const holder = await sql.reserve()
     await holder`begin`
-    await holder`lock table telemetry, devices in access exclusive mode`
+    const [active] = await sql`select segment_no from telemetry_segments where state = 'active'`
+    await holder`lock table ${sql(`telemetry_segment_${active!['segment_no']}`)}, devices in access exclusive mode`
     const sent = fetch(`http://127.0.0.1:${http}/api/v1/${device.credentials.token}/telemetry`, { method: 'POST', body: '{"x":1}' })
     await sleep(300)
     const before = performance.now()
