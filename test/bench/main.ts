@@ -6,15 +6,19 @@ import { parseArgs } from 'node:util'
 import { formatJson, formatRow, printTable, tableHead } from './figures.ts'
 import type { BenchOptions, Figure, Mode } from './figures.ts'
 import { benchDensity } from './density.ts'
+import { benchFull } from './full.ts'
+import { benchHttp } from './http.ts'
 import { benchIdle } from './idle.ts'
 import { benchIngest } from './ingest.ts'
+import { benchLatency } from './latency.ts'
 import { readMachine, root } from './machine.ts'
 import { findRecordedRatio, machineName, record } from './record.ts'
 import { benchQuery } from './query.ts'
+import { benchSoak } from './soak.ts'
 import { benchStart } from './start.ts'
 import { benchStore } from './store.ts'
 
-const usage = `pnpm bench [ingest|idle|start …] [--short|--full|--smoke] [--record]
+const usage = `pnpm bench [ingest|ingest:http|latency|full|soak|store|density|query|idle|start …] [--short|--full|--smoke] [--record]
 
 --short, --full  shorter or longer runs
 --smoke          one minute: only ratios, compared with docs/benchmarks.json; absolute figures never fail
@@ -23,6 +27,10 @@ const usage = `pnpm bench [ingest|idle|start …] [--short|--full|--smoke] [--re
 
 const benches: Record<string, (options: BenchOptions) => Promise<Figure[]>> = {
   ingest: benchIngest,
+  'ingest:http': benchHttp,
+  latency: benchLatency,
+  full: benchFull,
+  soak: benchSoak,
   store: benchStore,
   density: benchDensity,
   query: benchQuery,

@@ -20,3 +20,38 @@ export async function readStored(sql: postgres.Sql): Promise<StoredMessages> {
 export function countSince(before: StoredMessages, after: StoredMessages): number {
   return after.entries().reduce((sum, [no, rows]) => sum + rows - (before.get(no) ?? 0), 0)
 }
+
+/** Segments are gone a minute after they were compacted at the earliest. */
+const readEveryMs = 20_000
+
+/** Counts what is stored over any time, by looking often enough to see each segment before it goes. */
+export class StoredCounter {
+  readonly #sql: postgres.Sql
+  readonly #most = new Map<number, number>()
+  #before: StoredMessages = new Map()
+  #timer: NodeJS.Timeout | undefined
+  #reading: Promise<void> = Promise.resolve()
+
+  constructor(sql: postgres.Sql) {
+    this.#sql = sql
+  }
+
+  async start(): Promise<void> {
+    this.#before = await readStored(this.#sql)
+    this.#timer = setInterval(() => {
+      this.#reading = this.#reading.then(() => this.#read())
+    }, readEveryMs)
+  }
+
+  /** @returns messages stored since the start */
+  async stop(): Promise<number> {
+    clearInterval(this.#timer)
+    await this.#reading
+    await this.#read()
+    return countSince(this.#before, this.#most)
+  }
+
+  async #read(): Promise<void> {
+    for (const [no, rows] of await readStored(this.#sql)) this.#most.set(no, rows)
+  }
+}

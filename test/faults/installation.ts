@@ -142,14 +142,19 @@ export class Installation {
 
   /** Logs in once and makes the key for {@link call}. */
   async openApi(): Promise<void> {
-    const session = (await this.call('POST', '/api/v1/auth/login', { email, password }, '')) as { accessToken: string }
     const made = (await this.call(
       'POST',
       '/api/v1/api-keys',
       { name: 'faults', scopes: ['device.read', 'device.write', 'telemetry.read', 'telemetry.write', 'system.read'], expiresInDays: 1 },
-      `Bearer ${session.accessToken}`,
+      await this.login(),
     )) as { key: string }
     this.#apiKey = made.key
+  }
+
+  /** A new session of the administrator, as the authorization of {@link call}. */
+  async login(): Promise<string> {
+    const session = (await this.call('POST', '/api/v1/auth/login', { email, password }, '')) as { accessToken: string }
+    return `Bearer ${session.accessToken}`
   }
 
   async createDevices(count: number, name = 'load'): Promise<LoadedDevice[]> {
