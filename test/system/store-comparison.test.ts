@@ -5,6 +5,7 @@ import postgres from 'postgres'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { copyIn } from '../../core/src/db/copy-in.ts'
 import { defaultPayloadRules } from '../../core/src/ingest/registry.ts'
+import type { Aggregation } from '../../core/src/telemetry/aggregate.ts'
 import type { Device } from '../../core/src/ingest/registry.ts'
 import type { Point, TypedValue } from '../../core/src/telemetry/points.ts'
 import { createTally, readRows } from '../../core/src/telemetry/series.ts'
@@ -190,7 +191,8 @@ async function compareRange(end: number): Promise<void> {
   )
   const first = Math.floor(from / hourMs) * hourMs
   const edges = Array.from({ length: Math.ceil((to - first) / hourMs) + 1 }, (_, i) => first + i * hourMs)
-  for (const aggs of [['COUNT', 'FIRST', 'LAST'], isNumber ? ['COUNT', 'SUM', 'MIN', 'MAX'] : ['COUNT']] as const) {
+  const sets: Aggregation[][] = [['COUNT', 'FIRST', 'LAST'], isNumber ? ['COUNT', 'SUM', 'MIN', 'MAX'] : ['COUNT']]
+  for (const aggs of sets) {
     const source = { store, scope: context.rootTenant, deviceId: device.id }
     const reading = { form: 'buckets', aggs, edges, counter: 'monotonic' } as const
     const found = (await Array.fromAsync(readRows(source, { key, from, to, order: 'asc' }, reading, createTally()))).flat()
@@ -212,10 +214,10 @@ describe('the telemetry store', () => {
     { timeout: 600_000 },
     async () => {
       const rows = new PlainRows()
-      let isOver = false
+      const filling = { isOver: false }
       let compactions = 0
       const compacting = (async () => {
-        while (!isOver) {
+        while (!filling.isOver) {
           await store.compact()
           compactions++
           await sleep(100)
@@ -237,7 +239,7 @@ describe('the telemetry store', () => {
       await plain.query('analyze plain')
       // Some in segments still, then all of it in chunks.
       for (let i = 0; i < 60; i++) await compareRange(end)
-      isOver = true
+      filling.isOver = true
       await compacting
       expect(compactions).toBeGreaterThan(5)
       await store.compact()

@@ -29,7 +29,7 @@ afterAll(async () => {
 
 const start = Date.parse('2026-01-01T00:00:00Z')
 const number = (ts: number, value: number, key = 'x'): Point => ({ key, ts, kind: 'double', value })
-const plain = (points: readonly Point[]) => points.map(({ key: _, ...point }) => point)
+const plain = (points: readonly Point[]) => points.map(({ key: _key, ...point }) => point)
 
 const reads = (device: Device, store = server.store) => ({ store, scope: { tenantId: device.tenantId, tenantNo: device.tenantNo }, device })
 const readAll = (device: Device, key = 'x', store?: TelemetryLog) => readPoints(reads(device, store), key)

@@ -122,18 +122,18 @@ describe('a deletion', () => {
     const old = series(5000)
     await server.write(device, old)
     let i = 0
-    let isDone = false
+    const work = { isDone: false }
     const sending = (async () => {
-      while (!isDone) await server.write(device, series(50, 'x', start + 10_000_000 + i++ * 50_000))
+      while (!work.isDone) await server.write(device, series(50, 'x', start + 10_000_000 + i++ * 50_000))
     })()
     const compacting = (async () => {
-      while (!isDone) await server.store.compact()
+      while (!work.isDone) await server.store.compact()
     })()
     for (let n = 0; n < 10; n++) {
       const removed = await server.store.delete(server.context.rootTenant, device.id, ['x'], start + n * 500_000, start + (n + 1) * 500_000)
       expect(removed).toBe(500)
     }
-    isDone = true
+    work.isDone = true
     await Promise.all([sending, compacting])
     expect(await readPoints(reads(device), 'x')).toHaveLength(i * 50)
   })
@@ -142,8 +142,8 @@ describe('a deletion', () => {
 describe('retention', () => {
   it('removes whole chunks past the bound: never earlier than asked, at most one chunk later', async () => {
     const [device, other] = [await server.createDevice(), await server.createDevice()]
-    for (const one of [device, other])
-      await server.write(one, [...series(2000, 'a', start, 3_600_000), ...series(2000, 'b', start, 3_600_000)])
+    const points = ['a', 'b'].flatMap((key) => series(2000, key, start, 3_600_000))
+    for (const one of [device, other]) await server.write(one, points)
     await server.store.compact()
     const { tenantNo } = server.context.rootTenant
     const keyNo = device.keyNos!.get('a')!

@@ -43,7 +43,7 @@ export class Model {
     let count = 0
     for (const key of keys) {
       const series = this.#of(key)
-      for (const ts of [...series.keys()]) if (ts >= from && ts < to && series.delete(ts)) count++
+      for (const ts of series.keys()) if (ts >= from && ts < to && series.delete(ts)) count++
     }
     return count
   }
