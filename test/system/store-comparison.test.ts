@@ -220,7 +220,7 @@ describe('the telemetry store', () => {
         while (!filling.isOver) {
           await store.compact()
           compactions++
-          await sleep(100)
+          await sleep(500)
         }
       })()
       const batches = total / batchPoints
