@@ -14,7 +14,8 @@ import { stopRounds } from './stop.ts'
 import { storeControl } from './store-control.ts'
 import { stages } from './store-stages.ts'
 import type { Stage } from './store-stages.ts'
-import { cutKeepers, printStage, storeRounds } from './store.ts'
+import { cutKeepers } from './store-cuts.ts'
+import { printStage, storeRounds } from './store.ts'
 import type { StageResult } from './store.ts'
 
 const usage = `pnpm test:faults [--only F1,F4] [--rounds N] [--seed N] [--stages merge,drop] [--external-db URL] [--keep]

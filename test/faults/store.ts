@@ -5,7 +5,7 @@ import type { Verdict } from './checker.ts'
 import { median } from './kill.ts'
 import { Killer } from './killer.ts'
 import type { KillOrder } from './log-killer.ts'
-import { createRandom, listTree, monotonicMs } from './processes.ts'
+import { createRandom, listTree } from './processes.ts'
 import { printRound } from './report.ts'
 import type { LoadSession } from './session.ts'
 import { settleAndInspect, withDatabase } from './store-check.ts'
@@ -13,7 +13,7 @@ import type { Stage } from './store-stages.ts'
 import { Victims } from './victims.ts'
 
 /** A segment of 1,000 rows per second or so. */
-const load = { messagesPerS: 1200, isDisordered: true }
+export const storeLoad = { messagesPerS: 1200, isDisordered: true }
 /** How long a line of the stage may take to come. */
 const lineWithinMs = 20_000
 const resumeWithinMs = 30_000
@@ -78,16 +78,20 @@ async function storeRound(
   const isTree = round % 2 === 0
   await endLease(session)
   const killer = await Killer.start()
-  const running = await session.startLoad(seed, load)
+  const running = await session.startLoad(seed, storeLoad)
   const order = orderOf(stage, victims?.marks ?? installation.logFile, random)
   const pids = isTree ? listTree(installation.pid) : [installation.pid]
   await killer.watch({ ...order, pids })
-  const help = stage.id === 'drop' ? ageSegments(session) : victims ? deleteVictims(victims) : undefined
+  const help = stage.id === 'drop' ? ageSegments(session) : victims ? deleteVictims(victims) : Promise.resolve()
+  const helped = help.then(
+    () => [],
+    (error: unknown) => [String(error)],
+  )
   const { killedAt, isMet } = await killer.report()
   await installation.exited()
   const lastStep = findLastStep(installation.log)
   victims?.stop()
-  await help
+  const hindrances = await helped
   const { spawnedAt, readyAt } = await installation.start()
   await running.ackedAfter(readyAt)
   await sleep(300)
@@ -97,7 +101,7 @@ async function storeRound(
   const notes = [isTree ? 'tree' : 'server', `ready ${((readyAt - killedAt) / 1000).toFixed(2)} s`, `last step: ${lastStep}`]
   if (checked) notes.push(`of the other devices ${checked.whole} whole, ${checked.gone} gone`)
   printRound(`${stage.id} ${round}`, verdict, ackMs, notes.join(', '))
-  problems.push(...(checked?.problems ?? []))
+  problems.push(...hindrances, ...(checked?.problems ?? []))
   if (!isMet) problems.push('the stage was not reached before the kill')
   if (ackMs > resumeWithinMs) problems.push(`acknowledging ${Math.round(ackMs)} ms after the kill`)
   if (!isClean(verdict)) problems.push('not clean')
@@ -141,9 +145,8 @@ async function ageSegments({ installation }: LoadSession): Promise<void> {
         await sleep(250)
       }
     })
-  } catch (error) {
-    // The kill of the whole tree ends this connection, too.
-    if (installation.isRunning) throw error
+  } catch {
+    // The kill of the whole tree ends this connection, too; whether the stage was reached the killer says.
   }
 }
 
@@ -153,52 +156,4 @@ async function deleteVictims(victims: Victims): Promise<void> {
   await sleep(1500)
   await victims.send(1)
   await victims.deleteAll()
-}
-
-/** Connections that seal, merge and drop are cut under load, in the middle of their work where one is found there. */
-export async function cutKeepers(session: LoadSession, cuts: number, seed: number): Promise<string[]> {
-  const { installation } = session
-  const random = createRandom(seed)
-  const { pid } = installation
-  const running = await session.startLoad(seed, load)
-  let atWork = 0
-  const cutAt = await withDatabase(installation, async (sql) => {
-    for (let cut = 0; cut < cuts;) {
-      await sleep(50 + random() * 200)
-      const isPatient = random() < 0.9
-      for (let tries = 0; tries < 500; tries++) {
-        const [row] = await sql<{ state: string }[]>`
-          select state, pg_terminate_backend(pid) from pg_stat_activity
-          where application_name = 'iot-pms keeper' and datname = current_database() and (state <> 'idle' or ${!isPatient})
-          order by random() limit 1`
-        if (!row) continue
-        cut++
-        if (row.state !== 'idle') atWork++
-        break
-      }
-    }
-    return monotonicMs()
-  })
-  await running.ackedAfter(cutAt)
-  const hasMerged = await withDatabase(installation, async (sql) => {
-    const [start] = await sql<{ at: Date }[]>`select clock_timestamp() as at`
-    for (let waited = 0; waited < resumeWithinMs; waited += 100) {
-      const [row] = await sql<
-        { found: boolean }[]
-      >`select exists (select from telemetry_segments where compacted_at > ${start!.at}) as found`
-      if (row!.found) return true
-      await sleep(100)
-    }
-    return false
-  })
-  const { ledger, verdict, problems } = await session.check(await running.stop())
-  const open = ledger.messages.filter((message) => message.state === 'info').length
-  printRound('cut', verdict, undefined, `${cuts} connections cut, ${atWork} of them at work`)
-  if (!installation.isRunning || installation.pid !== pid) problems.push('the server ended')
-  if (!hasMerged) problems.push('nothing was merged any more')
-  if (open > 0) problems.push(`${open} messages were left without an answer`)
-  if (atWork === 0) problems.push('none of the connections was at work')
-  if (!isClean(verdict)) problems.push('not clean')
-  problems.push(...(await settleAndInspect(session, (await session.checkAll()).verdict.stored)))
-  return problems
 }

@@ -100,6 +100,8 @@ export class Db {
       keepAlive: true,
       keepAliveInitialDelayMillis: 5000,
     })
+    // A connection may end while nobody listens to it, even before it is handed out: its next query fails, and that is enough.
+    pool.on('connect', (client) => client.on('error', () => {}))
     // An idle connection may die with the database; the next write opens another.
     pool.on('error', (error) => log.warn({ err: error }, 'a writer connection ended'))
     return pool
