@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-only
+import { hash } from 'node:crypto'
 import { sql } from 'drizzle-orm'
 import type { SQL } from 'drizzle-orm'
 import type { Context } from '../context.ts'
@@ -67,9 +68,12 @@ export class DeviceRegistry {
     return this.#devices.get(deviceId)
   }
 
-  /** The device of an access token; undefined when unknown, expired, or disabled. */
+  /**
+   * The device of an access token; undefined when unknown, expired, or disabled. Called for each request,
+   * twice: hashing in one call takes a third of the time of {@link tokenLookup}.
+   */
   findByToken(token: string): Device | undefined {
-    const credential = this.#find(tokenLookup(token))
+    const credential = this.#findUnexpired(hash('sha256', token, 'hex'))
     return credential?.kind === 'access_token' && !credential.device.isDisabled ? credential.device : undefined
   }
 
@@ -175,7 +179,11 @@ export class DeviceRegistry {
   }
 
   #find(lookup: Buffer): Credential | undefined {
-    const credential = this.#credentials.get(lookup.toString('hex'))
+    return this.#findUnexpired(lookup.toString('hex'))
+  }
+
+  #findUnexpired(lookup: string): Credential | undefined {
+    const credential = this.#credentials.get(lookup)
     return credential?.expiresAt !== undefined && credential.expiresAt <= this.#context.clock.now() ? undefined : credential
   }
 
