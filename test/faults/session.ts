@@ -18,7 +18,7 @@ const deviceCount = 50
 /** Well above the 500 messages per second that a control needs [RE-22]. */
 export const messagesPerS = 1500
 
-export type LoadOptions = { messagesPerS?: number; isDisordered?: boolean }
+type LoadOptions = { messagesPerS?: number; isDisordered?: boolean }
 
 export type LoadRun = {
   /** Waits until a message that was sent after `since` is acknowledged. */
