@@ -22,9 +22,10 @@ const maxWaiting = 8
 const alarmingCount = 20
 /** Rows of one transaction: some seconds of work. */
 const maxRows = 2_000_000
-/** Points and series merged at a time. */
+/** Points, series and UTF-16 units of texts merged at a time: what is held in memory. */
 const slicePoints = 100_000
 const sliceSeries = 10_000
+const sliceText = 8_000_000
 const tickMs = 1000
 const shortTickMs = 20
 const leaseSeconds = 30
@@ -189,6 +190,7 @@ class Slice {
   #tenantNo = 0
   #deviceNo = 0
   points = 0
+  #text = 0
 
   /** A row of three fields: tenant, device, bytes. */
   open(row: Buffer): RowCursor {
@@ -201,13 +203,15 @@ class Slice {
   fill(cursor: RowCursor): boolean {
     let keyNo = -1
     let points: StoredPoints | undefined
-    while (this.points < slicePoints && this.#series.size < sliceSeries) {
+    while (this.points < slicePoints && this.#series.size < sliceSeries && this.#text < sliceText) {
       if (!cursor.next()) return false
       if (cursor.keyNo !== keyNo || !points) {
         keyNo = cursor.keyNo
         points = this.#pointsOf(keyNo)
       }
-      points.push(cursor.point())
+      const point = cursor.point()
+      if (point.kind === 'string' || point.kind === 'json') this.#text += point.value.length
+      points.push(point)
       this.points++
     }
     return true
@@ -218,6 +222,7 @@ class Slice {
     for (const one of all) one.points = sortNewest(one.points)
     this.#series = new Map()
     this.points = 0
+    this.#text = 0
     return all
   }
 
