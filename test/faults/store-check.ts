@@ -12,9 +12,13 @@ const mergedWithinMs = 60_000
 const pollMs = 100
 
 /** Looks into the database of a server, past it, as its superuser. */
-export async function withDatabase<T>(installation: Installation, work: (sql: postgres.Sql) => Promise<T>): Promise<T> {
+export async function withDatabase<T>(
+  installation: Installation,
+  work: (sql: postgres.Sql) => Promise<T>,
+  options: { fetch_types?: boolean } = {},
+): Promise<T> {
   const { adminUrl } = (await findRunningDatabase(installation.dataDir))!
-  const sql = postgres(adminUrl, { max: 1, onnotice: () => {} })
+  const sql = postgres(adminUrl, { max: 1, onnotice: () => {}, ...options })
   try {
     return await work(sql)
   } finally {
