@@ -15,6 +15,10 @@ export type Scope = { tenantId: string; tenantNo: number; customerIds?: readonly
 type Database = PostgresJsDatabase
 export type Tx = Parameters<Parameters<Database['transaction']>[0]>[0]
 
+/** Locks of a server that has vanished are given back within a minute. */
+const deadPeer =
+  '-c idle_in_transaction_session_timeout=60000 -c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3'
+
 /** More than there are connections in the pool that could have died together with their database. */
 const openingTries = 12
 
@@ -90,7 +94,7 @@ export class Db {
     const pool = new pg.Pool({
       connectionString: this.#url,
       application_name: role === 'pms_ingest' ? 'iot-pms writer' : 'iot-pms keeper',
-      options: `-c role=${role} -c synchronous_commit=${synchronousCommit} -c timezone=UTC`,
+      options: `-c role=${role} -c synchronous_commit=${synchronousCommit} -c timezone=UTC ${deadPeer}`,
       max: connections,
       ...(role === 'pms_ingest' ? { min: connections } : {}),
       idleTimeoutMillis: 0,

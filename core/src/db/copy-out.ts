@@ -8,6 +8,7 @@ const headerBytes = 19
 const trailerFields = -1
 /** The socket is not read while more than this waits to be taken. */
 const heldBytes = 4 * 1024 * 1024
+const silenceMs = 60_000
 
 type CopyConnection = { query(text: string): void; stream: Duplex }
 
@@ -95,10 +96,21 @@ export async function* copyOut(client: pg.PoolClient, query: string): AsyncGener
       if (copy.error) throw copy.error
       if (copy.hasRows) yield copy.take()
       else if (copy.isDone) return
-      else await once(copy, 'rows')
+      else await nextRows(copy)
     }
   } finally {
     client.off('end', onEnd)
     copy.take()
+  }
+}
+
+/** Fails when the other side says nothing for so long: a frozen server is not waited for. */
+async function nextRows(copy: CopyOut): Promise<void> {
+  const late = AbortSignal.timeout(silenceMs)
+  try {
+    await once(copy, 'rows', { signal: late })
+  } catch (error) {
+    if (!late.aborted) throw error
+    throw Object.assign(new Error('the database sent nothing more during COPY'), { code: 'COPY_TIMEOUT' })
   }
 }

@@ -3,7 +3,7 @@ import type pg from 'pg'
 import { copyOn } from '../db/copy-in.ts'
 import type { Log } from '../log.ts'
 import { ChunkDamaged, decodeChunk, encodeChunk } from './chunk-codec.ts'
-import { cutChunks, planRuns } from './chunk-plan.ts'
+import { cutChunks, maxChunkMs, planRuns } from './chunk-plan.ts'
 import type { ChunkHead, Run } from './chunk-plan.ts'
 import { ChunkEncoder, copyChunks } from './chunk-rows.ts'
 import type { SeriesId } from './chunk-rows.ts'
@@ -17,12 +17,22 @@ export type SeriesPoints = SeriesId & { points: StoredPoint[] }
 /** Whether the new points overwrite what chunks have at the same ts. Those of the first store are older. */
 export type Precedence = 'points' | 'chunks'
 
-type Head = ChunkHead & { bytes: Buffer | null }
-type HeadRow = { i: number; first_ts: string; last_ts: string; count: number; points: Buffer | null }
+type Head = ChunkHead & { sizeBytes: number }
+type HeadRow = { i: number; first_ts: string; last_ts: string; count: number; size: number }
 type ChunkKey = SeriesId & { firstTs: number }
+/** Points of a series that lie close together, and what they are merged with. */
+type Work = { series: SeriesPoints; run: Run<Head> }
 
-/** Neighbours that may be absorbed at once. */
+/** Neighbours on either side that may be absorbed at once. */
 const neighbours = 4
+/**
+ * Points further apart are looked at by themselves: a device whose clock was wrong for a moment must not bring
+ * in everything between. No chunk, with what it absorbs on both sides, reaches so far.
+ */
+const clusterMs = 2 * maxChunkMs + 86_400_000
+/** Bytes and number of chunks that are in memory at a time. */
+const heldBytes = 4 * 1024 * 1024
+const heldChunks = 2000
 /** Chunk bytes written with one COPY. */
 const flushBytes = 1024 * 1024
 /** The event loop gets its turn after this much work: acknowledgements go on meanwhile. */
@@ -47,14 +57,23 @@ export class ChunkMerger {
   }
 
   async merge(all: readonly SeriesPoints[], precedence: Precedence = 'points'): Promise<void> {
-    const heads = await this.#findHeads(all)
-    for (const [index, series] of all.entries()) {
+    const clusters = all.flatMap(splitAtGaps)
+    const heads = await this.#findHeads(clusters)
+    let held: Work[] = []
+    let bytes = 0
+    let chunks = 0
+    for (const [index, series] of clusters.entries()) {
       for (const run of planRuns(series.points, heads[index]!)) {
-        await this.#mergeRun(series, run, precedence)
-        if (performance.now() - this.#turnStart > turnMs) await this.#giveTurn()
+        held.push({ series, run })
+        chunks += run.heads.length
+        for (const head of run.heads) bytes += head.sizeBytes
+        if (bytes < heldBytes && chunks < heldChunks) continue
+        await this.#mergeRuns(held, precedence)
+        held = []
+        bytes = chunks = 0
       }
-      if (this.#encoder.sizeBytes > flushBytes) await this.flush()
     }
+    await this.#mergeRuns(held, precedence)
     await this.flush()
   }
 
@@ -102,33 +121,43 @@ export class ChunkMerger {
     if (this.#encoder.rowCount > 0) await copyOn(this.#client, copyChunks, this.#encoder.finish())
   }
 
-  async #mergeRun(series: SeriesPoints, run: Run<Head>, precedence: Precedence): Promise<void> {
-    const old: StoredPoint[] = []
-    for (const head of run.heads) {
-      const bytes = head.bytes ?? (await this.#readBytes(series, head))
-      for (const point of await this.decode(series, { ...head, bytes })) old.push(point)
-      this.#removed.push({ tenantNo: series.tenantNo, deviceNo: series.deviceNo, keyNo: series.keyNo, firstTs: head.firstTs })
+  async #mergeRuns(all: readonly Work[], precedence: Precedence): Promise<void> {
+    const bytes = await this.#readBytes(all)
+    let next = 0
+    for (const { series, run } of all) {
+      const { tenantNo, deviceNo, keyNo } = series
+      const old: StoredPoint[] = []
+      for (const head of run.heads) {
+        for (const point of await this.decode(series, { ...head, bytes: bytes[next++]! })) old.push(point)
+        this.#removed.push({ tenantNo, deviceNo, keyNo, firstTs: head.firstTs })
+      }
+      const isAppended = old.length === 0 || old.at(-1)!.ts < run.points[0]!.ts
+      this.#add(series, precedence === 'points' ? overlay(run.points, old) : overlay(old, run.points), isAppended)
+      await this.giveTurn()
+      if (this.#encoder.sizeBytes > flushBytes) await this.flush()
     }
-    const isAppended = old.length === 0 || old.at(-1)!.ts < run.points[0]!.ts
-    this.#add(series, precedence === 'points' ? overlay(run.points, old) : overlay(old, run.points), isAppended)
   }
 
   #add(series: SeriesId, points: readonly StoredPoint[], isAppended: boolean): void {
     for (const chunk of cutChunks(points, isAppended)) this.#encoder.add(series, summarize(chunk), encodeChunk(chunk))
   }
 
-  /** Per series the chunks its points may belong to; with their bytes where they are likely to be needed. */
+  /** Per series the chunks its points may belong to, and their neighbours. */
   async #findHeads(all: readonly SeriesPoints[]): Promise<Head[][]> {
+    const heads: Head[][] = all.map(() => [])
+    if (all.length === 0) return heads
     const { rows } = await this.#client.query<HeadRow>(
-      `select s.i::int4, c.first_ts, c.last_ts, c.count, case when c.last_ts >= s.low or c.count <= 4 * s.size then c.points end as points
-       from unnest($1::int4[], $2::int4[], $3::int4[], $4::int8[], $5::int8[], $6::int4[]) with ordinality
-         as s (tenant_no, device_no, key_no, low, high, size, i)
+      `select s.i::int4, c.first_ts, c.last_ts, c.count, octet_length(c.points) as size
+       from unnest($1::int4[], $2::int4[], $3::int4[], $4::int8[], $5::int8[]) with ordinality as s (tenant_no, device_no, key_no, low, high, i)
        cross join lateral (
          (select * from telemetry_chunks t where t.tenant_no = s.tenant_no and t.device_no = s.device_no and t.key_no = s.key_no
-            and t.first_ts <= s.low order by t.first_ts desc limit $7)
+            and t.first_ts <= s.low order by t.first_ts desc limit $6)
          union all
          (select * from telemetry_chunks t where t.tenant_no = s.tenant_no and t.device_no = s.device_no and t.key_no = s.key_no
-            and t.first_ts > s.low and t.first_ts <= s.high)) c
+            and t.first_ts > s.low and t.first_ts <= s.high)
+         union all
+         (select * from telemetry_chunks t where t.tenant_no = s.tenant_no and t.device_no = s.device_no and t.key_no = s.key_no
+            and t.first_ts > s.high order by t.first_ts limit $6)) c
        order by s.i, c.first_ts`,
       [
         all.map((one) => one.tenantNo),
@@ -136,28 +165,50 @@ export class ChunkMerger {
         all.map((one) => one.keyNo),
         all.map((one) => one.points[0]!.ts),
         all.map((one) => one.points.at(-1)!.ts),
-        all.map((one) => one.points.length),
         neighbours,
       ],
     )
-    const heads: Head[][] = all.map(() => [])
-    for (const { i, first_ts, last_ts, count, points } of rows) {
-      heads[i - 1]!.push({ firstTs: Number(first_ts), lastTs: Number(last_ts), count, bytes: points })
+    for (const { i, first_ts, last_ts, count, size } of rows) {
+      heads[i - 1]!.push({ firstTs: Number(first_ts), lastTs: Number(last_ts), count, sizeBytes: size })
     }
     return heads
   }
 
-  async #readBytes(series: SeriesId, head: ChunkHead): Promise<Buffer> {
+  /** Of all chunks of these runs, in their order. */
+  async #readBytes(all: readonly Work[]): Promise<Buffer[]> {
+    const wanted = all.flatMap(({ series, run }) => run.heads.map(({ firstTs }) => ({ series, firstTs })))
+    if (wanted.length === 0) return []
     const { rows } = await this.#client.query<{ points: Buffer }>(
-      'select points from telemetry_chunks where tenant_no = $1 and device_no = $2 and key_no = $3 and first_ts = $4',
-      [series.tenantNo, series.deviceNo, series.keyNo, head.firstTs],
+      `select c.points from unnest($1::int4[], $2::int4[], $3::int4[], $4::int8[]) with ordinality as s (tenant_no, device_no, key_no, first_ts, i)
+       join telemetry_chunks c on c.tenant_no = s.tenant_no and c.device_no = s.device_no and c.key_no = s.key_no and c.first_ts = s.first_ts
+       order by s.i`,
+      [
+        wanted.map(({ series }) => series.tenantNo),
+        wanted.map(({ series }) => series.deviceNo),
+        wanted.map(({ series }) => series.keyNo),
+        wanted.map(({ firstTs }) => firstTs),
+      ],
     )
-    if (!rows[0]) throw new Error('a chunk vanished while it was merged')
-    return rows[0].points
+    if (rows.length !== wanted.length) throw new Error('a chunk vanished while it was merged')
+    return rows.map((row) => row.points)
   }
 
-  async #giveTurn(): Promise<void> {
+  /** Lets acknowledgements go on after some milliseconds of work. */
+  async giveTurn(): Promise<void> {
+    if (performance.now() - this.#turnStart < turnMs) return
     await new Promise((resolve) => setImmediate(resolve))
     this.#turnStart = performance.now()
   }
+}
+
+function splitAtGaps(series: SeriesPoints): SeriesPoints[] {
+  const { points } = series
+  const parts: SeriesPoints[] = []
+  let start = 0
+  for (let i = 1; i <= points.length; i++) {
+    if (i < points.length && points[i]!.ts - points[i - 1]!.ts <= clusterMs) continue
+    parts.push(start === 0 && i === points.length ? series : { ...series, points: points.slice(start, i) })
+    start = i
+  }
+  return parts
 }

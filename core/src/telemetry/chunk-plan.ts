@@ -3,7 +3,7 @@ import type { StoredPoint } from './store.ts'
 
 /** Bounds of a chunk: what a short question has to decode, and how much longer than asked retention may keep a point. */
 export const maxChunkPoints = 4096
-const maxChunkMs = 7 * 86_400_000
+export const maxChunkMs = 7 * 86_400_000
 const maxChunkText = 262_144
 /** A run takes its neighbour in when that is at most so many times as large: each point is written anew log(n) times. */
 const absorbRatio = 2
@@ -11,33 +11,35 @@ const absorbRatio = 2
 /** A chunk as far as planning needs it. */
 export type ChunkHead = { firstTs: number; lastTs: number; count: number }
 
-/** Chunks that are replaced, and the points that join theirs; both ascending. `before`: what was left alone in front of them. */
-export type Run<H extends ChunkHead> = { heads: H[]; points: StoredPoint[]; before: H[] }
+/** Chunks that are replaced, and the points that join theirs; both ascending. */
+export type Run<H extends ChunkHead> = { heads: H[]; points: StoredPoint[] }
 
 /**
  * Decides which chunks of a series the new points are merged with: those whose time they fall into, and
- * small ones before them. What lies between two runs stays untouched, so a late point costs one chunk.
+ * small ones beside them. What lies between two runs stays untouched, so a late point costs one chunk.
  *
  * @param points ascending, each ts once
  * @param heads chunks of the series around the points, ascending, not overlapping
  */
 export function planRuns<H extends ChunkHead>(points: readonly StoredPoint[], heads: readonly H[]): Run<H>[] {
   const runs: Run<H>[] = []
+  /** Untouched chunks before each run, and behind the last. */
+  const gaps: H[][] = [[]]
   let run: Run<H> | undefined
-  /** Untouched chunks right before the next run. */
-  let before: H[] = []
   for (const { head, inside } of lineUp(points, heads)) {
     if (inside.length === 0) {
-      if (run) before = []
       run = undefined
-      before.push(head!)
+      gaps.at(-1)!.push(head!)
       continue
     }
-    if (!run) runs.push((run = { heads: [], points: [], before }))
+    if (!run) {
+      runs.push((run = { heads: [], points: [] }))
+      gaps.push([])
+    }
     if (head) run.heads.push(head)
     for (const point of inside) run.points.push(point)
   }
-  for (const one of runs) absorb(one)
+  for (const [i, one] of runs.entries()) absorb(one, gaps[i]!, gaps[i + 1]!)
   return runs
 }
 
@@ -59,14 +61,24 @@ function lineUp<H extends ChunkHead>(points: readonly StoredPoint[], heads: read
   return items
 }
 
-/** Takes small chunks right before a run into it, the nearest first. */
-function absorb<H extends ChunkHead>(run: Run<H>): void {
-  const end = Math.max(run.heads.at(-1)?.lastTs ?? 0, run.points.at(-1)!.ts)
+/** Takes small chunks right before and right behind a run into it, the nearest first. */
+function absorb<H extends ChunkHead>(run: Run<H>, before: H[], behind: H[]): void {
+  let first = Math.min(run.heads[0]?.firstTs ?? Number.POSITIVE_INFINITY, run.points[0]!.ts)
+  let last = Math.max(run.heads.at(-1)?.lastTs ?? 0, run.points.at(-1)!.ts)
   let count = run.points.length + run.heads.reduce((sum, head) => sum + head.count, 0)
-  for (let head = run.before.pop(); head; head = run.before.pop()) {
-    const fits = head.count <= absorbRatio * count && head.count + count <= maxChunkPoints && end - head.firstTs <= maxChunkMs
-    if (!fits) return
-    run.heads.unshift(head)
+  const fits = (head: H | undefined): head is H =>
+    head !== undefined &&
+    head.count <= absorbRatio * count &&
+    head.count + count <= maxChunkPoints &&
+    Math.max(last, head.lastTs) - Math.min(first, head.firstTs) <= maxChunkMs
+  for (let head = before.at(-1); fits(head); head = before.at(-1)) {
+    run.heads.unshift(before.pop()!)
+    first = head.firstTs
+    count += head.count
+  }
+  for (let head = behind[0]; fits(head); head = behind[0]) {
+    run.heads.push(behind.shift()!)
+    last = head.lastTs
     count += head.count
   }
 }

@@ -20,8 +20,10 @@ const maxWaitMs = 900_000
 const maxWaiting = 8
 /** Waiting segments beyond this are told [RE-83]. */
 const alarmingCount = 20
-/** Rows of one transaction: some seconds of work. */
+const wantedBytes = 48 * 1024 * 1024
+/** Rows and bytes of one transaction: some seconds of work. */
 const maxRows = 2_000_000
+const maxBytes = 128 * 1024 * 1024
 /** Points, series and UTF-16 units of texts merged at a time: what is held in memory. */
 const slicePoints = 100_000
 const sliceSeries = 10_000
@@ -77,7 +79,7 @@ export class Compactor {
     await this.#options.segments.rotate()
     for (;;) {
       const sealed = await this.#options.segments.listSealed()
-      if (sealed.length === 0) return
+      if (sealed.length === 0) return this.#lease.release(this.#options.keeper)
       if (await this.#lease.acquire(this.#options.keeper)) await this.#compact(sealed)
       else await new Promise((resolve) => this.#options.clock.after(100, () => resolve(undefined)))
     }
@@ -95,69 +97,74 @@ export class Compactor {
     })
   }
 
+  /** One step that fails keeps no other from its work. */
   async #tick(): Promise<void> {
-    const { segments, keeper, first } = this.#options
-    await segments.tick()
-    if (!(await this.#lease.acquire(keeper))) return
+    const { segments, keeper } = this.#options
+    const attempt = (step: () => Promise<void>) => step().catch((error: unknown) => this.#report(error))
+    await attempt(() => segments.dropCompacted())
+    await attempt(() => segments.tick())
     const sealed = await segments.listSealed()
     this.#watch(sealed)
-    if (isDue(sealed) || (this.#options.isEager && sealed.length > 0)) {
+    if (!(await this.#lease.acquire(keeper))) return
+    await attempt(() => segments.sealForsaken())
+    await this.#merge(sealed)
+  }
+
+  async #merge(sealed: readonly SealedSegment[]): Promise<void> {
+    const { segments, first, isEager = false } = this.#options
+    if (isDue(sealed) || (isEager && sealed.length > 0)) {
       await this.#compact(sealed)
       // At once again while there is enough for another round.
       this.#isBehind = isDue(await segments.listSealed())
     } else if (!this.#isStopped && !first.isGone) await this.#emptyFirstStore()
-    await segments.dropCompacted()
   }
 
   async #compact(sealed: readonly SealedSegment[]): Promise<void> {
     const { keeper, log } = this.#options
-    const chosen = takeRows(sealed)
+    const chosen = takeSome(sealed)
     const startedAt = performance.now()
     log.debug({ segments: chosen.map(({ no }) => no) }, 'telemetry: merging')
-    const points = await inTransaction(keeper, async (client) => {
-      await lockChunks(client)
-      await this.#lease.assertHeld(client)
-      const merger = new ChunkMerger(client, log)
-      const written = await this.#mergeRows(merger, chosen)
-      const { rowCount } = await client.query(
-        `update telemetry_segments set state = 'compacted', compacted_at = clock_timestamp() where segment_no = any($1) and state = 'sealed'`,
-        [chosen.map(({ no }) => no)],
-      )
-      if (rowCount !== chosen.length) throw new Error('a segment was compacted by another server')
-      log.debug('telemetry: committing chunks')
-      return written
-    })
-    log.debug({ segments: chosen.length, points, ms: Math.round(performance.now() - startedAt) }, 'telemetry: merged')
+    // Both connections before the lock: whoever waits for the lock holds one of its own.
+    const reader = await keeper.connect()
+    let isComplete = false
+    try {
+      const points = await inTransaction(keeper, async (client) => {
+        await lockChunks(client)
+        await this.#lease.assertHeld(client)
+        const written = await this.#mergeRows(reader, new ChunkMerger(client, log), chosen)
+        isComplete = true
+        const { rowCount } = await client.query(
+          `update telemetry_segments set state = 'compacted', compacted_at = clock_timestamp() where segment_no = any($1) and state = 'sealed'`,
+          [chosen.map(({ no }) => no)],
+        )
+        if (rowCount !== chosen.length) throw new Error('a segment was compacted by another server')
+        log.debug('telemetry: committing chunks')
+        return written
+      })
+      log.debug({ segments: chosen.length, points, ms: Math.round(performance.now() - startedAt) }, 'telemetry: merged')
+    } finally {
+      // A COPY that was left in the middle cannot be taken up again.
+      reader.release(!isComplete)
+    }
   }
 
   /** All points of the segments by device, in slices; rows of a device come in the order they were written. */
-  async #mergeRows(merger: ChunkMerger, chosen: readonly SealedSegment[]): Promise<number> {
-    const { keeper } = this.#options
-    const reader = await keeper.connect()
+  async #mergeRows(reader: pg.PoolClient, merger: ChunkMerger, chosen: readonly SealedSegment[]): Promise<number> {
     const slice = new Slice()
     let total = 0
-    let isComplete = false
-    try {
-      await reader.query('begin read only')
-      await reader.query(`set local work_mem = '32MB'`)
-      await reader.query(`set local statement_timeout = 0`)
-      for await (const rows of copyOut(reader, selectByDevice(chosen.map(({ no }) => no)))) {
-        for (const row of rows) {
-          if (this.#isStopped) throw new Error('the server is stopping')
-          for (const cursor = slice.open(row); slice.fill(cursor);) {
-            total += slice.points
-            await merger.merge(slice.take())
-          }
+    await reader.query(`set work_mem = '32MB'; set statement_timeout = 0`)
+    for await (const rows of copyOut(reader, selectByDevice(chosen.map(({ no }) => no)))) {
+      for (const row of rows) {
+        if (this.#isStopped) throw new Error('the server is stopping')
+        for (const cursor = slice.open(row); slice.fill(cursor);) {
+          total += slice.points
+          await merger.merge(slice.take())
         }
       }
-      isComplete = true
-    } finally {
-      // A COPY that was left in the middle cannot be taken up again.
-      if (isComplete) await reader.query('commit')
-      reader.release(!isComplete)
     }
     total += slice.points
     await merger.merge(slice.take())
+    await reader.query('reset work_mem; reset statement_timeout')
     return total
   }
 
@@ -241,7 +248,7 @@ type StoredPoints = SeriesPoints['points']
 
 /**
  * Changes of chunks, by compaction, deletion or retention, happen one after the other.
- * Waits at most as long as the connection's lock time-out.
+ * Waits at most as long as a statement may take.
  */
 export async function lockChunks(client: pg.PoolClient): Promise<void> {
   await client.query('select pg_advisory_xact_lock($1)', [chunkLock])
@@ -252,13 +259,16 @@ const chunkLock = 7_316_204_913
 
 function isDue(sealed: readonly SealedSegment[]): boolean {
   const rows = sealed.reduce((sum, segment) => sum + segment.rows, 0)
-  return sealed.length > 0 && (rows >= wantedRows || sealed.length >= maxWaiting || sealed[0]!.ageMs >= maxWaitMs)
+  const bytes = sealed.reduce((sum, segment) => sum + segment.bytes, 0)
+  return sealed.length > 0 && (rows >= wantedRows || bytes >= wantedBytes || sealed.length >= maxWaiting || sealed[0]!.ageMs >= maxWaitMs)
 }
 
-function takeRows(sealed: readonly SealedSegment[]): SealedSegment[] {
-  let rows = 0
+/** The first segments, as many as one transaction should hold, at least one. */
+function takeSome(sealed: readonly SealedSegment[]): SealedSegment[] {
+  let [rows, bytes] = [0, 0]
   return sealed.filter((segment, index) => {
     rows += segment.rows
-    return index === 0 || rows <= maxRows
+    bytes += segment.bytes
+    return index === 0 || (rows <= maxRows && bytes <= maxBytes)
   })
 }

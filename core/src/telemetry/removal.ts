@@ -89,28 +89,33 @@ export class Removal {
   ): Promise<{ removed: number; isDone: boolean }> {
     await lockChunks(client)
     const keyNos = [...times.keys()]
-    await this.#deleteFromSegments(client, device, times, from, to)
-    for (const { keyNo, ts } of await this.#first.delete(client, device, keyNos, from, to)) times.get(keyNo)!.add(ts)
     const { rows } = await client.query<HeadRow>(
       `select c.key_no, c.first_ts, c.last_ts, c.count from telemetry_chunks c
        where c.tenant_no = $1 and c.device_no = $2 and c.key_no = any($3) and c.first_ts < $5 and c.last_ts >= $4
        order by c.key_no, c.first_ts limit $6`,
       [device.tenantNo, device.deviceNo, keyNos, from, to, chunksAtOnce],
     )
+    const isDone = rows.length < chunksAtOnce
+    // What is newest goes last: a deletion that ends half-way must not bring older values to light.
+    await this.#deleteFromSegments(client, device, times, { from, to, isDone })
+    for (const { keyNo, ts } of await this.#first.delete(client, device, keyNos, from, to)) times.get(keyNo)!.add(ts)
+    const counted = new Map([...times].map(([keyNo, set]) => [keyNo, Float64Array.from(set).sort()]))
     const merger = new ChunkMerger(client, this.#log)
     let removed = 0
-    for (const row of rows) removed += await this.#deleteFromChunk(client, merger, device, row, times.get(row.key_no)!, from, to)
+    for (const row of rows) {
+      removed += await this.#deleteFromChunk(client, merger, device, row, counted.get(row.key_no)!, from, to)
+      await merger.giveTurn()
+    }
     await merger.flush()
-    return { removed, isDone: rows.length < chunksAtOnce }
+    return { removed, isDone }
   }
 
-  /** Writes rows of segments anew without the points; an active one only grows meanwhile. */
+  /** Notes the times and, at last, writes the rows anew without the points; an active segment only grows meanwhile. */
   async #deleteFromSegments(
     client: pg.PoolClient,
     { tenantNo, deviceNo }: DeviceNumber,
     times: ReadonlyMap<number, Set<number>>,
-    from: number,
-    to: number,
+    { from, to, isDone }: { from: number; to: number; isDone: boolean },
   ): Promise<void> {
     const { rows: segments } = await client.query<{ no: number }>(
       `select segment_no as no from telemetry_segments where state <> 'compacted' order by 1`,
@@ -122,26 +127,27 @@ export class Removal {
         const kept = all.filter(({ keyNo, ts }) => ts < from || ts >= to || !times.has(keyNo))
         if (kept.length === all.length) continue
         for (const { keyNo, ts } of all) if (ts >= from && ts < to) times.get(keyNo)?.add(ts)
+        if (!isDone) continue
         if (kept.length === 0) await client.query(deleteRow(no), [place])
         else await client.query(updateRow(no), [place, encodeRow(kept)])
       }
     }
   }
 
-  /** @returns how many of its points go, without those counted in `times` */
+  /** @returns how many of its points go, without those counted already */
   async #deleteFromChunk(
     client: pg.PoolClient,
     merger: ChunkMerger,
     device: DeviceNumber,
     row: HeadRow,
-    times: ReadonlySet<number>,
+    counted: Float64Array,
     from: number,
     to: number,
   ): Promise<number> {
     const series = { ...device, keyNo: row.key_no }
     const head = { firstTs: Number(row.first_ts), lastTs: Number(row.last_ts), count: row.count }
     const isInside = head.firstTs >= from && head.lastTs < to
-    const isCounted = times.values().some((ts) => ts >= head.firstTs && ts <= head.lastTs)
+    const isCounted = countBetween(counted, head.firstTs, head.lastTs + 1) > 0
     if (isInside && !isCounted) {
       await merger.replace(series, [head], [])
       return head.count
@@ -153,8 +159,22 @@ export class Removal {
     const points = await merger.decode(series, { ...head, bytes: rows[0]!.points })
     const kept = points.filter(({ ts }) => ts < from || ts >= to)
     await merger.replace(series, [head], kept)
-    return points.filter(({ ts }) => ts >= from && ts < to && !times.has(ts)).length
+    return points.filter(({ ts }) => ts >= from && ts < to && countBetween(counted, ts, ts + 1) === 0).length
   }
+}
+
+/** How many of ascending numbers lie in `from ≤ n < to`. */
+function countBetween(sorted: Float64Array, from: number, to: number): number {
+  const indexOf = (wanted: number) => {
+    let [low, high] = [0, sorted.length]
+    while (low < high) {
+      const middle = (low + high) >> 1
+      if (sorted[middle]! < wanted) low = middle + 1
+      else high = middle
+    }
+    return low
+  }
+  return indexOf(to) - indexOf(from)
 }
 
 const expired = `c.tenant_no = $1 and c.device_no = any($2) and ($3::int4[] is null or c.key_no = any($3)) and c.first_ts < $4 and c.last_ts < $4`

@@ -62,18 +62,24 @@ export class Segments {
     this.#options = options
   }
 
-  /** Opens a segment and seals those that other, ended servers left; one that still lives opens another. */
+  /** Opens a segment and seals those that ended servers left; one that still lives opens another. */
   async start(): Promise<void> {
     await this.#open()
-    const { rows } = await this.#options.keeper.query<{ no: number }>(
-      `select segment_no as no from telemetry_segments where state = 'active' and owner <> $1 order by 1`,
-      [this.#owner],
-    )
-    for (const { no } of rows) await this.#seal(no)
+    await this.#sealOthers(0).catch((error: unknown) => this.#warn(error))
   }
 
+  /** Seals what is left, so that no other server has to wait for it. */
   async stop(): Promise<void> {
-    await Promise.race([this.#rotating, sleep(stopMs, undefined, { ref: false })])
+    const active = this.#active
+    this.#active = undefined
+    if (active) this.#left.push(active)
+    const sealed = (this.#rotating ?? Promise.resolve()).then(() => this.#sealLeft()).catch((error: unknown) => this.#warn(error))
+    await Promise.race([sealed, sleep(stopMs, undefined, { ref: false })])
+  }
+
+  /** Seals segments of other servers that should have done so long ago: those have ended, or are told by their next write. */
+  sealForsaken(): Promise<void> {
+    return this.#sealOthers(2 * maxAgeMs)
   }
 
   /** Commits the rows of a batch. @throws the database's error */
@@ -117,11 +123,14 @@ export class Segments {
     return (this.#rotating ??= this.#rotate().finally(() => (this.#rotating = undefined)))
   }
 
-  /** Sealed segments in their order; the first ones are merged first. */
+  /** Sealed segments in their order, up to the first that is still open elsewhere: what was written before is merged before. */
   async listSealed(): Promise<SealedSegment[]> {
     const { rows } = await this.#options.keeper.query<{ no: number; rows: string; bytes: string; age: number }>(
       `select segment_no as no, row_count as rows, size_bytes as bytes, extract(epoch from clock_timestamp() - sealed_at)::float8 as age
-       from telemetry_segments where state = 'sealed' order by segment_no`,
+       from telemetry_segments s where state = 'sealed' and not exists (
+         select from telemetry_segments a where a.state = 'active' and a.segment_no < s.segment_no and a.owner <> $1)
+       order by segment_no`,
+      [this.#owner],
     )
     this.#waiting = rows.length
     return rows.map(({ no, rows: count, bytes, age }) => ({ no, rows: Number(count), bytes: Number(bytes), ageMs: age * 1000 }))
@@ -162,6 +171,15 @@ export class Segments {
       this.#left.push(old)
     }
     await this.#sealLeft()
+  }
+
+  async #sealOthers(olderThanMs: number): Promise<void> {
+    const { rows } = await this.#options.keeper.query<{ no: number }>(
+      `select segment_no as no from telemetry_segments
+       where state = 'active' and owner <> $1 and opened_at <= clock_timestamp() - $2 * interval '1 ms' order by 1`,
+      [this.#owner, olderThanMs],
+    )
+    for (const { no } of rows) await this.#seal(no)
   }
 
   /** One that fails is tried again before those that follow: were it merged after them, its older values would win. */

@@ -29,8 +29,10 @@ import type {
   WriteRefusals,
 } from './store.ts'
 
-/** Connections of compaction (one reads, one writes), of opening and sealing, of deletion. */
+/** Connections of compaction (one reads, one writes), of opening and sealing. */
 const keeperConnections = 4
+/** Deletions and retention wait for each other anyway; on connections of their own they keep nobody else waiting. */
+const removalConnections = 2
 const stopMs = 1000
 /** A segment of the fault tests, which want to meet each step often. */
 const eagerRows = 1000
@@ -53,7 +55,7 @@ export class TelemetryLog implements TelemetryStore {
   readonly #first: FirstStore
   readonly #latest: LatestValues
   readonly #reader: Reader
-  #parts: { writer: pg.Pool; keeper: pg.Pool; segments: Segments; compactor: Compactor; removal: Removal } | undefined
+  #parts: { writer: pg.Pool; keeper: pg.Pool; remover: pg.Pool; segments: Segments; compactor: Compactor; removal: Removal } | undefined
 
   constructor(context: Context, options: TelemetryLogOptions = {}) {
     this.#context = context
@@ -68,11 +70,12 @@ export class TelemetryLog implements TelemetryStore {
     const { config, db, log, clock } = this.#context
     const writer = db.openPool('pms_ingest', config.writer.connections, log, config.testHooks.has('sync-commit-off') ? 'off' : 'on')
     const keeper = db.openPool('pms_store', keeperConnections, log)
+    const remover = db.openPool('pms_store', removalConnections, log)
     const { graceMs, compacts = true } = this.#options
     const isEager = config.testHooks.has('eager-compaction')
     const segments = new Segments({ writer, keeper, clock, log, graceMs, maxRows: isEager ? eagerRows : undefined })
     const compactor = new Compactor({ segments, keeper, first: this.#first, clock, log, isEager })
-    this.#parts = { writer, keeper, segments, compactor, removal: new Removal(keeper, this.#first, log) }
+    this.#parts = { writer, keeper, segments, compactor, remover, removal: new Removal(remover, this.#first, log) }
     await this.#first.start()
     await segments.start()
     this.#latest.start()
@@ -87,7 +90,7 @@ export class TelemetryLog implements TelemetryStore {
     const stopped = (async () => {
       await parts.compactor.stop()
       await parts.segments.stop()
-      await Promise.all([parts.writer.end(), parts.keeper.end()])
+      await Promise.all([parts.writer.end(), parts.keeper.end(), parts.remover.end()])
     })()
     // A statement the database does not answer ends with its connection, at the latest when the process does.
     await Promise.race([stopped, sleep(stopMs, undefined, { ref: false })])
