@@ -70,7 +70,7 @@ export class DeviceRegistry {
 
   /**
    * The device of an access token; undefined when unknown, expired, or disabled. Called for each request,
-   * twice: hashing in one call takes a third of the time of {@link tokenLookup}.
+   * twice: hashing in one call takes a fifth of the time of {@link tokenLookup}.
    */
   findByToken(token: string): Device | undefined {
     const credential = this.#findUnexpired(hash('sha256', token, 'hex'))
