@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { monotonicMs } from './processes.ts'
+import { listTree, monotonicMs } from './processes.ts'
 
 /** What is waited for in a growing file, and who is killed then. */
 export type KillOrder = {
@@ -12,8 +12,9 @@ export type KillOrder = {
   count: number
   /** From the last of them to the kill. */
   delayMs: number
-  /** Gathered before the waiting starts [RE-15]. */
+  /** Gathered before the waiting starts [RE-15]; of a whole tree the first one, and the rest anew all the time. */
   pids: readonly number[]
+  isTree: boolean
   /** Without the line the kill comes then, and the round does not count for its stage. */
   withinMs: number
 }
@@ -21,6 +22,8 @@ export type KillOrder = {
 export type KillReport = { killedAt: number; isMet: boolean }
 
 const pollMs = 1
+/** A backend that outlives the others may wait for ever for a lock of a dead one, and keeps the cluster from starting. */
+const listMs = 100
 const lineFeed = 0x0a
 
 /** A process of its own, forked by `killer.ts`: takes one order, watches, kills, reports, ends. */
@@ -31,6 +34,8 @@ async function run(order: KillOrder): Promise<void> {
   let found = 0
   const buffer = Buffer.allocUnsafe(1024 * 1024)
   const deadline = monotonicMs() + order.withinMs
+  let { pids } = order
+  let listedAt = monotonicMs()
   process.send?.('watching')
   while (found < order.count && monotonicMs() < deadline) {
     const length = readSync(file, buffer, 0, buffer.length, at)
@@ -39,10 +44,15 @@ async function run(order: KillOrder): Promise<void> {
     const end = bytes.lastIndexOf(lineFeed) + 1
     rest = Buffer.from(bytes.subarray(end))
     found += bytes.toString('utf8', 0, end).split(order.text).length - 1
-    if (length === 0) await sleep(pollMs)
+    if (length > 0) continue
+    if (order.isTree && monotonicMs() - listedAt > listMs) {
+      pids = listTree(order.pids[0]!)
+      listedAt = monotonicMs()
+    }
+    await sleep(pollMs)
   }
   if (found >= order.count) await sleep(order.delayMs)
-  for (const pid of order.pids) kill(pid)
+  for (const pid of pids) kill(pid)
   const report: KillReport = { killedAt: monotonicMs(), isMet: found >= order.count }
   closeSync(file)
   process.send?.(report, () => process.disconnect?.())

@@ -82,7 +82,7 @@ async function storeRound(
   const running = await session.startLoad(seed, storeLoad)
   const order = orderOf(stage, victims?.marks ?? installation.logFile, random)
   const pids = isTree ? listTree(installation.pid) : [installation.pid]
-  await killer.watch({ ...order, pids })
+  await killer.watch({ ...order, pids, isTree })
   const help = stage.id === 'drop' ? ageSegments(session) : victims ? deleteVictims(victims) : Promise.resolve()
   const helped = help.then(
     () => [],
@@ -109,7 +109,7 @@ async function storeRound(
   return { verdict, ackMs, lastStep, problems }
 }
 
-function orderOf(stage: Stage, file: string, random: () => number): Omit<KillOrder, 'pids'> {
+function orderOf(stage: Stage, file: string, random: () => number): Omit<KillOrder, 'pids' | 'isTree'> {
   const { line, most, delayMs } = stage
   const watched = { file, withinMs: lineWithinMs }
   if (line === undefined) return { ...watched, text: '', count: 0, delayMs: leastDelayMs + random() * delayMs }
@@ -140,10 +140,12 @@ async function endLease({ installation }: LoadSession): Promise<void> {
 /** As if a minute had passed since segments were merged, again and again until the server is gone: their tables may go. */
 async function ageSegments({ installation }: LoadSession): Promise<void> {
   const age = async (sql: postgres.Sql) => {
+    // Connected by now; the killer comes to know of this connection, too.
+    await sql`select 1`
     while (installation.isRunning) {
+      await sleep(250)
       await sql`update telemetry_segments set compacted_at = compacted_at - interval '1 minute'
         where state = 'compacted' and compacted_at > now() - interval '1 minute'`
-      await sleep(250)
     }
   }
   try {
