@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { fork } from 'node:child_process'
+import type { ChildProcess } from 'node:child_process'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { findRunningDatabase } from '../../core/src/db/embedded.ts'
@@ -38,12 +39,18 @@ export class LoadSession {
   readonly #base = Math.floor(Date.now() / 86_400_000) * 86_400_000 - 86_400_000
   readonly #all: Message[] = []
   #next = 1
+  #child: ChildProcess | undefined
   #round = 0
 
   constructor(installation: Installation, devices: LoadedDevice[], readers: readonly Reader[]) {
     this.installation = installation
     this.#devices = devices
     this.readers = readers
+  }
+
+  /** Ends a load that was left running by a round that failed. */
+  endLoad(): void {
+    this.#child?.kill()
   }
 
   get deviceIds(): string[] {
@@ -65,6 +72,7 @@ export class LoadSession {
       isDisordered: options.isDisordered ?? false,
     }
     const child = fork(join(import.meta.dirname, 'load.ts'), [JSON.stringify(settings)], { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] })
+    this.#child = child
     let report: LoadReport = { acked: 0, lastOkAt: 0, next: this.#next }
     child.on('message', (message) => (report = message as LoadReport))
     const exited = new Promise<number | null>((resolve) => child.once('exit', resolve))
@@ -142,9 +150,11 @@ export async function openSession(name: string, options: SessionOptions = {}): P
     const devices = await installation.createDevices(deviceCount)
     const adminUrl = external?.adminUrl ?? (await findRunningDatabase(installation.dataDir))!.adminUrl
     const sql = sqlReader(adminUrl)
+    const session = new LoadSession(installation, devices, [historyReader(installation), sql])
     return {
-      session: new LoadSession(installation, devices, [historyReader(installation), sql]),
+      session,
       close: async (keep) => {
+        session.endLoad()
         await sql.close()
         await installation.dispose(keep)
       },
