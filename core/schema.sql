@@ -621,24 +621,40 @@ AS $function$
 $function$;
 -- owner pms_store; execute: pms_app (telemetry_key_no(text))
 
-CREATE OR REPLACE FUNCTION public.telemetry_last_chunks(devices integer[], names text[], max_keys integer)
- RETURNS TABLE(device_no integer, key text, key_no integer, first_ts bigint, last_ts bigint, ends bytea, points bytea)
- LANGUAGE sql
+CREATE OR REPLACE FUNCTION public.telemetry_last_chunks(devices integer[], names text[], max_keys integer, after_key integer, max_rows integer)
+ RETURNS TABLE(device_no integer, key text, key_no integer, first_ts bigint, last_ts bigint, ends bytea)
+ LANGUAGE plpgsql
  STABLE SECURITY DEFINER
  SET search_path TO 'pg_catalog'
 AS $function$
-  SELECT n.device, k.key, k.key_no, c.first_ts, c.last_ts, c.ends, c.points
-    FROM unnest(devices) AS n (device)
-    CROSS JOIN LATERAL (
-      SELECT d.key_no, k.key FROM public.telemetry_device_keys d JOIN public.telemetry_keys k USING (tenant_no, key_no)
-        WHERE d.tenant_no = public.telemetry_tenant() AND d.device_no = n.device AND (names IS NULL OR k.key = ANY (names))
-        ORDER BY d.key_no LIMIT max_keys) k
-    LEFT JOIN LATERAL (
-      SELECT t.first_ts, t.last_ts, t.ends, CASE WHEN t.ends IS NULL THEN t.points END AS points FROM public.telemetry_chunks t
-        WHERE t.tenant_no = public.telemetry_tenant() AND t.device_no = n.device AND t.key_no = k.key_no
-        ORDER BY t.first_ts DESC LIMIT 1) c ON true
+DECLARE
+  tenant int4 := public.telemetry_tenant();
+  device int4;
+  low int4 := after_key;
+  room int8 := max_rows;
+  found_rows int8;
+BEGIN
+  FOREACH device IN ARRAY devices LOOP
+    RETURN QUERY SELECT device, k.key, k.key_no, c.first_ts, c.last_ts, c.ends
+      FROM (
+        SELECT f.key_no, f.key FROM (
+          SELECT d.key_no, n.key FROM public.telemetry_device_keys d JOIN public.telemetry_keys n USING (tenant_no, key_no)
+            WHERE d.tenant_no = tenant AND d.device_no = device AND (names IS NULL OR n.key = ANY (names))
+            ORDER BY d.key_no LIMIT max_keys) f
+          WHERE f.key_no > low ORDER BY f.key_no LIMIT room) k
+      LEFT JOIN LATERAL (
+        SELECT t.first_ts, t.last_ts, t.ends FROM public.telemetry_chunks t
+          WHERE t.tenant_no = tenant AND t.device_no = device AND t.key_no = k.key_no
+          ORDER BY t.first_ts DESC LIMIT 1) c ON true
+      ORDER BY k.key_no;
+    GET DIAGNOSTICS found_rows = ROW_COUNT;
+    room := room - found_rows;
+    EXIT WHEN room <= 0;
+    low := 0;
+  END LOOP;
+END
 $function$;
--- owner pms_store; execute: pms_app (telemetry_last_chunks(integer[],text[],integer))
+-- owner pms_store; execute: pms_app (telemetry_last_chunks(integer[],text[],integer,integer,integer))
 
 CREATE OR REPLACE FUNCTION public.telemetry_load_keys(tenants integer[], devices integer[])
  RETURNS TABLE(device_no integer, key text, key_no integer)
@@ -669,7 +685,7 @@ AS $function$
 $function$;
 -- owner pms_store; execute: pms_ingest (telemetry_register_keys(integer[],integer[],text[]))
 
-CREATE OR REPLACE FUNCTION public.telemetry_tail(devices integer[], from_ts bigint, to_ts bigint)
+CREATE OR REPLACE FUNCTION public.telemetry_tail(devices integer[], from_ts bigint, to_ts bigint, most_bytes bigint DEFAULT NULL::bigint)
  RETURNS TABLE(device_no integer, points bytea)
  LANGUAGE plpgsql
  STABLE SECURITY DEFINER
@@ -677,7 +693,11 @@ CREATE OR REPLACE FUNCTION public.telemetry_tail(devices integer[], from_ts bigi
 AS $function$
 DECLARE
   tenant int4 := public.telemetry_tenant();
+  room int8 := most_bytes;
   number int4;
+  numbers int4[];
+  blocks bytea[];
+  bytes int8;
 BEGIN
   -- Catalog and tables are read by the snapshot of the calling query: a segment is seen, or its chunks are.
   FOR number IN
@@ -685,13 +705,32 @@ BEGIN
       WHERE s.state <> 'compacted' AND (s.first_ts IS NULL OR s.first_ts < to_ts) AND (s.last_ts IS NULL OR s.last_ts >= from_ts)
       ORDER BY s.segment_no
   LOOP
-    RETURN QUERY EXECUTE format('SELECT s.device_no, string_agg(s.points, '''' ORDER BY s.seq) FROM public.telemetry_segment_%s s
-      WHERE s.tenant_no = $1 AND s.device_no = ANY ($2) AND s.first_ts < $4 AND s.last_ts >= $3 GROUP BY s.device_no', number)
-      USING tenant, devices, from_ts, to_ts;
+    IF most_bytes IS NULL THEN
+      RETURN QUERY EXECUTE format('SELECT b.device_no, string_agg(b.points, '''' ORDER BY b.seq) FROM (
+          SELECT s.device_no, s.seq, s.points, sum(octet_length(s.points)) OVER (PARTITION BY s.device_no ORDER BY s.seq) / 4194304 AS block
+            FROM public.telemetry_segment_%s s
+            WHERE s.tenant_no = $1 AND s.device_no = ANY ($2) AND s.first_ts < $4 AND s.last_ts >= $3) b
+        GROUP BY b.device_no, b.block ORDER BY b.device_no, b.block', number)
+        USING tenant, devices, from_ts, to_ts;
+    ELSE
+      EXECUTE format('SELECT array_agg(d.device_no), array_agg(d.points), coalesce(sum(octet_length(d.points)), 0) FROM (
+          SELECT b.device_no, string_agg(b.points, '''' ORDER BY b.seq) AS points FROM (
+            SELECT s.device_no, s.seq, s.points, sum(octet_length(s.points)) OVER (ORDER BY s.seq) AS up_to
+              FROM public.telemetry_segment_%s s
+              WHERE s.tenant_no = $1 AND s.device_no = ANY ($2) AND s.first_ts < $4 AND s.last_ts >= $3) b
+          WHERE b.up_to - octet_length(b.points) <= $5 GROUP BY b.device_no) d', number)
+        INTO numbers, blocks, bytes USING tenant, devices, from_ts, to_ts, room;
+      room := room - bytes;
+      IF room < 0 THEN
+        RETURN QUERY SELECT NULL::int4, NULL::bytea;
+        RETURN;
+      END IF;
+      RETURN QUERY SELECT u.n, u.b FROM unnest(numbers, blocks) AS u (n, b);
+    END IF;
   END LOOP;
 END
 $function$;
--- owner pms_store; execute: pms_app (telemetry_tail(integer[],bigint,bigint))
+-- owner pms_store; execute: pms_app (telemetry_tail(integer[],bigint,bigint,bigint))
 
 CREATE OR REPLACE FUNCTION public.telemetry_tenant()
  RETURNS integer

@@ -58,12 +58,17 @@ CREATE TABLE telemetry_damaged_chunks (
 -- Reading. The tenant always comes from the transaction's setting; device numbers were looked up under the
 -- caller's policies in the same transaction.
 
--- Rows of devices that are not in chunks yet, oldest first; their points are filtered by the server.
-CREATE FUNCTION telemetry_tail(devices int4[], from_ts int8, to_ts int8) RETURNS TABLE (device_no int4, points bytea)
+-- Rows of devices that are not in chunks yet, oldest first; their points are filtered by the server. Up to most_bytes:
+-- one row with NULLs at the end says that there is more. Without that bound all of them, in blocks of about 4 MiB.
+CREATE FUNCTION telemetry_tail(devices int4[], from_ts int8, to_ts int8, most_bytes int8 DEFAULT NULL) RETURNS TABLE (device_no int4, points bytea)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog AS $$
 DECLARE
   tenant int4 := public.telemetry_tenant();
+  room int8 := most_bytes;
   number int4;
+  numbers int4[];
+  blocks bytea[];
+  bytes int8;
 BEGIN
   -- Catalog and tables are read by the snapshot of the calling query: a segment is seen, or its chunks are.
   FOR number IN
@@ -71,9 +76,28 @@ BEGIN
       WHERE s.state <> 'compacted' AND (s.first_ts IS NULL OR s.first_ts < to_ts) AND (s.last_ts IS NULL OR s.last_ts >= from_ts)
       ORDER BY s.segment_no
   LOOP
-    RETURN QUERY EXECUTE format('SELECT s.device_no, string_agg(s.points, '''' ORDER BY s.seq) FROM public.telemetry_segment_%s s
-      WHERE s.tenant_no = $1 AND s.device_no = ANY ($2) AND s.first_ts < $4 AND s.last_ts >= $3 GROUP BY s.device_no', number)
-      USING tenant, devices, from_ts, to_ts;
+    IF most_bytes IS NULL THEN
+      RETURN QUERY EXECUTE format('SELECT b.device_no, string_agg(b.points, '''' ORDER BY b.seq) FROM (
+          SELECT s.device_no, s.seq, s.points, sum(octet_length(s.points)) OVER (PARTITION BY s.device_no ORDER BY s.seq) / 4194304 AS block
+            FROM public.telemetry_segment_%s s
+            WHERE s.tenant_no = $1 AND s.device_no = ANY ($2) AND s.first_ts < $4 AND s.last_ts >= $3) b
+        GROUP BY b.device_no, b.block ORDER BY b.device_no, b.block', number)
+        USING tenant, devices, from_ts, to_ts;
+    ELSE
+      EXECUTE format('SELECT array_agg(d.device_no), array_agg(d.points), coalesce(sum(octet_length(d.points)), 0) FROM (
+          SELECT b.device_no, string_agg(b.points, '''' ORDER BY b.seq) AS points FROM (
+            SELECT s.device_no, s.seq, s.points, sum(octet_length(s.points)) OVER (ORDER BY s.seq) AS up_to
+              FROM public.telemetry_segment_%s s
+              WHERE s.tenant_no = $1 AND s.device_no = ANY ($2) AND s.first_ts < $4 AND s.last_ts >= $3) b
+          WHERE b.up_to - octet_length(b.points) <= $5 GROUP BY b.device_no) d', number)
+        INTO numbers, blocks, bytes USING tenant, devices, from_ts, to_ts, room;
+      room := room - bytes;
+      IF room < 0 THEN
+        RETURN QUERY SELECT NULL::int4, NULL::bytea;
+        RETURN;
+      END IF;
+      RETURN QUERY SELECT u.n, u.b FROM unnest(numbers, blocks) AS u (n, b);
+    END IF;
   END LOOP;
 END
 $$;
@@ -115,21 +139,38 @@ BEGIN
 END
 $$;
 
--- Last chunk of each key of each device: of the named keys (NULL: all), or of the first max_keys a device has sent.
--- A key whose points are all in segments has NULLs.
-CREATE FUNCTION telemetry_last_chunks(devices int4[], names text[], max_keys int4)
-RETURNS TABLE (device_no int4, key text, key_no int4, first_ts int8, last_ts int8, ends bytea, points bytea)
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog AS $$
-  SELECT n.device, k.key, k.key_no, c.first_ts, c.last_ts, c.ends, c.points
-    FROM unnest(devices) AS n (device)
-    CROSS JOIN LATERAL (
-      SELECT d.key_no, k.key FROM public.telemetry_device_keys d JOIN public.telemetry_keys k USING (tenant_no, key_no)
-        WHERE d.tenant_no = public.telemetry_tenant() AND d.device_no = n.device AND (names IS NULL OR k.key = ANY (names))
-        ORDER BY d.key_no LIMIT max_keys) k
-    LEFT JOIN LATERAL (
-      SELECT t.first_ts, t.last_ts, t.ends, CASE WHEN t.ends IS NULL THEN t.points END AS points FROM public.telemetry_chunks t
-        WHERE t.tenant_no = public.telemetry_tenant() AND t.device_no = n.device AND t.key_no = k.key_no
-        ORDER BY t.first_ts DESC LIMIT 1) c ON true
+-- Last chunk of each key of each device in their order: of the named keys (NULL: all), or of the first max_keys a device
+-- has sent; at most max_rows, after this key of the first device. A key whose points are all in segments has NULLs, and
+-- a chunk with long ends has no ends.
+CREATE FUNCTION telemetry_last_chunks(devices int4[], names text[], max_keys int4, after_key int4, max_rows int4)
+RETURNS TABLE (device_no int4, key text, key_no int4, first_ts int8, last_ts int8, ends bytea)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog AS $$
+DECLARE
+  tenant int4 := public.telemetry_tenant();
+  device int4;
+  low int4 := after_key;
+  room int8 := max_rows;
+  found_rows int8;
+BEGIN
+  FOREACH device IN ARRAY devices LOOP
+    RETURN QUERY SELECT device, k.key, k.key_no, c.first_ts, c.last_ts, c.ends
+      FROM (
+        SELECT f.key_no, f.key FROM (
+          SELECT d.key_no, n.key FROM public.telemetry_device_keys d JOIN public.telemetry_keys n USING (tenant_no, key_no)
+            WHERE d.tenant_no = tenant AND d.device_no = device AND (names IS NULL OR n.key = ANY (names))
+            ORDER BY d.key_no LIMIT max_keys) f
+          WHERE f.key_no > low ORDER BY f.key_no LIMIT room) k
+      LEFT JOIN LATERAL (
+        SELECT t.first_ts, t.last_ts, t.ends FROM public.telemetry_chunks t
+          WHERE t.tenant_no = tenant AND t.device_no = device AND t.key_no = k.key_no
+          ORDER BY t.first_ts DESC LIMIT 1) c ON true
+      ORDER BY k.key_no;
+    GET DIAGNOSTICS found_rows = ROW_COUNT;
+    room := room - found_rows;
+    EXIT WHEN room <= 0;
+    low := 0;
+  END LOOP;
+END
 $$;
 
 -- The first store's table, one row per point, is emptied into chunks while the server runs; then it goes.
@@ -154,10 +195,10 @@ END
 $$;
 SELECT telemetry_drop_first_store();
 
-REVOKE ALL ON FUNCTION telemetry_tail(int4[], int8, int8), telemetry_key_no(text),
-  telemetry_chunks_of(int4, int4, int8, int8, int4, bool, int8), telemetry_last_chunks(int4[], text[], int4), telemetry_drop_first_store() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION telemetry_tail(int4[], int8, int8), telemetry_key_no(text),
-  telemetry_chunks_of(int4, int4, int8, int8, int4, bool, int8), telemetry_last_chunks(int4[], text[], int4) TO pms_app;
+REVOKE ALL ON FUNCTION telemetry_tail(int4[], int8, int8, int8), telemetry_key_no(text),
+  telemetry_chunks_of(int4, int4, int8, int8, int4, bool, int8), telemetry_last_chunks(int4[], text[], int4, int4, int4), telemetry_drop_first_store() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION telemetry_tail(int4[], int8, int8, int8), telemetry_key_no(text),
+  telemetry_chunks_of(int4, int4, int8, int8, int4, bool, int8), telemetry_last_chunks(int4[], text[], int4, int4, int4) TO pms_app;
 
 GRANT SELECT ON telemetry_chunks, telemetry_keys TO pms_owner;
 

@@ -156,7 +156,8 @@ describe('newest values', () => {
   it('are kept up to a bound: those asked for longest ago go, and are read again when they are asked for', async () => {
     const devices = await Promise.all(Array.from({ length: 30 }, () => server.createDevice()))
     await server.store.write(devices.map((device) => ({ device, points: [point(1, 1), point(1, 2, 'y')] })))
-    const few = new LatestValues(server.context, first, 20)
+    // 100 bytes for each number.
+    const few = new LatestValues(server.context, first, 2000)
     const read = (some: Device[]) =>
       few.read(
         server.context.rootTenant,

@@ -1,40 +1,49 @@
 // SPDX-License-Identifier: AGPL-3.0-only
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import { sql } from 'drizzle-orm'
 import type { Context } from '../context.ts'
-import type { Scope, Tx } from '../db/client.ts'
+import type { Scope } from '../db/client.ts'
 import type { Device } from '../ingest/registry.ts'
-import { ChunkDamaged, decodeChunk } from './chunk-codec.ts'
 import type { FirstStore } from './first-store.ts'
+import { heldBytes, newestOf, readLatest } from './latest-read.ts'
+import type { LatestQuestion, LatestSource, Newest } from './latest-read.ts'
 import type { Point } from './points.ts'
-import { RowCursor, decodeEnds } from './segment-rows.ts'
 import type { LatestOptions, LatestPoint, StoredPoint } from './store.ts'
 
-/** Values kept in memory over all devices: some 40 MB. The devices that were asked for longest ago go first. */
-const defaultMaxValues = 200_000
-const endOfTime = Number.MAX_SAFE_INTEGER
+/** Values kept in memory over all devices. The devices that were asked for longest ago go first. */
+const defaultMaxBytes = 40_000_000
+/** Devices looked after at once; others get their turn between. */
+const devicesAtOnce = 100
 
-type Value = { keyNo: number; point: StoredPoint }
+type Values = Map<string, Newest>
 /** Newest value of each key of a device; complete once it was loaded. */
-type Known = { id: string; tenantId: string; values: Map<string, Value>; loading: Promise<void> | undefined }
+type Known = { no: number; id: string; tenantId: string; values: Values; bytes: number; loading: Promise<void> | undefined }
+/** What is to be answered of a device; points that are long texts are still missing. */
+type Choice = { no: number; id: string; chosen: [string, Newest][] }
 
 /**
- * Newest values of devices somebody asked for, followed from commit to commit. They are kept nowhere but in
- * chunks and segments, and read from there after a start: nothing to lose, nothing to repair.
+ * Newest values of devices somebody asked for as a whole, followed from commit to commit. They are kept nowhere
+ * but in chunks and segments, and read from there after a start: nothing to lose, nothing to repair. Long texts
+ * are read each time.
  */
 export class LatestValues {
   readonly #context: Context
-  readonly #first: FirstStore
-  readonly #maxValues: number
+  readonly #source: LatestSource
+  readonly #maxBytes: number
   /** By the device's number, in the order in which they were asked for. */
   readonly #known = new Map<number, Known>()
   readonly #numbers = new Map<string, number>()
-  #count = 0
+  #bytes = 0
   #unsubscribe: (() => void) | undefined
 
-  constructor(context: Context, first: FirstStore, maxValues = defaultMaxValues) {
+  constructor(context: Context, first: FirstStore, maxBytes = defaultMaxBytes) {
     this.#context = context
-    this.#first = first
-    this.#maxValues = maxValues
+    this.#maxBytes = maxBytes
+    this.#source = {
+      db: context.db,
+      first,
+      onDamaged: (err, deviceNo) => context.log.error({ err, deviceNo }, 'a chunk is damaged: its newest value cannot be read'),
+    }
   }
 
   start(): void {
@@ -49,43 +58,65 @@ export class LatestValues {
     for (const no of this.#known.keys()) this.forget(no)
   }
 
+  /** Bytes of the values in memory, roughly. */
+  get bytes(): number {
+    return this.#bytes
+  }
+
   /** After the commit of a message: a greater ts wins, and at the same ts the later write [V-8]. */
   follow(device: Device, points: readonly Point[]): void {
     const known = this.#known.get(device.no)
     if (!known) return
     for (const point of points) {
       const value = known.values.get(point.key)
-      if (value === undefined) this.#count++
-      else if (point.ts < value.point.ts) continue
-      known.values.set(point.key, { keyNo: device.keyNos?.get(point.key) ?? 0, point })
+      if (value && point.ts < value.ts) continue
+      this.#set(known, point.key, newestOf(device.keyNos?.get(point.key) ?? 0, point))
     }
+    this.#trim()
   }
 
   /** Forgets what a deletion may have changed. */
   forget(deviceNo: number): void {
     const known = this.#known.get(deviceNo)
     if (!known) return
-    this.#count -= known.values.size
+    this.#bytes -= known.bytes
     this.#known.delete(deviceNo)
     this.#numbers.delete(known.id)
   }
 
   async read(scope: Scope, deviceIds: readonly string[], options: LatestOptions): Promise<Map<string, LatestPoint[]>> {
     const latest = new Map<string, LatestPoint[]>(deviceIds.map((id) => [id, []]))
+    const ids = [...latest.keys()]
+    for (let start = 0; start < ids.length; start += devicesAtOnce) {
+      if (start > 0) await nextTurn()
+      const choices = await this.#choose(scope, ids.slice(start, start + devicesAtOnce), options)
+      const long = await this.#readLong(scope, choices)
+      for (const { no, id, chosen } of choices) {
+        const points = chosen.flatMap(([key, { point }]): LatestPoint[] => {
+          const found = point ?? long.get(no)?.get(key)
+          return found ? [{ ...found, key }] : []
+        })
+        latest.set(id, points)
+      }
+    }
+    return latest
+  }
+
+  async #choose(scope: Scope, ids: readonly string[], options: LatestOptions): Promise<Choice[]> {
     const asked: Known[] = []
     const others: string[] = []
-    for (const id of latest.keys()) {
+    for (const id of ids) {
       const known = this.#find(scope, id)
       if (known) asked.push(known)
       else others.push(id)
     }
-    if (others.length > 0) asked.push(...(await this.#load(scope, others)))
+    if (others.length > 0) asked.push(...(await this.#load(scope, others, options)))
+    const choices: Choice[] = []
     for (const known of asked) {
       if (known.loading) await known.loading
-      latest.set(known.id, choose(known.values, options))
+      choices.push({ no: known.no, id: known.id, chosen: choose(known.values, options) })
     }
-    this.#trim()
-    return latest
+    return choices
   }
 
   /** What is in memory already, when the caller may see all devices of its tenant. */
@@ -100,129 +131,96 @@ export class LatestValues {
   }
 
   /** Devices the caller may see. What is committed while the question runs is followed already, so that no value is missed. */
-  async #load(scope: Scope, deviceIds: readonly string[]): Promise<Known[]> {
+  async #load(scope: Scope, deviceIds: readonly string[], options: LatestOptions): Promise<Known[]> {
     const devices = await this.#context.db.withTenant(scope, (tx) =>
       tx.execute<{ id: string; number: number }>(
         sql`select id, number from devices where id = any(${sql.param(deviceIds)}::uuid[]) and deleted_at is null`,
       ),
     )
+    // Of some keys only these are read, and not kept: what is kept are all values of a device.
+    const isKept = options.keys === undefined && options.maxKeys === undefined
     const fresh = new Map<number, Known>()
-    const all = devices.map(({ id, number }) => {
-      const known = this.#known.get(number) ?? { id, tenantId: scope.tenantId, values: new Map<string, Value>(), loading: undefined }
-      if (!this.#known.has(number)) fresh.set(number, known)
-      this.#known.set(number, known)
-      this.#numbers.set(id, number)
+    const all = devices.map(({ id, number: no }) => {
+      const found = this.#known.get(no)
+      if (found) return found
+      const known: Known = { no, id, tenantId: scope.tenantId, values: new Map(), bytes: 0, loading: undefined }
+      fresh.set(no, known)
+      if (isKept) {
+        this.#known.set(no, known)
+        this.#numbers.set(id, no)
+      }
       return known
     })
     if (fresh.size === 0) return all
-    const ask = () =>
-      this.#context.db.withTenant(scope, (tx) =>
-        readLatest(tx, this.#first, [...fresh.keys()], (error, deviceNo) => this.#tellDamaged(error, deviceNo)),
-      )
-    const asked = ask().catch(async (error: unknown) => {
-      if (await this.#first.wentWith(error)) return ask()
-      throw error
-    })
-    const loading = asked.then(
-      (found) => {
-        for (const [no, known] of fresh) this.#complete(no, known, found.get(no)!)
-      },
-      (error: unknown) => {
-        for (const [no, known] of fresh) if (this.#known.get(no) === known) this.forget(no)
-        throw error
-      },
-    )
+    const loading = this.#complete(fresh, { scope, deviceNos: [...fresh.keys()], options: isKept ? {} : options })
     for (const known of fresh.values()) known.loading = loading
     // Whoever waits for it hears of a failure.
     loading.catch(() => {})
     return all
   }
 
-  #complete(no: number, known: Known, found: ReadonlyMap<string, Value>): void {
-    known.loading = undefined
-    for (const [key, value] of found) {
-      const followed = known.values.get(key)
-      if (followed && followed.point.ts >= value.point.ts) continue
-      if (!followed && this.#known.get(no) === known) this.#count++
-      known.values.set(key, value)
+  async #complete(fresh: ReadonlyMap<number, Known>, question: LatestQuestion): Promise<void> {
+    try {
+      await readLatest(this.#source, question, (values) => {
+        for (const { deviceNo, key, keyNo, ts, point } of values) {
+          const known = fresh.get(deviceNo)!
+          const followed = known.values.get(key)
+          if (!followed || followed.ts < ts) this.#set(known, key, { keyNo, ts, point })
+        }
+        this.#trim()
+      })
+    } catch (error) {
+      for (const [no, known] of fresh) if (this.#known.get(no) === known) this.forget(no)
+      throw error
     }
+    for (const known of fresh.values()) known.loading = undefined
   }
 
+  #set(known: Known, key: string, value: Newest): void {
+    const before = known.values.get(key)
+    const more = heldBytes(value.point) - (before ? heldBytes(before.point) : 0)
+    known.values.set(key, value)
+    known.bytes += more
+    if (this.#known.get(known.no) === known) this.#bytes += more
+  }
+
+  /** Whoever waits for a device that is forgotten here still gets its values. */
   #trim(): void {
     for (const no of this.#known.keys()) {
-      if (this.#count <= this.#maxValues) return
+      if (this.#bytes <= this.#maxBytes) return
       this.forget(no)
     }
   }
 
-  #tellDamaged(error: ChunkDamaged, deviceNo: number): void {
-    this.#context.log.error({ err: error, deviceNo }, 'a chunk is damaged: its newest value cannot be read')
-  }
-}
-
-type Row = {
-  device_no: number
-  key: string
-  key_no: number
-  first_ts: string | null
-  last_ts: string | null
-  ends: Buffer | null
-  points: Buffer | null
-}
-
-/** From what is stored: segments first, since their points move into chunks. */
-async function readLatest(
-  tx: Tx,
-  first: FirstStore,
-  deviceNos: readonly number[],
-  onDamaged: (error: ChunkDamaged, deviceNo: number) => void,
-): Promise<Map<number, Map<string, Value>>> {
-  const numbers = sql.param(deviceNos)
-  const tail = await tx.execute<{ device_no: number; points: Buffer }>(
-    sql`select * from telemetry_tail(${numbers}::int4[], 0, ${endOfTime})`,
-  )
-  const oldest = await first.latest(tx, deviceNos)
-  const chunks = await tx.execute<Row>(sql`select * from telemetry_last_chunks(${numbers}::int4[], null, null)`)
-  const newest = new Map<number, Map<number, StoredPoint>>(deviceNos.map((no) => [no, new Map()]))
-  for (const { device_no, points } of tail) {
-    const byKey = newest.get(device_no)!
-    for (const cursor = new RowCursor(points); cursor.next();) {
-      if (cursor.ts >= (byKey.get(cursor.keyNo)?.ts ?? 0)) byKey.set(cursor.keyNo, cursor.point())
+  /** Values of an answer that are too long to be kept, by device number and key. */
+  async #readLong(scope: Scope, choices: readonly Choice[]): Promise<Map<number, Map<string, StoredPoint>>> {
+    const found = new Map<number, Map<string, StoredPoint>>()
+    const long = new Map<number, Set<number>>()
+    const keys = new Set<string>()
+    for (const { no, chosen } of choices) {
+      const missing = chosen.filter(([, { point }]) => !point)
+      if (missing.length > 0) long.set(no, new Set(missing.map(([, { keyNo }]) => keyNo)))
+      for (const [key] of missing) keys.add(key)
     }
-  }
-  const old = new Map(oldest.map((point) => [`${point.deviceNo} ${point.key}`, point]))
-  const found = new Map<number, Map<string, Value>>(deviceNos.map((no) => [no, new Map()]))
-  for (const row of chunks) {
-    let point = newest.get(row.device_no)!.get(row.key_no)
-    if (row.last_ts !== null && Number(row.last_ts) > (point?.ts ?? 0)) point = lastOf(row, onDamaged) ?? point
-    const before = old.get(`${row.device_no} ${row.key}`)
-    if (before && before.ts > (point?.ts ?? 0)) {
-      const { deviceNo: _, key: __, ...rest } = before
-      point = rest
-    }
-    if (point) found.get(row.device_no)!.set(row.key, { keyNo: row.key_no, point })
-  }
-  return found
-}
-
-function lastOf(row: Row, onDamaged: (error: ChunkDamaged, deviceNo: number) => void): StoredPoint | undefined {
-  if (row.ends) return decodeEnds(row.ends, Number(row.first_ts), Number(row.last_ts)).last
-  try {
-    return decodeChunk(row.points!).at(-1)
-  } catch (error) {
-    if (!(error instanceof ChunkDamaged)) throw error
-    onDamaged(error, row.device_no)
-    return undefined
+    if (long.size === 0) return found
+    await readLatest(this.#source, { scope, deviceNos: [...long.keys()], options: { keys: [...keys] }, long }, (values) => {
+      for (const { deviceNo, key, keyNo, point } of values) {
+        if (!point || !long.get(deviceNo)!.has(keyNo)) continue
+        const byKey = found.get(deviceNo) ?? new Map<string, StoredPoint>()
+        found.set(deviceNo, byKey.set(key, point))
+      }
+    })
+    return found
   }
 }
 
 /** The named keys, or the first ones the device has ever sent, or all; in the order of their names. */
-function choose(values: ReadonlyMap<string, Value>, { keys, maxKeys }: LatestOptions): LatestPoint[] {
+function choose(values: Values, { keys, maxKeys }: LatestOptions): [string, Newest][] {
   let chosen = [...values]
   if (keys) {
     const wanted = new Set(keys)
     chosen = chosen.filter(([key]) => wanted.has(key))
   }
   if (maxKeys !== undefined) chosen = chosen.sort(([, a], [, b]) => a.keyNo - b.keyNo).slice(0, maxKeys)
-  return chosen.sort(([a], [b]) => (a < b ? -1 : 1)).map(([key, { point }]) => ({ ...point, key }))
+  return chosen.sort(([a], [b]) => (a < b ? -1 : 1))
 }

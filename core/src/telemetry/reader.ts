@@ -9,6 +9,7 @@ import type { FirstStore } from './first-store.ts'
 import { overlay, sortNewest } from './overlay.ts'
 import { RowCursor, decodeEnds } from './segment-rows.ts'
 import type { Piece, ReadOptions, SeriesRange, StoredPoint, Summaries } from './store.ts'
+import { askTwice, blockBytes, readTail } from './tail.ts'
 
 /** Chunks brought with one question to the database: few at first, then as many as this many bytes hold. */
 const firstChunks = 4
@@ -33,6 +34,9 @@ type ChunkRow = {
   hour_values: number[] | null
   points: Buffer | null
 }
+
+type DeviceRow = { number: number; key_no: number | null; bytes: Buffer | null; is_more: boolean | null }
+type ChunkQuestion = { low: number; high: number; newestFirst: boolean; max: number; over: number }
 
 /** A series that was found, with its points that are not in chunks yet (ascending, each ts once) and its first chunks. */
 type Series = { scope: Scope; deviceNo: number; keyNo: number; tail: StoredPoint[]; firstPage: ChunkRow[] | undefined }
@@ -68,25 +72,41 @@ export class Reader {
     const max = firstRows(over)
     // As it was before the question: what moved into chunks meanwhile may not be in the answer.
     const wasGone = this.#first.isGone
-    const [[found], chunks] = await this.#context.db.withTenant(scope, (tx) =>
-      Promise.all([
-        tx.execute<{ number: number; key_no: number | null; bytes: Buffer | null }>(sql`
-          select d.number, telemetry_key_no(${key}) as key_no,
-            (select string_agg(t.points, '' order by t.ordinality) from telemetry_tail(array[d.number], ${from}, ${to}) with ordinality t) as bytes
-          from devices d where d.id = ${deviceId} and d.deleted_at is null`),
-        tx.execute<ChunkRow>(sql`
-          select c.* from devices d cross join lateral
-            telemetry_chunks_of(d.number, telemetry_key_no(${key}), ${from}, ${to}, ${max}, ${newestFirst}, ${over}) c
-          where d.id = ${deviceId} and d.deleted_at is null`),
-      ]),
+    const question = { low: from, high: to, newestFirst, max, over }
+    const found = await askTwice(() =>
+      this.#context.db.withTenant(scope, async (tx) => {
+        const [[device], chunks] = await Promise.all([
+          tx.execute<DeviceRow>(sql`
+            select d.number, telemetry_key_no(${key}) as key_no, t.bytes, t.is_more
+            from devices d cross join lateral (
+              select string_agg(t.points, '' order by t.ordinality) as bytes, bool_or(t.points is null) as is_more
+              from telemetry_tail(array[d.number], ${from}, ${to}, ${blockBytes}) with ordinality t) t
+            where d.id = ${deviceId} and d.deleted_at is null`),
+          tx.execute<ChunkRow>(sql`
+            select c.* from devices d cross join lateral
+              telemetry_chunks_of(d.number, telemetry_key_no(${key}), ${from}, ${to}, ${max}, ${newestFirst}, ${over}) c
+            where d.id = ${deviceId} and d.deleted_at is null`),
+        ])
+        if (!device || device.key_no === null) return undefined
+        const { number: deviceNo, key_no: keyNo } = device
+        const tail: StoredPoint[] = []
+        const keep = (bytes: Buffer) => {
+          const cursor = new RowCursor(bytes)
+          while (cursor.next()) if (cursor.keyNo === keyNo && cursor.ts >= from && cursor.ts < to) tail.push(cursor.point())
+        }
+        if (!device.is_more) {
+          if (device.bytes) keep(device.bytes)
+          return { deviceNo, keyNo, tail, chunks }
+        }
+        for await (const block of readTail(tx, deviceNo, from, to)) keep(block)
+        return { deviceNo, keyNo, tail, chunks: wasGone ? await selectChunks(tx, deviceNo, keyNo, question) : [] }
+      }),
     )
-    if (!found || found.key_no === null) return undefined
-    const tail: StoredPoint[] = []
-    const cursor = new RowCursor(found.bytes ?? Buffer.alloc(0))
-    while (cursor.next()) if (cursor.keyNo === found.key_no && cursor.ts >= from && cursor.ts < to) tail.push(cursor.point())
+    if (!found) return undefined
+    const { deviceNo, keyNo, tail, chunks } = found
     // With points of the first store beside them, chunks are asked for after those.
     const firstPage = wasGone ? chunks : undefined
-    return { scope, deviceNo: found.number, keyNo: found.key_no, tail: sortNewest(tail), firstPage }
+    return { scope, deviceNo, keyNo, tail: sortNewest(tail), firstPage }
   }
 
   /** The whole range, or as many parts of it as the first store has blocks. */
@@ -151,19 +171,20 @@ export class Reader {
     if (rest.length > 0) yield inOrder(rest)
   }
 
-  async #readChunks(
-    { scope, deviceNo, keyNo }: Series,
-    { low, high, newestFirst, max, over }: { low: number; high: number; newestFirst: boolean; max: number; over: number },
-  ): Promise<ChunkRow[]> {
-    return this.#context.db.withTenant(scope, (tx) =>
-      tx.execute<ChunkRow>(sql`select * from telemetry_chunks_of(${deviceNo}, ${keyNo}, ${low}, ${high}, ${max}, ${newestFirst}, ${over})`),
-    )
+  async #readChunks({ scope, deviceNo, keyNo }: Series, question: ChunkQuestion): Promise<ChunkRow[]> {
+    return this.#context.db.withTenant(scope, (tx) => selectChunks(tx, deviceNo, keyNo, question))
   }
 
   /** A chunk as it is now: since its summary was read it may have become part of another, or several. */
   async #readAgain(series: Series, { first_ts, last_ts }: ChunkRow): Promise<ChunkRow[]> {
-    const [low, high] = [Number(first_ts), Number(last_ts) + 1]
-    return this.#readChunks(series, { low, high, newestFirst: false, max: mostChunks, over: 0 })
+    const parts: ChunkRow[] = []
+    const high = Number(last_ts) + 1
+    for (let low = Number(first_ts); ;) {
+      const rows = await this.#readChunks(series, { low, high, newestFirst: false, max: mostChunks, over: 0 })
+      parts.push(...rows)
+      if (rows.length < mostChunks) return parts
+      low = Number(rows.at(-1)!.last_ts) + 1
+    }
   }
 
   #decode(series: Series, key: string, row: ChunkRow, onDamaged: ReadOptions['onDamaged']): StoredPoint[] {
@@ -177,6 +198,13 @@ export class Reader {
       return []
     }
   }
+}
+
+async function selectChunks(tx: Tx, deviceNo: number, keyNo: number, question: ChunkQuestion): Promise<ChunkRow[]> {
+  const { low, high, newestFirst, max, over } = question
+  return tx.execute<ChunkRow>(
+    sql`select * from telemetry_chunks_of(${deviceNo}, ${keyNo}, ${low}, ${high}, ${max}, ${newestFirst}, ${over})`,
+  )
 }
 
 /** Chunks at least so long come with their points. */
