@@ -123,9 +123,10 @@ export async function benchDensity({ mode, note }: BenchOptions): Promise<Figure
 }
 
 /** Writes a data set in the order of time, as devices would, into an empty store. */
-async function fill({ store, sql, createDevices }: BareStore, set: DataSet): Promise<{ points: number; bytes: number; seconds: number }> {
+async function fill(bare: BareStore, set: DataSet): Promise<{ points: number; bytes: number; seconds: number }> {
+  const { store, sql } = bare
   await sql`truncate telemetry_chunks`
-  const devices = await createDevices(set.devices)
+  const devices = await bare.createDevices(set.devices)
   const random = createRandom(42)
   const state: number[] = []
   const start = Date.parse('2026-01-01T00:00:00Z')
