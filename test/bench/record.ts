@@ -3,6 +3,7 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { formatJson, formatNumber, formatRow, tableHead } from './figures.ts'
 import type { Figure } from './figures.ts'
+import { limits } from './limits.ts'
 import { root } from './machine.ts'
 import type { Machine } from './machine.ts'
 
@@ -77,7 +78,13 @@ function render({ machines }: Recorded): string {
 
 Everything runs on one machine: load generator, server and its PostgreSQL with \`fsync\` and \`synchronous_commit\` on. A message counts when its acknowledgement arrived after its commit, and each run checks that as many points are stored as were acknowledged. Absolute figures move with the machine; the **ratio** stands against an anchor measured by the same generator in the same minutes: Mosquitto alone without a subscriber, which acknowledges from memory. \`ratioCopy\` in the JSON lines is points per second over R, binary COPY in batches of 5,000 rows into a heap without an index. Figures are medians of three runs. *disturbed*: other processes took more than 8 % of the machine.
 
-${blocks.join('\n')}`
+${blocks.join('\n')}
+## What holds each bar
+
+${Object.entries(limits)
+  .map(([id, text]) => `- **${id}** ${text}`)
+  .join('\n')}
+`
 }
 
 function renderMachine(name: string, { machine, benches, history }: MachineBlock): string {
