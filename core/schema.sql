@@ -611,6 +611,17 @@ END
 $function$;
 -- owner pms_store (telemetry_drop_first_store())
 
+CREATE OR REPLACE FUNCTION public.telemetry_has_few_keys(device integer, most integer)
+ RETURNS boolean
+ LANGUAGE sql
+ STABLE SECURITY DEFINER
+ SET search_path TO 'pg_catalog'
+AS $function$
+  SELECT count(*) <= most FROM (
+    SELECT FROM public.telemetry_device_keys d WHERE d.tenant_no = public.telemetry_tenant() AND d.device_no = device LIMIT most + 1) k
+$function$;
+-- owner pms_store; execute: pms_app (telemetry_has_few_keys(integer,integer))
+
 CREATE OR REPLACE FUNCTION public.telemetry_key_no(name text)
  RETURNS integer
  LANGUAGE sql

@@ -102,6 +102,13 @@ BEGIN
 END
 $$;
 
+-- Whether a device has sent at most so many keys.
+CREATE FUNCTION telemetry_has_few_keys(device int4, most int4) RETURNS bool
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog AS $$
+  SELECT count(*) <= most FROM (
+    SELECT FROM public.telemetry_device_keys d WHERE d.tenant_no = public.telemetry_tenant() AND d.device_no = device LIMIT most + 1) k
+$$;
+
 -- Number of a key; NULL when no device has ever sent it.
 CREATE FUNCTION telemetry_key_no(name text) RETURNS int4
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog AS $$
@@ -195,9 +202,9 @@ END
 $$;
 SELECT telemetry_drop_first_store();
 
-REVOKE ALL ON FUNCTION telemetry_tail(int4[], int8, int8, int8), telemetry_key_no(text),
+REVOKE ALL ON FUNCTION telemetry_tail(int4[], int8, int8, int8), telemetry_key_no(text), telemetry_has_few_keys(int4, int4),
   telemetry_chunks_of(int4, int4, int8, int8, int4, bool, int8), telemetry_last_chunks(int4[], text[], int4, int4, int4), telemetry_drop_first_store() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION telemetry_tail(int4[], int8, int8, int8), telemetry_key_no(text),
+GRANT EXECUTE ON FUNCTION telemetry_tail(int4[], int8, int8, int8), telemetry_key_no(text), telemetry_has_few_keys(int4, int4),
   telemetry_chunks_of(int4, int4, int8, int8, int4, bool, int8), telemetry_last_chunks(int4[], text[], int4, int4, int4) TO pms_app;
 
 GRANT SELECT ON telemetry_chunks, telemetry_keys TO pms_owner;

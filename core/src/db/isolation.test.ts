@@ -92,6 +92,7 @@ describe('tenant isolation in the database', () => {
       from pg_proc where prosecdef and pronamespace = 'public'::regnamespace order by proname`
     expect(rows.map((row) => row['name'])).toEqual([
       'telemetry_chunks_of',
+      'telemetry_has_few_keys',
       'telemetry_key_no',
       'telemetry_last_chunks',
       'telemetry_load_keys',

@@ -76,6 +76,8 @@ export class Compactor {
   /** Seals what is there and brings all of it into chunks. */
   async compactAll(): Promise<void> {
     await this.#running
+    // Twice: one that is on its way already leaves behind what was written since.
+    await this.#options.segments.rotate()
     await this.#options.segments.rotate()
     for (;;) {
       const sealed = await this.#options.segments.listSealed()

@@ -14,6 +14,8 @@ import type { LatestOptions, LatestPoint, StoredPoint } from './store.ts'
 const defaultMaxBytes = 40_000_000
 /** Devices looked after at once; others get their turn between. */
 const devicesAtOnce = 100
+/** A device with so few keys is loaded whole, whichever of them is asked for. */
+const fewKeys = 100
 
 type Values = Map<string, Newest>
 /** Newest value of each key of a device; complete once it was loaded. */
@@ -139,29 +141,36 @@ export class LatestValues {
   /** Devices the caller may see. What is committed while the question runs is followed already, so that no value is missed. */
   async #load(scope: Scope, deviceIds: readonly string[], options: LatestOptions): Promise<Known[]> {
     const devices = await this.#context.db.withTenant(scope, (tx) =>
-      tx.execute<{ id: string; number: number }>(
-        sql`select id, number from devices where id = any(${sql.param(deviceIds)}::uuid[]) and deleted_at is null`,
+      tx.execute<{ id: string; number: number; few: boolean }>(
+        sql`select id, number, telemetry_has_few_keys(number, ${fewKeys}) as few from devices
+          where id = any(${sql.param(deviceIds)}::uuid[]) and deleted_at is null`,
       ),
     )
-    // Of some keys only these are read, and not kept: what is kept are all values of a device.
-    const isKept = options.keys === undefined && options.maxKeys === undefined
-    const fresh = new Map<number, Known>()
-    const all = devices.map(({ id, number: no }) => {
+    // What is kept are all values of a device. Where it has many, and some are asked for, those are read and not kept.
+    const isWhole = options.keys === undefined && options.maxKeys === undefined
+    const kept = new Map<number, Known>()
+    const passing = new Map<number, Known>()
+    const all = devices.map(({ id, number: no, few }) => {
       const found = this.#known.get(no)
       if (found) return found
       const known: Known = { no, id, tenantId: scope.tenantId, values: new Map(), bytes: 0, loading: undefined }
-      fresh.set(no, known)
-      if (isKept) {
+      if (isWhole || few) {
+        kept.set(no, known)
         this.#known.set(no, known)
         this.#numbers.set(id, no)
-      }
+      } else passing.set(no, known)
       return known
     })
-    if (fresh.size === 0) return all
-    const loading = this.#complete(fresh, { scope, deviceNos: [...fresh.keys()], options: isKept ? {} : options })
-    for (const known of fresh.values()) known.loading = loading
-    // Whoever waits for it hears of a failure.
-    loading.catch(() => {})
+    for (const [fresh, asked] of [
+      [kept, {}],
+      [passing, options],
+    ] as const) {
+      if (fresh.size === 0) continue
+      const loading = this.#complete(fresh, { scope, deviceNos: [...fresh.keys()], options: asked })
+      for (const known of fresh.values()) known.loading = loading
+      // Whoever waits for it hears of a failure.
+      loading.catch(() => {})
+    }
     return all
   }
 

@@ -19,7 +19,7 @@ const maxAgeMs = 300_000
 const defaultGraceMs = 60_000
 const stopMs = 1000
 /** So many sealed segments may wait before writes are slowed down, by so much for each further one; they never stop. */
-const patience = 12
+const patience = 8
 const delayPerSegmentMs = 10
 const maxDelayMs = 100
 
