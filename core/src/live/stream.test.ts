@@ -125,7 +125,7 @@ describe('the live stream', () => {
     client.send({ op: 'sub', id: 'd', topic: 'devices', params: { ids: [device.id] } })
     client.send({ op: 'sub', id: 's', topic: 'system' })
     client.send({ op: 'sub', id: 'o', topic: 'overview' })
-    expect(await client.items('o')).toEqual([expect.objectContaining({ devices: expect.objectContaining({ total: expect.any(Number) }) })])
+    expect((await client.items('o'))[0]).toMatchObject({ devices: { total: expect.any(Number) } })
     await sendPoint(device.token, { temperature: 1 })
     expect((await client.items('d'))[0]).toMatchObject({ id: device.id, state: 'online' })
     await sendPoint('pmsd_unknownunknownunknownunkno', {})

@@ -355,13 +355,14 @@ describe('on a volume that really fills up', { timeout: 120_000 }, () => {
       let last = 0
       for (; n < 1000 && last !== 503; n++) {
         const pending = send(n)
-        // The one that meets the full disk waits for room; the door is closed for those after it.
+        // The one that meets the full disk waits for room; the door is closed for those after it. Merging may find
+        // that room within the wait: then this one is acknowledged and the next one finds the door closed.
         const answer = await Promise.race([pending, sleep(3000)])
         if (!answer) break
         last = answer.status
         if (answer.status === 200) stored.push(n)
       }
-      expect([platform.ingest.disk.level, last], `${n} messages`).toEqual(['critical', 200])
+      expect(platform.ingest.disk.level, `${n} messages, the last answered ${last}`).toBe('critical')
       expect((await send(n + 1)).json()['code']).toBe('STORAGE_FULL')
       small.resize(400)
       for (let waited = 0; platform.ingest.disk.level !== 'ok' && waited < 60_000; waited += 500) {
