@@ -14,6 +14,7 @@ import { ensureDataDir, openDatabase } from '../../core/src/db/open.ts'
 import { EventBus } from '../../core/src/events.ts'
 import { defaultPayloadRules } from '../../core/src/ingest/registry.ts'
 import type { Device } from '../../core/src/ingest/registry.ts'
+import { defaultSettings } from '../../core/src/products/settings.ts'
 import { createLog } from '../../core/src/log.ts'
 import { Secrets } from '../../core/src/secrets.ts'
 import { TelemetryLog } from '../../core/src/telemetry/telemetry-log.ts'
@@ -81,6 +82,8 @@ async function createDevices(sql: postgres.Sql, { rootTenant }: Context, count: 
     no: number,
     name,
     isDisabled: false,
+    isGateway: false,
+    settings: defaultSettings,
     rules: defaultPayloadRules,
     inactivityTimeoutMs: 600_000,
     lastServerTs: 0,

@@ -6,8 +6,9 @@ import type { Context } from '../context.ts'
 import type { Scope, Tx } from '../db/client.ts'
 import { listTenants } from '../db/installation.ts'
 import { isEqual, sha256 } from '../secrets.ts'
-import { defaultPayloadRules } from './registry.ts'
-import type { Device, PayloadRules } from './registry.ts'
+import type { StoredSettings } from '../products/schemas.ts'
+import { completeSettings, defaultSettings } from '../products/settings.ts'
+import type { Device } from './registry.ts'
 
 /** What a device presents in CONNECT. */
 export type PresentedCredentials = { clientId: string; userName: string | undefined; password: Buffer | undefined }
@@ -23,10 +24,11 @@ type DeviceRow = {
   number: number
   name: string
   disabled: boolean
+  gateway: boolean
   productId: string
-  payload: Partial<PayloadRules> | null
   inactivityTimeoutMs: string
 }
+type ProductRow = { id: string; version: number; settings: StoredSettings }
 type CredentialRow = {
   deviceId: string
   kind: 'access_token' | 'mqtt_basic'
@@ -48,6 +50,7 @@ export const basicLookup = (clientId: string, userName: string): Buffer => sha25
 export class DeviceRegistry {
   readonly #context: Context
   readonly #devices = new Map<string, Device & { productId: string }>()
+  readonly #products = new Map<string, { version: number; settings: Device['settings'] }>()
   readonly #credentials = new Map<string, Credential>()
   readonly #lookups = new Map<string, string[]>()
   #turn: Promise<void> = Promise.resolve()
@@ -116,32 +119,50 @@ export class DeviceRegistry {
     return this.#turn
   }
 
-  /** The devices of a product, whose rules changed; in one query, since they may be many. */
+  /** The devices of a product, whose settings changed; in one query, since they may be many. */
   async refreshProduct(scope: Scope, productId: string): Promise<void> {
-    const rows = await this.#context.db.withTenant(scope, (tx) => selectDevices(tx, sql`and d.product_id = ${productId}`))
+    const { rows, products } = await this.#context.db.withTenant(scope, async (tx) => ({
+      rows: await selectDevices(tx, sql`and d.product_id = ${productId}`),
+      products: await selectProducts(tx, sql`where p.id = ${productId}`),
+    }))
+    for (const product of products) this.#takeProduct(product)
     for (const row of rows) if (this.#devices.has(row.id)) this.#take(scope, row)
   }
 
   async #load(scope: Scope, deviceId: string | undefined): Promise<void> {
-    const { rows, credentials } = await this.#context.db.withTenant(scope, async (tx) => ({
+    const { rows, products, credentials } = await this.#context.db.withTenant(scope, async (tx) => ({
       rows: await selectDevices(tx, deviceId ? sql`and d.id = ${deviceId}` : sql``),
+      products: await selectProducts(
+        tx,
+        deviceId ? sql`where p.id = (select d.product_id from devices d where d.id = ${deviceId} and d.deleted_at is null)` : sql``,
+      ),
       credentials: await tx.execute<CredentialRow>(sql`
         select d.device_id as "deviceId", d.kind, encode(d.lookup_sha256, 'hex') as lookup, encode(d.password_hmac, 'hex') as hmac, d.expires_at as "expiresAt"
         from device_credentials d where d.is_active ${deviceId ? sql`and d.device_id = ${deviceId}` : sql``}`),
     }))
     if (deviceId) this.#forgetCredentials(deviceId)
     if (deviceId && rows.length === 0) this.#devices.delete(deviceId)
+    for (const product of products) this.#takeProduct(product)
     for (const row of rows) this.#take(scope, row)
     for (const row of credentials) this.#takeCredential(row)
   }
 
+  /** An older version may be read after a newer one, by a change of one device that overlaps one of the product. */
+  #takeProduct({ id, version, settings }: ProductRow): void {
+    if ((this.#products.get(id)?.version ?? 0) >= version) return
+    this.#products.set(id, { version, settings: Object.keys(settings).length > 0 ? completeSettings(settings) : defaultSettings })
+  }
+
   /** Open sessions hold the object, so a known device is changed in place. */
   #take(scope: Scope, row: DeviceRow): void {
+    const settings = this.#products.get(row.productId)?.settings ?? defaultSettings
     const changed = {
       name: row.name,
       isDisabled: row.disabled,
+      isGateway: row.gateway,
       productId: row.productId,
-      rules: row.payload ? { ...defaultPayloadRules, ...row.payload } : defaultPayloadRules,
+      settings,
+      rules: settings.payload,
       inactivityTimeoutMs: Number(row.inactivityTimeoutMs),
     }
     const known = this.#devices.get(row.id)
@@ -198,9 +219,13 @@ export class DeviceRegistry {
 
 function selectDevices(tx: Tx, only: SQL) {
   return tx.execute<DeviceRow>(sql`
-    select d.id, d.number, d.name, d.disabled_at is not null as disabled, d.product_id as "productId", p.settings -> 'payload' as payload,
+    select d.id, d.number, d.name, d.disabled_at is not null as disabled, d.is_gateway as gateway, d.product_id as "productId",
       coalesce(d.inactivity_timeout_ms, p.inactivity_timeout_ms) as "inactivityTimeoutMs"
     from devices d join products p on p.tenant_id = d.tenant_id and p.id = d.product_id where d.deleted_at is null ${only}`)
+}
+
+function selectProducts(tx: Tx, only: SQL) {
+  return tx.execute<ProductRow>(sql`select p.id, p.version, p.settings from products p ${only}`)
 }
 
 /** How an MQTT-basic password is kept for comparison [M-9]. */

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-only
+import type { ProductSettings } from '../products/schemas.ts'
 
 /** Payload rules of a device's product (specs: device API §17.1 `payload`). */
 export type PayloadRules = {
@@ -31,6 +32,10 @@ export type Device = {
   no: number
   name: string
   isDisabled: boolean
+  isGateway: boolean
+  /** What its product says: one object for all devices of the product, replaced when that changes, never changed in place. */
+  settings: ProductSettings
+  /** `settings.payload`, which every packet needs. */
   rules: PayloadRules
   inactivityTimeoutMs: number
   /** Greatest server-made timestamp so far, ms; points without `ts` come strictly after it. */

@@ -22,6 +22,10 @@ export const rejectCodes = [
   'RATE_LIMITED',
   'PROTOCOL_ERROR',
   'AUTH_FAILED',
+  'DEVICE_LIMIT',
+  'CHILD_FORBIDDEN',
+  'RPC_STALE',
+  'DOWNLINK_TOO_LARGE',
 ] as const
 export type RejectCode = (typeof rejectCodes)[number]
 

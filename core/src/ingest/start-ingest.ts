@@ -15,6 +15,7 @@ import { DeviceRegistry } from './device-registry.ts'
 import { MqttEndpoint } from './mqtt/endpoint.ts'
 import { Pipeline } from './pipeline.ts'
 import { RejectLog } from './reject-log.ts'
+import type { RequestHandlers } from './requests.ts'
 import { Sessions } from './sessions.ts'
 import { Writer } from './writer.ts'
 import type { BatchStore } from './writer.ts'
@@ -71,6 +72,8 @@ export function createIngest(context: Context, parts: IngestParts): Ingest {
       { name: 'live', run: (stored) => parts.topics.publish(stored) },
     ],
   })
+  /** What devices ask for, kind by kind; a kind that is missing here is an unknown topic. */
+  const requests: RequestHandlers = {}
   const admission = () => {
     if (parts.isDraining()) return 'draining'
     if (parts.disk.isClosed) return 'full'
@@ -86,6 +89,7 @@ export function createIngest(context: Context, parts: IngestParts): Ingest {
       sessions,
       authenticate: (credentials) => registry.authenticate(credentials),
       rejects,
+      requests,
       refused: ({ address, clientId, userNameLast4, reason }) =>
         refused.add({ address, clientId, reason, ...(userNameLast4 ? { last4: userNameLast4 } : {}) }),
       admission,

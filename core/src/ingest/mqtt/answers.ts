@@ -64,12 +64,16 @@ export type Answer =
 /** Reason code of MQTT 5 for a message refused as a whole (device API §2.11). */
 function refusalReason(code: RejectCode): number {
   switch (code) {
+    case 'RPC_STALE':
+      return reason.success
     case 'TOO_MANY_POINTS':
     case 'RATE_LIMITED':
+    case 'DEVICE_LIMIT':
       return reason.quotaExceeded
     case 'TOPIC_UNKNOWN':
       return reason.topicInvalid
     case 'TOPIC_FORBIDDEN':
+    case 'CHILD_FORBIDDEN':
       return reason.notAuthorized
     default:
       return reason.payloadInvalid

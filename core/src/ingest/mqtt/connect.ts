@@ -27,6 +27,8 @@ export type Connect = {
   /** What the client asked for; the session may get less [M-15]. */
   keepAliveS: number
   maxPacketSize: number
+  /** Unacknowledged messages the client takes (MQTT 5 §3.1.2.11.3). */
+  receiveMaximum: number
   wantsProblems: boolean
   asksForExpiry: boolean
 }
@@ -69,6 +71,7 @@ export function judgeConnect(frame: Buffer, bodyAt: number): JudgedConnect {
       assignedClientId,
       keepAliveS: packet.keepalive ?? 0,
       maxPacketSize: properties?.maximumPacketSize ?? Number.POSITIVE_INFINITY,
+      receiveMaximum: properties?.receiveMaximum ?? 65_535,
       wantsProblems: properties?.requestProblemInformation !== false,
       asksForExpiry: (properties?.sessionExpiryInterval ?? 0) > 0,
     },

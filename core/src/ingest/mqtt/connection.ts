@@ -3,6 +3,7 @@ import type { Socket } from 'node:net'
 import type { Clock } from '../../clock.ts'
 import type { Log } from '../../log.ts'
 import type { Device } from '../registry.ts'
+import type { RequestHandlers } from '../requests.ts'
 import type { DisconnectReason, Sessions } from '../sessions.ts'
 import type { IngestSink } from '../uplink.ts'
 import { encodeAcceptance, encodeDisconnect, encodeRefusal, reason } from './answers.ts'
@@ -16,6 +17,7 @@ import { Output } from './output.ts'
 import { packetType } from './packets.ts'
 import { servePacket } from './serve.ts'
 import type { Live, Mistake } from './serve.ts'
+import { MqttSession } from './session.ts'
 import { Uplinks } from './uplinks.ts'
 import type { RejectRecorder } from './uplinks.ts'
 
@@ -24,6 +26,7 @@ export type ConnectionContext = {
   sink: IngestSink
   sessions: Sessions
   rejects: RejectRecorder
+  requests: RequestHandlers
   clock: Clock
   log: Log
   limits: MqttLimits
@@ -105,8 +108,9 @@ export class Connection {
   flush(): void {
     try {
       if (this.#state !== 'open' || this.#live === undefined) return
-      const { uplinks } = this.#live
+      const { uplinks, session } = this.#live
       if (uplinks.writeAnswers() === 'close') return this.#close('protocol')
+      session.writeDownlinks()
       this.#output.flush()
       if (this.#isDraining && uplinks.unanswered === 0) this.#close('shutdown')
       else if (this.#isPaused) this.#pump()
@@ -217,25 +221,27 @@ export class Connection {
   }
 
   #open(connect: Connect, device: Device): void {
-    const { clock, limits, sink, rejects, sessions } = this.#context
+    const { clock, limits, sink, rejects, sessions, log } = this.#context
     const keepAliveS = Math.min(connect.keepAliveS, limits.keepAliveMaxS)
-    const session: Live['session'] = {
+    const settled = () => this.#context.markDirty(this)
+    const session: MqttSession = new MqttSession({
       device,
       protocol: connect.protocol,
       clientId: connect.clientId,
       address: this.address,
-      tls: false,
       keepAliveS,
       connectedAt: clock.now(),
-      lastActivityAt: clock.now(),
-      messagesIn: 0,
-      pointsIn: 0,
-      inFlight: 0,
-      subscriptions: new Map(),
+      downlinks: {
+        output: this.#output,
+        client: connect,
+        unsentBytes: limits.unsentBytes,
+        waiting: settled,
+        refused: (reject, topic) => uplinks.record(reject, undefined, topic),
+        log,
+      },
       close: (why) => this.#close(why),
-    }
-    const settled = () => this.#context.markDirty(this)
-    const uplinks = new Uplinks({ session, output: this.#output, sink, rejects, client: connect, settled })
+    })
+    const uplinks = new Uplinks({ session, output: this.#output, sink, rejects, client: connect, settled, log })
     this.#live = { session, uplinks, output: this.#output, maxPacketSize: connect.maxPacketSize }
     this.#state = 'open'
     this.#splitter.limit = limits.payloadBytes
@@ -281,6 +287,7 @@ export class Connection {
     if (why !== 'client' && session.protocol === 5) this.#output.add(encodeDisconnect(code, text, maxPacketSize))
     this.#end()
     this.#context.sessions.end(session, why)
+    session.end()
   }
 
   /** Sends what is left, then lets the client close: closing at once could lose our last packet. */
@@ -295,7 +302,10 @@ export class Connection {
     if (this.#state === 'connecting') this.#context.leaveUnauthenticated(this)
     const wasOpen = this.#state === 'open'
     this.#state = 'closed'
-    if (wasOpen && this.#live !== undefined) this.#context.sessions.end(this.#live.session, 'network')
+    if (wasOpen && this.#live !== undefined) {
+      this.#context.sessions.end(this.#live.session, 'network')
+      this.#live.session.end()
+    }
     this.#context.closed(this)
   }
 

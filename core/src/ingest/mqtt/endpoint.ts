@@ -4,6 +4,7 @@ import type { Server, Socket } from 'node:net'
 import type { Clock } from '../../clock.ts'
 import type { Log } from '../../log.ts'
 import type { Device } from '../registry.ts'
+import type { RequestHandlers } from '../requests.ts'
 import type { Sessions } from '../sessions.ts'
 import type { IngestSink } from '../uplink.ts'
 import { Admission, Refusals, TokenBucket } from './admission.ts'
@@ -28,6 +29,8 @@ export type MqttEndpointOptions = {
   authenticate(credentials: Credentials): Authentication
   /** Logs what never reaches the sink; the sink logs the rest. */
   rejects: RejectRecorder
+  /** Who serves what is neither telemetry nor client attributes. */
+  requests?: RequestHandlers
   refused(entry: RefusedConnect): void
   /** Whether new sessions are welcome: `full` while the disk guard is critical. */
   admission(): 'open' | 'starting' | 'draining' | 'overloaded' | 'full'
@@ -89,6 +92,7 @@ export class MqttEndpoint {
       sink,
       sessions,
       rejects,
+      requests: options.requests ?? {},
       clock,
       log,
       limits: this.#limits,

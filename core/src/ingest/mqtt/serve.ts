@@ -1,18 +1,21 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import type { Clock } from '../../clock.ts'
 import type { Reject, RejectCode } from '../rejects.ts'
-import type { Session } from '../sessions.ts'
+import type { RequestHandlers } from '../requests.ts'
+import type { Sessions } from '../sessions.ts'
 import { encodeSuback, encodeUnsuback, reason } from './answers.ts'
 import type { MqttLimits } from './limits.ts'
 import type { Output } from './output.ts'
 import { isTopicAllowed, packetType, parsePacket, parsePublish } from './packets.ts'
 import type { Publish } from './packets.ts'
 import { grantFilters, releaseFilters } from './subscriptions.ts'
+import type { MqttSession } from './session.ts'
+import { routeTopic } from './topics.ts'
 import type { Uplinks } from './uplinks.ts'
 
 /** An accepted session as its packets need it. */
 export type Live = {
-  session: Session & { readonly subscriptions: Map<string, number> }
+  session: MqttSession
   uplinks: Uplinks
   output: Output
   maxPacketSize: number
@@ -24,14 +27,17 @@ export type Mistake = { code: number; detail: string; sample?: Buffer; logCode?:
 const incomplete: Mistake = { code: reason.protocolError, detail: 'no packet id or no filter' }
 const notGateway: Reject = { code: 'TOPIC_FORBIDDEN', detail: 'the device is not a gateway' }
 const unknownTopic: Reject = { code: 'TOPIC_UNKNOWN', detail: 'no device topic has this name' }
+const badId: Reject = { code: 'SHAPE_INVALID', detail: 'the topic needs a decimal number of at most 2147483647' }
 const pingreq = 0xc0
 const pingresp = Buffer.from([0xd0, 0])
+
+type ServeContext = { clock: Clock; limits: MqttLimits; sessions: Sessions; requests: RequestHandlers }
 
 /** Serves one complete packet of an open session; tells when the session ends by it. */
 export function servePacket(
   live: Live,
   { frame, type, bodyAt }: { frame: Buffer; type: number; bodyAt: number },
-  context: { clock: Clock; limits: MqttLimits },
+  context: ServeContext,
 ): 'client' | Mistake | undefined {
   const { session, uplinks, output } = live
   if (type === packetType.publish) {
@@ -58,16 +64,17 @@ export function servePacket(
       if (packet.properties?.subscriptionIdentifier !== undefined) {
         return { code: reason.subscriptionIdsNotSupported, detail: 'subscription identifiers are not supported' }
       }
-      output.add(encodeSuback(messageId, grantFilters(session.subscriptions, packet.subscriptions, session.protocol), session.protocol))
-      return undefined
+      return serveSubscribe(live, messageId, packet.subscriptions, context)
     case 'unsubscribe':
       if (messageId === 0 || packet.unsubscriptions.length === 0) return incomplete
       output.add(encodeUnsuback(messageId, releaseFilters(session.subscriptions, packet.unsubscriptions), session.protocol))
       return undefined
     case 'puback':
+      session.acknowledge(messageId)
+      return undefined
     case 'pubrec':
     case 'pubcomp':
-      return undefined // Nothing is open in this direction.
+      return undefined // Nothing of QoS 2 is sent to devices.
     case 'disconnect':
       return 'client'
     default:
@@ -75,11 +82,20 @@ export function servePacket(
   }
 }
 
-function servePublish(
-  { session, uplinks }: Live,
-  publish: Publish,
-  { clock, limits }: { clock: Clock; limits: MqttLimits },
-): Mistake | undefined {
+function serveSubscribe(
+  { session, output }: Live,
+  messageId: number,
+  asked: readonly { topic: string; qos: number }[],
+  { sessions }: ServeContext,
+): undefined {
+  const { codes, granted } = grantFilters(session, asked)
+  output.add(encodeSuback(messageId, codes, session.protocol))
+  if (granted.length > 0) sessions.subscribed(session, granted)
+}
+
+function servePublish(live: Live, publish: Publish, context: ServeContext): Mistake | undefined {
+  const { session, uplinks } = live
+  const { clock, limits } = context
   if (publish.topicAlias !== undefined) return { code: reason.topicAliasInvalid, detail: 'topic aliases are not supported' }
   if (publish.known === undefined && !isTopicAllowed(publish.topic)) {
     return { code: reason.topicInvalid, detail: 'topic name: 1–512 bytes, at most 16 levels, no wildcard', sample: publish.payload }
@@ -94,6 +110,17 @@ function servePublish(
     return { code: reason.receiveMaximumExceeded, detail: `more than ${limits.inFlight} unacknowledged messages` }
   }
   if (publish.known !== undefined) uplinks.accept(publish, publish.known.kind, clock.now())
-  else uplinks.refuse(publish, publish.topic.startsWith('v1/gateway/') ? notGateway : unknownTopic)
+  else serveRequest(live, publish, context)
   return undefined
+}
+
+/** A message that is neither telemetry nor client attributes. */
+function serveRequest({ session, uplinks }: Live, publish: Publish, { clock, requests }: ServeContext): void {
+  const { topic } = publish
+  if (topic.startsWith('v1/gateway/') && !session.device.isGateway) return uplinks.refuse(publish, notGateway)
+  const route = routeTopic(topic)
+  if (route === 'bad_id') return uplinks.refuse(publish, badId)
+  const handler = route === undefined ? undefined : requests[route.kind]
+  if (route === undefined || handler === undefined) uplinks.refuse(publish, unknownTopic)
+  else uplinks.request(publish, route, handler, clock.now())
 }

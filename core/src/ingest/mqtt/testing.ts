@@ -14,6 +14,7 @@ import type { Point } from '../../telemetry/points.ts'
 import { decodeAttributes, decodeTelemetry } from '../codecs.ts'
 import { defaultPayloadRules } from '../registry.ts'
 import type { Device } from '../registry.ts'
+import { defaultSettings } from '../../products/settings.ts'
 import type { Reject } from '../rejects.ts'
 import { Sessions } from '../sessions.ts'
 import type { DisconnectReason, TakeoverLoop } from '../sessions.ts'
@@ -33,6 +34,8 @@ export function makeDevice(name = 'device', changes: Partial<Device> = {}): Devi
     no,
     name,
     isDisabled: false,
+    isGateway: false,
+    settings: defaultSettings,
     rules: { ...defaultPayloadRules },
     inactivityTimeoutMs: 600_000,
     lastServerTs: 0,
@@ -95,7 +98,7 @@ export type Bench = Awaited<ReturnType<typeof startEndpoint>>
 /** A running endpoint on a free port; devices are known by the token `token-<name>`. */
 export async function startEndpoint(
   options: { limits?: Partial<MqttLimits>; maxSessions?: number; clock?: Clock } & Partial<
-    Pick<MqttEndpointOptions, 'pausesKeepAlive' | 'port'>
+    Pick<MqttEndpointOptions, 'pausesKeepAlive' | 'port' | 'requests'>
   > = {},
 ) {
   const clock = options.clock ?? systemClock
