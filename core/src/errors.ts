@@ -32,6 +32,11 @@ export const errorCodes = {
   EMAIL_TAKEN: { status: 409, zh: '邮箱“{email}”已被使用。', en: 'The e-mail "{email}" is taken.' },
   TOKEN_TAKEN: { status: 409, zh: '该令牌或凭证已被使用。', en: 'This token or credential is in use.' },
   LAST_ADMIN: { status: 409, zh: '至少要保留一位可登录的管理员。', en: 'At least one administrator who can sign in must remain.' },
+  PROVISIONING_TAKEN: {
+    status: 409,
+    zh: '该自动注册密钥已被另一产品使用。',
+    en: 'Another product uses this provisioning key and secret.',
+  },
   PRODUCT_IN_USE: { status: 409, zh: '产品下还有设备。', en: 'The product still has devices.' },
   RETENTION_RULE_EXISTS: {
     status: 409,
@@ -60,6 +65,7 @@ export const errorCodes = {
   PAYLOAD_MALFORMED: { status: 400, zh: '报文不是合法 JSON。', en: 'The payload is not valid JSON.' },
   SHAPE_INVALID: { status: 400, zh: '报文结构不对。', en: 'The payload has the wrong shape.' },
   UNPROCESSABLE: { status: 422, zh: '内容不合理。', en: 'The content makes no sense.' },
+  RATE_LIMIT_SYNTAX: { status: 422, zh: '速率限制写法不对。', en: 'A rate limit is not written as count:seconds.' },
   POINTS_REJECTED: { status: 422, zh: '所有数据点都被拒收。', en: 'Every point was rejected.' },
   PASSWORD_WEAK: { status: 422, zh: '密码太弱。', en: 'The password is too weak.' },
   PASSWORD_WRONG: { status: 422, zh: '密码不对。', en: 'The password is wrong.' },

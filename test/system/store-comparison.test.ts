@@ -53,7 +53,14 @@ beforeAll(async () => {
     from products p, generate_series(1, ${deviceCount}::int) where is_default returning id, number`
   await admin.end()
   for (const { id, number } of rows) {
-    const state = { isDisabled: false, isGateway: false, rules: defaultPayloadRules, inactivityTimeoutMs: 600_000, lastServerTs: 0 }
+    const state = {
+      isDisabled: false,
+      isGateway: false,
+      settings: defaultSettings,
+      rules: defaultPayloadRules,
+      inactivityTimeoutMs: 600_000,
+      lastServerTs: 0,
+    }
     devices.push({ tenantId, tenantNo, id, no: number, name: randomUUID(), ...state })
   }
 })

@@ -2840,6 +2840,11 @@ export interface paths {
                                     };
                                     primaryKey: string | null;
                                 };
+                                transport: {
+                                    telemetryTopics: string[];
+                                    attributesTopics: string[];
+                                    attributesPushTopic: string | null;
+                                };
                                 payload: {
                                     json: "relaxed" | "strict";
                                     duplicateKeys: "last" | "reject";
@@ -2848,7 +2853,50 @@ export interface paths {
                                     maxFutureMs: number;
                                     ackInvalidPayload: boolean;
                                 };
+                                provisioning: {
+                                    strategy: "disabled" | "create" | "preregistered";
+                                    key: string | null;
+                                    secret: string | null;
+                                };
+                                gateway: {
+                                    autoCreate: boolean;
+                                };
+                                limits: {
+                                    device: {
+                                        messages: string | null;
+                                        telemetryMessages: string | null;
+                                        telemetryDataPoints: string | null;
+                                    } | null;
+                                    gateway: {
+                                        messages: string | null;
+                                        telemetryMessages: string | null;
+                                        telemetryDataPoints: string | null;
+                                    } | null;
+                                    gatewayDevice: {
+                                        messages: string | null;
+                                        telemetryMessages: string | null;
+                                        telemetryDataPoints: string | null;
+                                    } | null;
+                                    maxChildDevices: number;
+                                };
+                                rpc: {
+                                    submit: "burst" | "sequential-ack" | "sequential-response";
+                                    retries: number;
+                                    ackTimeoutMs: number;
+                                    responseTimeoutMs: number;
+                                    closeOnAckTimeout: boolean;
+                                    clientTimeoutMs: number;
+                                };
+                                clientRpc: {
+                                    [key: string]: {
+                                        reply: unknown;
+                                    };
+                                };
                                 inactivityTimeoutMs: number;
+                                ota: {
+                                    firmwareId: string | null;
+                                    softwareId: string | null;
+                                };
                                 deviceCount: number;
                                 isDefault: boolean;
                                 /** Format: date-time */
@@ -2918,6 +2966,11 @@ export interface paths {
                             } | null;
                             primaryKey?: string | null;
                         } | null;
+                        transport?: {
+                            telemetryTopics?: string[] | null;
+                            attributesTopics?: string[] | null;
+                            attributesPushTopic?: string | null;
+                        } | null;
                         payload?: {
                             json?: ("relaxed" | "strict") | null;
                             duplicateKeys?: ("last" | "reject") | null;
@@ -2925,6 +2978,49 @@ export interface paths {
                             timestampUnit?: ("ms" | "s" | "auto") | null;
                             maxFutureMs?: number | null;
                             ackInvalidPayload?: boolean | null;
+                        } | null;
+                        provisioning?: {
+                            strategy?: ("disabled" | "create" | "preregistered") | null;
+                            key?: string | null;
+                            secret?: string | null;
+                        } | null;
+                        gateway?: {
+                            autoCreate?: boolean | null;
+                        } | null;
+                        limits?: {
+                            device?: {
+                                messages?: string | null;
+                                telemetryMessages?: string | null;
+                                telemetryDataPoints?: string | null;
+                            } | null;
+                            gateway?: {
+                                messages?: string | null;
+                                telemetryMessages?: string | null;
+                                telemetryDataPoints?: string | null;
+                            } | null;
+                            gatewayDevice?: {
+                                messages?: string | null;
+                                telemetryMessages?: string | null;
+                                telemetryDataPoints?: string | null;
+                            } | null;
+                            maxChildDevices?: number | null;
+                        } | null;
+                        rpc?: {
+                            submit?: ("burst" | "sequential-ack" | "sequential-response") | null;
+                            retries?: number | null;
+                            ackTimeoutMs?: number | null;
+                            responseTimeoutMs?: number | null;
+                            closeOnAckTimeout?: boolean | null;
+                            clientTimeoutMs?: number | null;
+                        } | null;
+                        clientRpc?: {
+                            [key: string]: {
+                                reply: unknown;
+                            } | null;
+                        } | null;
+                        ota?: {
+                            firmwareId?: string | null;
+                            softwareId?: string | null;
                         } | null;
                         inactivityTimeoutMs?: number | null;
                     };
@@ -2957,6 +3053,11 @@ export interface paths {
                                 };
                                 primaryKey: string | null;
                             };
+                            transport: {
+                                telemetryTopics: string[];
+                                attributesTopics: string[];
+                                attributesPushTopic: string | null;
+                            };
                             payload: {
                                 json: "relaxed" | "strict";
                                 duplicateKeys: "last" | "reject";
@@ -2965,7 +3066,50 @@ export interface paths {
                                 maxFutureMs: number;
                                 ackInvalidPayload: boolean;
                             };
+                            provisioning: {
+                                strategy: "disabled" | "create" | "preregistered";
+                                key: string | null;
+                                secret: string | null;
+                            };
+                            gateway: {
+                                autoCreate: boolean;
+                            };
+                            limits: {
+                                device: {
+                                    messages: string | null;
+                                    telemetryMessages: string | null;
+                                    telemetryDataPoints: string | null;
+                                } | null;
+                                gateway: {
+                                    messages: string | null;
+                                    telemetryMessages: string | null;
+                                    telemetryDataPoints: string | null;
+                                } | null;
+                                gatewayDevice: {
+                                    messages: string | null;
+                                    telemetryMessages: string | null;
+                                    telemetryDataPoints: string | null;
+                                } | null;
+                                maxChildDevices: number;
+                            };
+                            rpc: {
+                                submit: "burst" | "sequential-ack" | "sequential-response";
+                                retries: number;
+                                ackTimeoutMs: number;
+                                responseTimeoutMs: number;
+                                closeOnAckTimeout: boolean;
+                                clientTimeoutMs: number;
+                            };
+                            clientRpc: {
+                                [key: string]: {
+                                    reply: unknown;
+                                };
+                            };
                             inactivityTimeoutMs: number;
+                            ota: {
+                                firmwareId: string | null;
+                                softwareId: string | null;
+                            };
                             deviceCount: number;
                             isDefault: boolean;
                             /** Format: date-time */
@@ -3073,6 +3217,11 @@ export interface paths {
                                 };
                                 primaryKey: string | null;
                             };
+                            transport: {
+                                telemetryTopics: string[];
+                                attributesTopics: string[];
+                                attributesPushTopic: string | null;
+                            };
                             payload: {
                                 json: "relaxed" | "strict";
                                 duplicateKeys: "last" | "reject";
@@ -3081,7 +3230,50 @@ export interface paths {
                                 maxFutureMs: number;
                                 ackInvalidPayload: boolean;
                             };
+                            provisioning: {
+                                strategy: "disabled" | "create" | "preregistered";
+                                key: string | null;
+                                secret: string | null;
+                            };
+                            gateway: {
+                                autoCreate: boolean;
+                            };
+                            limits: {
+                                device: {
+                                    messages: string | null;
+                                    telemetryMessages: string | null;
+                                    telemetryDataPoints: string | null;
+                                } | null;
+                                gateway: {
+                                    messages: string | null;
+                                    telemetryMessages: string | null;
+                                    telemetryDataPoints: string | null;
+                                } | null;
+                                gatewayDevice: {
+                                    messages: string | null;
+                                    telemetryMessages: string | null;
+                                    telemetryDataPoints: string | null;
+                                } | null;
+                                maxChildDevices: number;
+                            };
+                            rpc: {
+                                submit: "burst" | "sequential-ack" | "sequential-response";
+                                retries: number;
+                                ackTimeoutMs: number;
+                                responseTimeoutMs: number;
+                                closeOnAckTimeout: boolean;
+                                clientTimeoutMs: number;
+                            };
+                            clientRpc: {
+                                [key: string]: {
+                                    reply: unknown;
+                                };
+                            };
                             inactivityTimeoutMs: number;
+                            ota: {
+                                firmwareId: string | null;
+                                softwareId: string | null;
+                            };
                             deviceCount: number;
                             isDefault: boolean;
                             /** Format: date-time */
@@ -3238,6 +3430,11 @@ export interface paths {
                             } | null;
                             primaryKey?: string | null;
                         } | null;
+                        transport?: {
+                            telemetryTopics?: string[] | null;
+                            attributesTopics?: string[] | null;
+                            attributesPushTopic?: string | null;
+                        } | null;
                         payload?: {
                             json?: ("relaxed" | "strict") | null;
                             duplicateKeys?: ("last" | "reject") | null;
@@ -3245,6 +3442,49 @@ export interface paths {
                             timestampUnit?: ("ms" | "s" | "auto") | null;
                             maxFutureMs?: number | null;
                             ackInvalidPayload?: boolean | null;
+                        } | null;
+                        provisioning?: {
+                            strategy?: ("disabled" | "create" | "preregistered") | null;
+                            key?: string | null;
+                            secret?: string | null;
+                        } | null;
+                        gateway?: {
+                            autoCreate?: boolean | null;
+                        } | null;
+                        limits?: {
+                            device?: {
+                                messages?: string | null;
+                                telemetryMessages?: string | null;
+                                telemetryDataPoints?: string | null;
+                            } | null;
+                            gateway?: {
+                                messages?: string | null;
+                                telemetryMessages?: string | null;
+                                telemetryDataPoints?: string | null;
+                            } | null;
+                            gatewayDevice?: {
+                                messages?: string | null;
+                                telemetryMessages?: string | null;
+                                telemetryDataPoints?: string | null;
+                            } | null;
+                            maxChildDevices?: number | null;
+                        } | null;
+                        rpc?: {
+                            submit?: ("burst" | "sequential-ack" | "sequential-response") | null;
+                            retries?: number | null;
+                            ackTimeoutMs?: number | null;
+                            responseTimeoutMs?: number | null;
+                            closeOnAckTimeout?: boolean | null;
+                            clientTimeoutMs?: number | null;
+                        } | null;
+                        clientRpc?: {
+                            [key: string]: {
+                                reply: unknown;
+                            } | null;
+                        } | null;
+                        ota?: {
+                            firmwareId?: string | null;
+                            softwareId?: string | null;
                         } | null;
                         inactivityTimeoutMs?: number | null;
                     };
@@ -3277,6 +3517,11 @@ export interface paths {
                                 };
                                 primaryKey: string | null;
                             };
+                            transport: {
+                                telemetryTopics: string[];
+                                attributesTopics: string[];
+                                attributesPushTopic: string | null;
+                            };
                             payload: {
                                 json: "relaxed" | "strict";
                                 duplicateKeys: "last" | "reject";
@@ -3285,7 +3530,50 @@ export interface paths {
                                 maxFutureMs: number;
                                 ackInvalidPayload: boolean;
                             };
+                            provisioning: {
+                                strategy: "disabled" | "create" | "preregistered";
+                                key: string | null;
+                                secret: string | null;
+                            };
+                            gateway: {
+                                autoCreate: boolean;
+                            };
+                            limits: {
+                                device: {
+                                    messages: string | null;
+                                    telemetryMessages: string | null;
+                                    telemetryDataPoints: string | null;
+                                } | null;
+                                gateway: {
+                                    messages: string | null;
+                                    telemetryMessages: string | null;
+                                    telemetryDataPoints: string | null;
+                                } | null;
+                                gatewayDevice: {
+                                    messages: string | null;
+                                    telemetryMessages: string | null;
+                                    telemetryDataPoints: string | null;
+                                } | null;
+                                maxChildDevices: number;
+                            };
+                            rpc: {
+                                submit: "burst" | "sequential-ack" | "sequential-response";
+                                retries: number;
+                                ackTimeoutMs: number;
+                                responseTimeoutMs: number;
+                                closeOnAckTimeout: boolean;
+                                clientTimeoutMs: number;
+                            };
+                            clientRpc: {
+                                [key: string]: {
+                                    reply: unknown;
+                                };
+                            };
                             inactivityTimeoutMs: number;
+                            ota: {
+                                firmwareId: string | null;
+                                softwareId: string | null;
+                            };
                             deviceCount: number;
                             isDefault: boolean;
                             /** Format: date-time */
