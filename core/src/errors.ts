@@ -26,6 +26,12 @@ export const errorCodes = {
   CSRF: { status: 403, zh: '请求来源不对。', en: 'The request does not come from our own pages.' },
   HTTPS_REQUIRED: { status: 403, zh: '本站点只接受 HTTPS。', en: 'This site accepts HTTPS only.' },
   REAUTH_REQUIRED: { status: 403, zh: '请再次输入密码后重试。', en: 'Enter your password again, then repeat this.' },
+  OTA_MISMATCH: {
+    status: 400,
+    zh: '标题或版本不是分配给该设备的升级包。',
+    en: 'Title and version are not those of the package assigned to the device.',
+  },
+  OTA_NOT_FOUND: { status: 404, zh: '没有可下载的升级包内容。', en: 'There is no package content to download.' },
   NOT_FOUND: { status: 404, zh: '找不到。', en: 'Not found.' },
   METHOD_NOT_ALLOWED: { status: 405, zh: '不支持该请求方法。', en: 'This method is not supported.' },
   NAME_TAKEN: { status: 409, zh: '名称“{name}”已被使用。', en: 'The name "{name}" is taken.' },
@@ -38,6 +44,21 @@ export const errorCodes = {
     en: 'Another product uses this provisioning key and secret.',
   },
   PRODUCT_IN_USE: { status: 409, zh: '产品下还有设备。', en: 'The product still has devices.' },
+  OTA_PACKAGE_EXISTS: {
+    status: 409,
+    zh: '该产品已有同类型、同标题和版本的升级包。',
+    en: 'The product has a package of this kind, title and version already.',
+  },
+  OTA_PACKAGE_ASSIGNED: {
+    status: 409,
+    zh: '升级包正分配给产品或设备，请先取消分配。',
+    en: 'The package is assigned to a product or to devices; take it away from them first.',
+  },
+  OTA_UPLOAD_REPLACED: {
+    status: 409,
+    zh: '同一升级包另有一次上传后开始，本次上传作废。',
+    en: 'Another upload to this package began later; this one does not count.',
+  },
   RETENTION_RULE_EXISTS: {
     status: 409,
     zh: '这个范围已有一条保留规则。',
@@ -64,6 +85,11 @@ export const errorCodes = {
   CONTENT_TYPE: { status: 415, zh: '不支持该内容类型。', en: 'This content type is not supported.' },
   PAYLOAD_MALFORMED: { status: 400, zh: '报文不是合法 JSON。', en: 'The payload is not valid JSON.' },
   SHAPE_INVALID: { status: 400, zh: '报文结构不对。', en: 'The payload has the wrong shape.' },
+  OTA_CONTENT_WRONG: {
+    status: 422,
+    zh: '上传内容的大小或校验和与给出的不符。',
+    en: 'The size or the checksum of what was uploaded is not the one that was given.',
+  },
   UNPROCESSABLE: { status: 422, zh: '内容不合理。', en: 'The content makes no sense.' },
   RATE_LIMIT_SYNTAX: { status: 422, zh: '速率限制写法不对。', en: 'A rate limit is not written as count:seconds.' },
   POINTS_REJECTED: { status: 422, zh: '所有数据点都被拒收。', en: 'Every point was rejected.' },
