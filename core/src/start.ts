@@ -186,6 +186,8 @@ async function start(config: Config, log: Log, stops: Stop[], stop: () => Promis
     assertTakesData: () => disk.assertTakesTelemetry(),
     findByToken: (token) => ingest.registry.findByToken(token),
     refused: ({ address, reason, tokenLast4 }) => ingest.refused.add({ address, reason, last4: tokenLast4 }),
+    limited: (device, address, topic, reject) =>
+      ingest.rejects.record({ device, source: { transport: 'http', topic, address }, reject, payload: Buffer.alloc(0) }),
     tooLarge: (device, address, topic) => {
       const reject = { code: 'PACKET_TOO_LARGE', detail: 'the body is larger than 1,048,576 bytes' } as const
       ingest.rejects.record({ device, source: { transport: 'http', topic, address }, reject, payload: Buffer.alloc(0) })

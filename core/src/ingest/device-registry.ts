@@ -6,8 +6,11 @@ import type { Context } from '../context.ts'
 import type { Scope, Tx } from '../db/client.ts'
 import { listTenants } from '../db/installation.ts'
 import { isEqual, sha256 } from '../secrets.ts'
+import { loadDeviceLimits } from '../products/device-limits.ts'
 import type { StoredSettings } from '../products/schemas.ts'
 import { completeSettings, defaultSettings } from '../products/settings.ts'
+import { chooseLimits, noRates } from './rate-limits.ts'
+import type { ScopeRates } from './rate-limits.ts'
 import type { Device } from './registry.ts'
 
 /** What a device presents in CONNECT. */
@@ -54,6 +57,8 @@ export class DeviceRegistry {
   readonly #credentials = new Map<string, Credential>()
   readonly #lookups = new Map<string, string[]>()
   #turn: Promise<void> = Promise.resolve()
+  /** Rate limits of the installation, for what a product leaves open. */
+  #rates: ScopeRates = noRates
 
   constructor(context: Context) {
     this.#context = context
@@ -64,6 +69,7 @@ export class DeviceRegistry {
   }
 
   async start(): Promise<void> {
+    this.#rates = await loadDeviceLimits(this.#context.db)
     for (const tenant of await listTenants(this.#context.db)) await this.#load(tenant, undefined)
   }
 
@@ -129,6 +135,12 @@ export class DeviceRegistry {
     for (const row of rows) if (this.#devices.has(row.id)) this.#take(scope, row)
   }
 
+  /** The installation's rate limits have changed. */
+  setRates(rates: ScopeRates): void {
+    this.#rates = rates
+    for (const device of this.#devices.values()) device.limits = this.#chooseLimits(device, device)
+  }
+
   async #load(scope: Scope, deviceId: string | undefined): Promise<void> {
     const { rows, products, credentials } = await this.#context.db.withTenant(scope, async (tx) => ({
       rows: await selectDevices(tx, deviceId ? sql`and d.id = ${deviceId}` : sql``),
@@ -166,7 +178,8 @@ export class DeviceRegistry {
       inactivityTimeoutMs: Number(row.inactivityTimeoutMs),
     }
     const known = this.#devices.get(row.id)
-    if (known) Object.assign(known, changed)
+    const limits = this.#chooseLimits(known, changed)
+    if (known) Object.assign(known, changed, { limits })
     else {
       this.#devices.set(row.id, {
         tenantId: scope.tenantId,
@@ -175,8 +188,13 @@ export class DeviceRegistry {
         no: row.number,
         lastServerTs: 0,
         ...changed,
+        limits,
       })
     }
+  }
+
+  #chooseLimits(known: Device | undefined, { settings, isGateway }: Pick<Device, 'settings' | 'isGateway'>): Device['limits'] {
+    return chooseLimits(known?.limits, settings.limits, this.#rates, isGateway, () => this.#context.clock.monotonic())
   }
 
   #takeCredential(row: CredentialRow): void {

@@ -7,6 +7,7 @@ import { problems } from '../http/schemas.ts'
 import type { App } from '../http/server.ts'
 import { plainAddress } from '../users/security-events.ts'
 import type { Clock } from '../clock.ts'
+import { admitRequest } from './rate-limits.ts'
 import type { Device } from './registry.ts'
 import type { Reject } from './rejects.ts'
 import type { IngestSink, Outcome, UplinkKind } from './uplink.ts'
@@ -21,6 +22,8 @@ export type HttpIngestOptions = {
   refused: (refusal: { address: string; reason: string; tokenLast4: string }) => void
   /** A body over the limit is refused before a device's message exists; its reject log says so. */
   tooLarge: (device: Device, address: string, topic: string) => void
+  /** A device sends faster than it may, for its reject log. */
+  limited: (device: Device, address: string, topic: string, reject: Reject) => void
 }
 
 /** [H-4] Bodies of telemetry and attributes. */
@@ -78,6 +81,9 @@ export async function registerHttpIngest(app: App, options: HttpIngestOptions): 
             const release = options.sink.isFull ? undefined : load.take(device.id, announcedBytes(request))
             if (!release) throw new ProblemError('OVERLOADED', { retryAfterS: 1 })
             reply.raw.once('close', release)
+            const topic = `/api/v1/…/${kind}`
+            const refused = (reject: Reject) => options.limited(device, plainAddress(request.ip), topic, reject)
+            await admitRequest(device, kind === 'telemetry', { clock: options.clock, refused })
           },
           errorHandler: (error, request) => {
             if ((error as { code?: string }).code === 'FST_ERR_CTP_BODY_TOO_LARGE') {

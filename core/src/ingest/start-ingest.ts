@@ -118,6 +118,15 @@ export function createIngest(context: Context, parts: IngestParts): Ingest {
     if (change === 'deleted' || change === 'disabled' || change === 'credentials') sessions.close(deviceId, 'admin')
     if (change === 'deleted') states.forget(deviceId)
   })
+  // Whoever is responsible hears of it, but not for each message.
+  const limitedAt = new Map<string, number>()
+  events.on('device.reject', ({ deviceId, entry }) => {
+    const device = entry['code'] === 'RATE_LIMITED' ? registry.get(deviceId) : undefined
+    const now = clock.monotonic()
+    if (!device || now - (limitedAt.get(deviceId) ?? Number.NEGATIVE_INFINITY) < limitedPauseMs) return
+    limitedAt.set(deviceId, now)
+    deviceLog.add(device, 'rate_limited', { limit: entry['detail'] })
+  })
   watchGauge(parts.metrics, 'iot_pms_sessions', 'MQTT sessions open', () => sessions.count)
   for (const name of ['connections', 'unauthenticated', 'waiting', 'delayedRefusals'] as const) {
     watchGauge(
@@ -154,6 +163,8 @@ export function createIngest(context: Context, parts: IngestParts): Ingest {
   }
 }
 
+/** */
+const limitedPauseMs = 600_000
 /** Time left to bring the last answers to the sockets. */
 const answerMs = 500
 /** What is not worth waiting for longer: states and logs of the last second. */

@@ -47,7 +47,7 @@ const gateway = { autoCreate: Type.Boolean() }
 
 /** A rate by the grammar of device API §15; empty for no limit whatever the installation says. */
 const Rate = Type.String({ maxLength: 200 })
-export const rateCounters = { messages: Rate, telemetryMessages: Rate, telemetryDataPoints: Rate }
+const rateCounters = { messages: Rate, telemetryMessages: Rate, telemetryDataPoints: Rate }
 /** The limits of one scope; a counter that is null has the installation's limit, or none. */
 export const Rates = Type.Object({
   messages: Nullable(Rate),
@@ -55,6 +55,11 @@ export const Rates = Type.Object({
   telemetryDataPoints: Nullable(Rate),
 })
 export type Rates = Static<typeof Rates>
+/** Limits of devices by their scope: of the installation, for what products leave open. */
+export const DeviceRates = Type.Object({ device: Nullable(Rates), gateway: Nullable(Rates), gatewayDevice: Nullable(Rates) })
+const scopeRates = { device: Patch(rateCounters), gateway: Patch(rateCounters), gatewayDevice: Patch(rateCounters) }
+export const DeviceRatesPatch = Patch(scopeRates)
+export type DeviceRatesPatch = Static<typeof DeviceRatesPatch>
 const MaxChildDevices = Type.Integer({ minimum: 0, maximum: 1_000_000 })
 
 /** Device API §6.2 and §6.3. */
@@ -104,12 +109,7 @@ export const Product = Type.Object({
   /** The secret is shown by the answer that made it, and never again. */
   provisioning: Type.Object({ strategy: strategies, key: Nullable(Type.String()), secret: Nullable(Type.String()) }),
   gateway: Type.Object(gateway),
-  limits: Type.Object({
-    device: Nullable(Rates),
-    gateway: Nullable(Rates),
-    gatewayDevice: Nullable(Rates),
-    maxChildDevices: MaxChildDevices,
-  }),
+  limits: Type.Object({ ...DeviceRates.properties, maxChildDevices: MaxChildDevices }),
   rpc: Type.Object(rpc),
   clientRpc: Type.Record(Type.String(), Type.Object({ reply: Type.Unknown() })),
   inactivityTimeoutMs: Type.Integer(),
@@ -128,16 +128,7 @@ const changeable = {
   payload: Type.Optional(Nullable(Patch(payload))),
   provisioning: Type.Optional(Nullable(Patch(provisioning))),
   gateway: Type.Optional(Nullable(Patch(gateway))),
-  limits: Type.Optional(
-    Nullable(
-      Patch({
-        device: Patch(rateCounters),
-        gateway: Patch(rateCounters),
-        gatewayDevice: Patch(rateCounters),
-        maxChildDevices: MaxChildDevices,
-      }),
-    ),
-  ),
+  limits: Type.Optional(Nullable(Patch({ ...scopeRates, maxChildDevices: MaxChildDevices }))),
   rpc: Type.Optional(Nullable(Patch(rpc))),
   clientRpc: Type.Optional(Nullable(Type.Record(Method, Nullable(ClientRpc), { additionalProperties: false, maxProperties: 100 }))),
   ota: Type.Optional(Nullable(Patch(ota))),

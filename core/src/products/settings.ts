@@ -143,7 +143,7 @@ function checkClientRpc({ clientRpc = {} }: StoredSettings): void {
 }
 
 /** RFC 7396. Members are set one by one through entries, so that no name has a meaning of its own [V-3]. */
-function mergePatch(target: unknown, patch: unknown): unknown {
+export function mergePatch(target: unknown, patch: unknown): unknown {
   if (!isObject(patch)) return patch
   const merged = new Map(isObject(target) ? Object.entries(target) : [])
   for (const [name, value] of Object.entries(patch)) {

@@ -27,6 +27,7 @@ export const reason = {
   receiveMaximumExceeded: 0x93,
   topicAliasInvalid: 0x94,
   packetTooLarge: 0x95,
+  messageRateTooHigh: 0x96,
   quotaExceeded: 0x97,
   administrativeAction: 0x98,
   payloadInvalid: 0x99,
@@ -87,7 +88,9 @@ const malformed: ReadonlySet<RejectCode> = new Set<RejectCode>(['PAYLOAD_MALFORM
 
 /** The answer to a message that was refused as a whole, by the table of device API §2.11. */
 export function answerRefusal(reject: Reject, protocol: number, rules: PayloadRules): Answer {
-  if (protocol === 5) return { do: 'acknowledge', code: refusalReason(reject.code), text: `${reject.code}: ${reject.detail}` }
+  // A rate limit names itself [Q-4].
+  const text = reject.code === 'RATE_LIMITED' ? reject.detail : `${reject.code}: ${reject.detail}`
+  if (protocol === 5) return { do: 'acknowledge', code: refusalReason(reject.code), text }
   const closes = reject.code === 'TOPIC_FORBIDDEN' || (malformed.has(reject.code) && !rules.ackInvalidPayload)
   return closes ? { do: 'close' } : success
 }

@@ -16,7 +16,7 @@ import type { MqttLimits } from './limits.ts'
 import { Output } from './output.ts'
 import { packetType } from './packets.ts'
 import { servePacket } from './serve.ts'
-import type { Live, Mistake } from './serve.ts'
+import type { Hold, Live, Mistake } from './serve.ts'
 import { MqttSession } from './session.ts'
 import { Uplinks } from './uplinks.ts'
 import type { RejectRecorder } from './uplinks.ts'
@@ -79,6 +79,8 @@ export class Connection {
   #partialSince = 0
   #unsentSince = 0
   #isPaused = false
+  /** A message that came too fast and waits for its turn, with all that came after it. */
+  #held: Buffer | undefined
   #isDraining = false
 
   constructor(context: ConnectionContext, socket: Socket, address: string, since: number) {
@@ -162,7 +164,7 @@ export class Connection {
       this.#partialSince = 0
       this.#lastPacketAt = now
       if (this.#state === 'connecting') this.#onConnect(frame)
-      else this.#onPacket(frame, first >> 4)
+      else this.#onPacket(frame, first >> 4, this.#splitter.bodyAt)
     }
     if (this.#state !== 'connecting' && this.#state !== 'open') return
     if (this.#splitter.waiting > 0 && this.#partialSince === 0) this.#partialSince = now
@@ -172,7 +174,7 @@ export class Connection {
   /** Only a PUBLISH has to wait for room: a PING behind a full buffer is still answered [M-29]. */
   #mustWait(firstByte: number): boolean {
     const { sink, limits } = this.#context
-    if (this.#isDraining || this.#output.unsent > limits.unsentBytes) return true
+    if (this.#isDraining || this.#held !== undefined || this.#output.unsent > limits.unsentBytes) return true
     if (firstByte >> 4 !== packetType.publish || this.#live === undefined) return false
     if (sink.isFull) {
       this.#context.waitForRoom(this)
@@ -257,15 +259,32 @@ export class Connection {
     sessions.open(session)
   }
 
-  #onPacket(frame: Buffer, type: number): void {
+  #onPacket(frame: Buffer, type: number, bodyAt: number): void {
     const live = this.#live!
     live.session.lastActivityAt = this.#context.clock.now()
-    const ending = servePacket(live, { frame, type, bodyAt: this.#splitter.bodyAt }, this.#context)
+    const ending = servePacket(live, { frame, type, bodyAt }, this.#context)
     if (ending === undefined) {
       // A message that only waits for its commit has nothing to write yet.
       if (!this.#output.isEmpty) this.#context.markDirty(this)
     } else if (ending === 'client') this.#close('client')
+    else if ('holdMs' in ending) this.#hold(frame, bodyAt, ending)
     else this.#fail(ending)
+  }
+
+  #hold(frame: Buffer, bodyAt: number, { holdMs, thenCloses }: Hold): void {
+    const held = Buffer.from(frame)
+    this.#held = held
+    this.#context.clock.after(Math.ceil(holdMs), () => {
+      if (this.#held !== held || this.#state !== 'open') return
+      this.#held = undefined
+      if (thenCloses) return this.#close('protocol')
+      try {
+        this.#onPacket(held, packetType.publish, bodyAt)
+        this.#pump()
+      } catch (err) {
+        this.#crash(err)
+      }
+    })
   }
 
   #onFrameProblem(problem: FrameProblem): void {

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import type { Clock } from '../../clock.ts'
+import { mostWaitMs, rateReject } from '../rate-limits.ts'
+import type { RateLimiter } from '../rate-limits.ts'
 import type { Reject, RejectCode } from '../rejects.ts'
 import type { RequestHandlers } from '../requests.ts'
 import type { Sessions } from '../sessions.ts'
@@ -24,6 +26,12 @@ export type Live = {
 /** A mistake of the client that its session can't go on after. */
 export type Mistake = { code: number; detail: string; sample?: Buffer; logCode?: RejectCode }
 
+/** A message that came too fast: it is served again after that time, or closes the session then. */
+export type Hold = { holdMs: number; thenCloses: boolean }
+
+/** How long a session that knows no refusal is not read at most. */
+const mostHoldMs = 60_000
+
 const incomplete: Mistake = { code: reason.protocolError, detail: 'no packet id or no filter' }
 const notGateway: Reject = { code: 'TOPIC_FORBIDDEN', detail: 'the device is not a gateway' }
 const unknownTopic: Reject = { code: 'TOPIC_UNKNOWN', detail: 'no device topic has this name' }
@@ -38,7 +46,7 @@ export function servePacket(
   live: Live,
   { frame, type, bodyAt }: { frame: Buffer; type: number; bodyAt: number },
   context: ServeContext,
-): 'client' | Mistake | undefined {
+): 'client' | Mistake | Hold | undefined {
   const { session, uplinks, output } = live
   if (type === packetType.publish) {
     const publish = parsePublish(frame, bodyAt, session.protocol)
@@ -93,12 +101,17 @@ function serveSubscribe(
   if (granted.length > 0) sessions.subscribed(session, granted)
 }
 
-function servePublish(live: Live, publish: Publish, context: ServeContext): Mistake | undefined {
+function servePublish(live: Live, publish: Publish, context: ServeContext): Mistake | Hold | undefined {
   const { session, uplinks } = live
   const { clock, limits } = context
   if (publish.topicAlias !== undefined) return { code: reason.topicAliasInvalid, detail: 'topic aliases are not supported' }
   if (publish.known === undefined && !isTopicAllowed(publish.topic)) {
     return { code: reason.topicInvalid, detail: 'topic name: 1–512 bytes, at most 16 levels, no wildcard', sample: publish.payload }
+  }
+  const limiter = session.device.limits?.own
+  if (limiter !== undefined && !uplinks.isRepeated(publish)) {
+    const excess = serveExcess(live, publish, limiter, context)
+    if (excess !== undefined) return excess === 'refused' ? undefined : excess
   }
   session.messagesIn++
   if (uplinks.isRepeated(publish)) {
@@ -112,6 +125,29 @@ function servePublish(live: Live, publish: Publish, context: ServeContext): Mist
   if (publish.known !== undefined) uplinks.accept(publish, publish.known.kind, clock.now())
   else serveRequest(live, publish, context)
   return undefined
+}
+
+/** What happens to a message that comes faster than its device may send, [Q-4]. */
+function serveExcess(
+  { session, uplinks }: Live,
+  publish: Publish,
+  limiter: RateLimiter,
+  { clock }: ServeContext,
+): Mistake | Hold | 'refused' | undefined {
+  const now = clock.monotonic()
+  const excess = limiter.admit(publish.known?.kind === 'telemetry', now)
+  if (excess === undefined) return undefined
+  const { waitMs } = excess
+  if (waitMs <= mostWaitMs) return { holdMs: waitMs, thenCloses: false }
+  const reject = rateReject(excess)
+  if (session.protocol === 5 || publish.qos === 0) {
+    session.messagesIn++
+    uplinks.refuse(publish, reject)
+    const isTooMuch = publish.qos > 0 && limiter.isOneTooMany(now)
+    return isTooMuch ? { code: reason.messageRateTooHigh, detail: reject.detail, logCode: 'RATE_LIMITED' } : 'refused'
+  }
+  uplinks.record(reject, publish.payload, publish.topic, publish.packetId)
+  return { holdMs: Math.min(waitMs, mostHoldMs), thenCloses: waitMs > mostHoldMs }
 }
 
 /** A message that is neither telemetry nor client attributes. */

@@ -299,9 +299,9 @@ export class RawClient {
 }
 
 /** Waits until the condition holds, at most `ms`. */
-export async function until(condition: () => boolean, ms = 3_000): Promise<void> {
+export async function until(condition: () => boolean | Promise<boolean>, ms = 3_000): Promise<void> {
   const deadline = Date.now() + ms
-  while (!condition()) {
+  while (!(await condition())) {
     if (Date.now() > deadline) throw new Error('did not happen in time')
     await sleep(2)
   }
