@@ -32,6 +32,8 @@ export type Hold = { holdMs: number; thenCloses: boolean }
 /** How long a session that knows no refusal is not read at most. */
 const mostHoldMs = 60_000
 
+/** One message of the gateway, whatever children it speaks of [§15.2]. */
+const gatewayTelemetry = 'v1/gateway/telemetry'
 const incomplete: Mistake = { code: reason.protocolError, detail: 'no packet id or no filter' }
 const notGateway: Reject = { code: 'TOPIC_FORBIDDEN', detail: 'the device is not a gateway' }
 const unknownTopic: Reject = { code: 'TOPIC_UNKNOWN', detail: 'no device topic has this name' }
@@ -135,7 +137,7 @@ function serveExcess(
   { clock }: ServeContext,
 ): Mistake | Hold | 'refused' | undefined {
   const now = clock.monotonic()
-  const excess = limiter.admit(publish.known?.kind === 'telemetry', now)
+  const excess = limiter.admit(publish.known?.kind === 'telemetry' || publish.topic === gatewayTelemetry, now)
   if (excess === undefined) return undefined
   const { waitMs } = excess
   if (waitMs <= mostWaitMs) return { holdMs: waitMs, thenCloses: false }
