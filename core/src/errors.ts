@@ -74,6 +74,12 @@ export const errorCodes = {
     zh: '该 Idempotency-Key 已用于另一个请求。',
     en: 'This Idempotency-Key was used for another request.',
   },
+  DEVICE_OFFLINE: { status: 409, zh: '设备当前不接收命令。', en: 'The device takes no commands at the moment.' },
+  COMMAND_QUEUE_FULL: {
+    status: 409,
+    zh: '设备已有 {limit} 条未完成的命令。',
+    en: 'The device has {limit} commands that are not finished.',
+  },
   VERSION_CONFLICT: { status: 412, zh: '内容已被他人修改。', en: 'Somebody else has changed this meanwhile.' },
   BODY_TOO_LARGE: { status: 413, zh: '请求体超过 {limit} 字节。', en: 'The body is larger than {limit} bytes.' },
   TOO_MANY_POINTS: { status: 413, zh: '单条消息超过 {limit} 个数据点。', en: 'A message holds more than {limit} points.' },
@@ -121,6 +127,12 @@ export const errorCodes = {
     status: 503,
     zh: '磁盘将满，暂不接收数据；腾出空间后自动恢复。',
     en: 'The disk is almost full: no data is accepted until there is room again.',
+  },
+  COMMAND_FAILED: { status: 502, zh: '命令无法发送给设备。', en: 'The command could not be sent to the device.' },
+  COMMAND_TIMEOUT: {
+    status: 504,
+    zh: '设备没有在时限内接收命令或作出应答。',
+    en: 'The device did not take or answer the command in time.',
   },
   DISK_LOW: {
     status: 507,

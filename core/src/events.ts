@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-only
+import type { Moved } from './commands/command-table.ts'
 import type { Log } from './log.ts'
 
 /** What happened, for whom it may concern in this process. */
@@ -15,6 +16,8 @@ export type Events = {
   'connection.refused': { at: number; address: string; clientId: string; reason: string; count: number }
   /** A login session ended before its time: sockets of it close, its tokens are dead. */
   'session.ended': { sessionId: string }
+  /** A persistent command has come into another state, and that is committed. */
+  'command.moved': { tenantId: string; deviceId: string; command: Moved }
   'product.changed': { tenantId: string; productId: string }
   /** The room left for the database crossed a bound. */
   'disk.level': { level: 'ok' | 'warn' | 'high' | 'critical'; before: 'ok' | 'warn' | 'high' | 'critical' }
