@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-only
+import type { AttributeChange } from './attributes/attributes.ts'
 import type { Moved } from './commands/command-table.ts'
 import type { Log } from './log.ts'
 
@@ -18,6 +19,8 @@ export type Events = {
   'session.ended': { sessionId: string }
   /** A persistent command has come into another state, and that is committed. */
   'command.moved': { tenantId: string; deviceId: string; command: Moved }
+  /** Attributes of a device changed and are committed; those of one device are told in order. */
+  'attributes.changed': AttributeChange
   'product.changed': { tenantId: string; productId: string }
   /** The room left for the database crossed a bound. */
   'disk.level': { level: 'ok' | 'warn' | 'high' | 'critical'; before: 'ok' | 'warn' | 'high' | 'critical' }

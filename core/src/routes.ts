@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import type { Registry } from 'prom-client'
+import { registerCompatAttributeRoutes } from './attributes/compat.ts'
+import { registerAttributeRoutes } from './attributes/routes.ts'
 import type { Context } from './context.ts'
 import type { Demo } from './demo/demo.ts'
 import { registerDemoRoutes } from './demo/routes.ts'
@@ -64,4 +66,6 @@ export async function registerRoutes(app: App, context: Context, parts: RoutePar
     registerCompatLogin(scope, people)
     registerCompatDeviceRoutes(scope, context, { devices })
   })
+  await registerAttributeRoutes(app, ingest)
+  await registerCompatAttributeRoutes(app, ingest)
 }

@@ -21,6 +21,7 @@ import { isBuildStale, registerPages } from './http/pages.ts'
 import { createServer, listRoutes } from './http/server.ts'
 import type { App, RouteGuard } from './http/server.ts'
 import { IngestCounters } from './system/ingest-counters.ts'
+import { httpAttributeCalls } from './ingest/http-attributes.ts'
 import { registerHttpIngest } from './ingest/http.ts'
 import { createIngest } from './ingest/start-ingest.ts'
 import type { Ingest } from './ingest/start-ingest.ts'
@@ -192,6 +193,14 @@ async function start(config: Config, log: Log, stops: Stop[], stop: () => Promis
       const reject = { code: 'PACKET_TOO_LARGE', detail: 'the body is larger than 1,048,576 bytes' } as const
       ingest.rejects.record({ device, source: { transport: 'http', topic, address }, reject, payload: Buffer.alloc(0) })
     },
+    calls: [
+      httpAttributeCalls({
+        reads: ingest.reads,
+        polls: ingest.polls,
+        clock: context.clock,
+        active: (device) => ingest.states.activeOverHttp(device, context.clock.now()),
+      }),
+    ],
   })
   stream.registerRoutes(app)
   const pages = registerPages(app, join(rootDir, 'core/dashboard/dist'), basePath)
@@ -210,6 +219,7 @@ async function start(config: Config, log: Log, stops: Stop[], stop: () => Promis
     isDraining = true
     log.info('stopping: everything accepted is committed and answered first')
     stream.stop()
+    ingest.polls.stop()
     await Promise.all([app.close(), ingest.stop(drainMs)])
   }
   stops.push(Object.assign(drain, { limitMs: drainMs + 1200 }))

@@ -33,6 +33,8 @@ declare module 'fastify' {
     public?: true
     /** Answered before the first administrator exists. */
     beforeSetup?: true
+    /** Waits long for something to come, bounded by itself: not counted with the requests in flight. */
+    waits?: true
     /** ThingsBoard-style answers and errors. */
     compat?: true
   }

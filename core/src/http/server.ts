@@ -122,7 +122,7 @@ function useValidators(app: App): void {
 function limitLoad(app: App): void {
   let inFlight = 0
   app.addHook('onRequest', (request, reply, done) => {
-    if (probePath.test(request.routeOptions.url ?? '')) return done()
+    if (probePath.test(request.routeOptions.url ?? '') || request.routeOptions.config.waits) return done()
     if (inFlight >= maxInFlight) return done(new ProblemError('OVERLOADED', { retryAfterS: 1 }))
     inFlight++
     // Comes after the last byte of the answer, and when the connection is lost, once.

@@ -16,6 +16,8 @@ type Route = RouteGuard
 /** Routes anybody may call, each with its reason in the code beside it. */
 const publicRoutes = [
   'GET /api/v1/setup',
+  'GET /api/v1/:token/attributes',
+  'GET /api/v1/:token/attributes/updates',
   'POST /api/auth/login',
   'POST /api/auth/token',
   'POST /api/v1/:token/attributes',

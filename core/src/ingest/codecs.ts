@@ -15,7 +15,8 @@ export const maxKeyLength = 255
 /** What a message holds: the points to store and the refused ones, or why all of it is refused. */
 export type DecodedTelemetry = { points: readonly Point[]; rejects: readonly Reject[] } | { refused: Reject }
 export type Attribute = TypedValue & { key: string }
-export type DecodedAttributes = { attributes: Attribute[]; rejects: Reject[] } | { refused: Reject }
+/** `nulls`: members without a value, which say nothing in a message of a device. */
+export type DecodedAttributes = { attributes: Attribute[]; rejects: Reject[]; nulls: readonly string[] } | { refused: Reject }
 
 /** Largest instant of ECMAScript, and the span in which a number looks like seconds, 2000–2100 [V-9]. */
 const maxTs = 8_640_000_000_000_000
@@ -73,15 +74,17 @@ export function decodeTelemetry(
 export function decodeAttributes(payload: Buffer, rules: PayloadRules): DecodedAttributes {
   const reader = new JsonReader(payload, rules)
   const message: Message = { reader, rules, device: { lastServerTs: 0 }, receivedAt: 0, points: [], rejects: [], isShapeInvalid: false }
+  let nulls: readonly string[] = []
   if (reader.isAtObject()) {
     const members = new Members(message).readAll()
+    nulls = members.nulls()
     message.isShapeInvalid = members.has('ts') && members.has('values')
     members.moveTo(message, 0)
   } else skipWrongShape(message)
 
   const refused = refuse(message, attributesInvalid)
   if (refused !== undefined) return { refused }
-  return { attributes: message.points.map(toAttribute), rejects: message.rejects }
+  return { attributes: message.points.map(toAttribute), rejects: message.rejects, nulls }
 }
 
 function toAttribute(point: Point): Attribute {
@@ -218,6 +221,10 @@ class Members {
 
   hasPoint(): boolean {
     return this.#entries.some((entry) => entry !== null && 'kind' in entry)
+  }
+
+  nulls(): string[] {
+    return this.#names.filter((_, index) => this.#entries[index] === null)
   }
 
   /** Hands the members to the message: its points at `ts`, or refused because of their `ts`. */

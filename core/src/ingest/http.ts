@@ -7,6 +7,7 @@ import { problems } from '../http/schemas.ts'
 import type { App } from '../http/server.ts'
 import { plainAddress } from '../users/security-events.ts'
 import type { Clock } from '../clock.ts'
+import type { PollEnd } from './long-polls.ts'
 import { admitRequest } from './rate-limits.ts'
 import type { Device } from './registry.ts'
 import type { Reject } from './rejects.ts'
@@ -24,7 +25,15 @@ export type HttpIngestOptions = {
   tooLarge: (device: Device, address: string, topic: string) => void
   /** A device sends faster than it may, for its reject log. */
   limited: (device: Device, address: string, topic: string, reject: Reject) => void
+  /** Calls besides telemetry and attributes. */
+  calls?: readonly DeviceCalls[]
 }
+
+/**
+ * Registers calls of the device API in their common scope, where a body arrives as the bytes that were sent.
+ * `findDevice` is the device of the token in the path; it throws `DEVICE_UNAUTHORIZED`.
+ */
+export type DeviceCalls = (scope: App, findDevice: (request: FastifyRequest) => Device) => void
 
 /** [H-4] Bodies of telemetry and attributes. */
 const maxBodyBytes = 1_048_576
@@ -103,6 +112,7 @@ export async function registerHttpIngest(app: App, options: HttpIngestOptions): 
         handle(kind),
       )
     }
+    for (const register of options.calls ?? []) register(scope, (request) => findDevice(request, options))
   })
 }
 
@@ -145,6 +155,26 @@ function findDevice(request: FastifyRequest, options: HttpIngestOptions): Device
   if (device) return device
   options.refused({ address: plainAddress(request.ip), reason: 'unknown access token', tokenLast4: token.slice(-4) })
   throw new ProblemError('DEVICE_UNAUTHORIZED')
+}
+
+/** Answers a long poll with what came, or with why nothing did [H-3]. `wait` gets a signal for when the client has left. */
+export async function sendPoll(reply: FastifyReply, wait: (signal: AbortSignal) => Promise<PollEnd>): Promise<FastifyReply> {
+  const left = new AbortController()
+  reply.raw.once('close', () => left.abort())
+  const end = await wait(left.signal)
+  if (end === 'full') throw new ProblemError('OVERLOADED', { retryAfterS: 5 })
+  if (typeof end === 'string') throw new ProblemError('POLL_TIMEOUT')
+  return reply.code(200).type('application/json').send(end.answer)
+}
+
+/**
+ * Waits for work of the database no longer than for a commit [M-29].
+ * @throws {ProblemError} `STORE_UNAVAILABLE`
+ */
+export async function withinCommitWait<T>(clock: Clock, work: Promise<T>): Promise<T> {
+  const { promise: late, reject } = Promise.withResolvers<never>()
+  const cancel = clock.after(commitWaitMs, () => reject(new ProblemError('STORE_UNAVAILABLE', { retryAfterS: 5 })))
+  return Promise.race([work, late]).finally(cancel)
 }
 
 async function accept(request: FastifyRequest, device: Device, kind: UplinkKind, options: HttpIngestOptions): Promise<Outcome> {

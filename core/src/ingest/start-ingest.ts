@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import type { Registry } from 'prom-client'
+import { AttributeReads } from '../attributes/attribute-reads.ts'
 import { AttributeStore } from '../attributes/attribute-store.ts'
+import { Attributes } from '../attributes/attributes.ts'
+import { pushSharedAttributes } from '../attributes/pushes.ts'
+import { answerAttributeRequests } from '../attributes/questions.ts'
 import type { Context } from '../context.ts'
 import { DeviceLog } from '../devices/device-log.ts'
 import { DeviceStates } from '../devices/states.ts'
@@ -8,12 +12,15 @@ import type { Topics } from '../live/topics.ts'
 import type { DiskGuard } from '../system/disk-guard.ts'
 import type { Load } from '../system/load.ts'
 import { RefusedConnections } from '../system/refused-connections.ts'
+import type { Point } from '../telemetry/points.ts'
 import type { TelemetryStore } from '../telemetry/store.ts'
 import { watchGauge } from '../system/ingest-counters.ts'
 import type { IngestCounters } from '../system/ingest-counters.ts'
 import { DeviceRegistry } from './device-registry.ts'
+import { LongPolls } from './long-polls.ts'
 import { MqttEndpoint } from './mqtt/endpoint.ts'
 import { Pipeline } from './pipeline.ts'
+import type { Device } from './registry.ts'
 import { RejectLog } from './reject-log.ts'
 import type { RequestHandlers } from './requests.ts'
 import { Sessions } from './sessions.ts'
@@ -29,6 +36,10 @@ export type Ingest = {
   states: DeviceStates
   log: DeviceLog
   pipeline: Pipeline
+  attributes: Attributes
+  reads: AttributeReads
+  /** HTTP devices that wait for a push or a command. */
+  polls: LongPolls
   endpoint: MqttEndpoint | undefined
   disk: DiskGuard
   start(): Promise<void>
@@ -55,10 +66,18 @@ export function createIngest(context: Context, parts: IngestParts): Ingest {
   const states = new DeviceStates(context, (deviceId) => sessions.get(deviceId)?.lastActivityAt)
   const deviceLog = new DeviceLog(context)
   const telemetry = createWriter(context, parts.disk.watch(parts.store), config.writer.connections)
-  const attributes = createWriter(context, parts.disk.watch(new AttributeStore(context)), 1)
+  const attributeWriter = createWriter(context, parts.disk.watch(new AttributeStore(context)), 1)
+  const attributes = new Attributes(context, registry)
+  const reads = new AttributeReads(context)
+  const polls = new LongPolls(clock)
+  pushSharedAttributes(events, { sessions, polls })
+  const announceClientAttributes = (device: Device, points: readonly Point[], updatedAt: number) => {
+    const values = points.map((point) => ({ ...point, updatedAt }))
+    events.emit('attributes.changed', { tenantId: device.tenantId, deviceId: device.id, scope: 'client', values, deleted: [] })
+  }
   const pipeline = new Pipeline({
     telemetry,
-    attributes,
+    attributes: attributeWriter,
     rejects,
     log,
     gate: parts.disk,
@@ -69,11 +88,15 @@ export function createIngest(context: Context, parts: IngestParts): Ingest {
       },
       // A message over MQTT says no more than its session, whose activity is looked up when states are written.
       { name: 'states', run: ({ device, transport, receivedAt }) => transport === 'http' && states.activeOverHttp(device, receivedAt) },
+      {
+        name: 'client attributes',
+        run: ({ device, kind, points, receivedAt }) => kind === 'attributes' && announceClientAttributes(device, points, receivedAt),
+      },
       { name: 'live', run: (stored) => parts.topics.publish(stored) },
     ],
   })
   /** What devices ask for, kind by kind; a kind that is missing here is an unknown topic. */
-  const requests: RequestHandlers = {}
+  const requests: RequestHandlers = { attributeRequest: answerAttributeRequests(reads) }
   const admission = () => {
     if (parts.isDraining()) return 'draining'
     if (parts.disk.isClosed) return 'full'
@@ -147,6 +170,9 @@ export function createIngest(context: Context, parts: IngestParts): Ingest {
     states,
     log: deviceLog,
     pipeline,
+    attributes,
+    reads,
+    polls,
     endpoint,
     disk: parts.disk,
     async start() {
@@ -155,8 +181,10 @@ export function createIngest(context: Context, parts: IngestParts): Ingest {
       await endpoint?.start()
     },
     async stop(deadlineMs) {
+      polls.stop()
+      reads.stop()
       // Side by side: the endpoint waits for answers, and the writers give them, at the latest when the time is over.
-      await Promise.all([endpoint?.stop(deadlineMs), telemetry.stop(deadlineMs - answerMs), attributes.stop(deadlineMs - answerMs)])
+      await Promise.all([endpoint?.stop(deadlineMs), telemetry.stop(deadlineMs - answerMs), attributeWriter.stop(deadlineMs - answerMs)])
       const flushed = Promise.all([states.stop(), deviceLog.flush(), rejects.flush()])
       await Promise.race([flushed, new Promise<void>((resolve) => clock.after(flushMs, resolve))])
     },

@@ -2,6 +2,8 @@
 import { sql } from 'drizzle-orm'
 import { Type } from 'typebox'
 import type { Static } from 'typebox'
+import type { AttributeChange } from '../attributes/attributes.ts'
+import { viewAttribute } from '../attributes/routes.ts'
 import type { Context } from '../context.ts'
 import type { Actor } from '../http/actor.ts'
 import type { Permission } from '../http/permissions.ts'
@@ -27,6 +29,7 @@ export const topicParams = {
     },
     closed,
   ),
+  attributes: Type.Object({ deviceIds: DeviceIds }, closed),
   devices: Type.Object({ ids: DeviceIds }, closed),
   deviceLog: Type.Object({ id: Id }, closed),
   system: Type.Object({}, closed),
@@ -37,6 +40,7 @@ export type TopicParams = { [T in Topic]: Static<(typeof topicParams)[T]> }
 
 export const topicPermissions: Record<Topic, Permission> = {
   telemetry: 'telemetry.read',
+  attributes: 'device.read',
   devices: 'device.read',
   deviceLog: 'device.read',
   system: 'system.read',
@@ -54,6 +58,7 @@ export class Topics {
   readonly #counters: IngestCounters
   readonly #primaries: Primaries
   readonly #telemetry = new Map<string, Set<Subscription>>()
+  readonly #attributes = new Map<string, Set<Subscription>>()
   readonly #devices = new Map<string, Set<Subscription>>()
   readonly #logs = new Map<string, Set<Subscription>>()
   readonly #system = new Set<Subscription>()
@@ -77,6 +82,7 @@ export class Topics {
         const item = { id: deviceId, state, lastActivityAt: lastActivityAt ? new Date(lastActivityAt).toISOString() : null }
         for (const subscription of this.#devices.get(deviceId) ?? []) subscription.push(item, `${deviceId} state`)
       }),
+      events.on('attributes.changed', (change) => this.#publishAttributes(change)),
       events.on('device.log', ({ deviceId, entry }) => this.#toLog(deviceId, { type: 'log', entry })),
       events.on('device.reject', ({ deviceId, entry }) => this.#toLog(deviceId, { type: 'reject', entry }, String(entry['id']))),
       events.on('connection.refused', (refused) => {
@@ -109,7 +115,7 @@ export class Topics {
    */
   async add(subscription: Subscription, actor: Actor): Promise<boolean> {
     const { topic, params } = subscription
-    const ids = topic === 'telemetry' ? params.deviceIds : topic === 'devices' ? params.ids : topic === 'deviceLog' ? [params.id] : []
+    const ids = devicesOf(subscription)
     if (ids.length > 0 && !(await this.#areKnown(actor, ids))) return false
     for (const set of this.#setsOf(subscription)) set.add(subscription)
     if (topic === 'devices') await this.#primaries.watch(actor.scope, ids)
@@ -120,7 +126,9 @@ export class Topics {
 
   remove(subscription: Subscription): void {
     for (const set of this.#setsOf(subscription)) set.delete(subscription)
-    for (const index of [this.#telemetry, this.#devices, this.#logs]) for (const [id, set] of index) if (set.size === 0) index.delete(id)
+    for (const index of [this.#telemetry, this.#attributes, this.#devices, this.#logs]) {
+      for (const [id, set] of index) if (set.size === 0) index.delete(id)
+    }
     if (subscription.topic === 'devices') {
       for (const id of subscription.params.ids) if (!this.#devices.has(id)) this.#primaries.forget(id)
     }
@@ -131,6 +139,8 @@ export class Topics {
     switch (subscription.topic) {
       case 'telemetry':
         return subscription.params.deviceIds.map((id) => setOf(this.#telemetry, id))
+      case 'attributes':
+        return subscription.params.deviceIds.map((id) => setOf(this.#attributes, id))
       case 'devices':
         return subscription.params.ids.map((id) => setOf(this.#devices, id))
       case 'deviceLog':
@@ -170,6 +180,14 @@ export class Topics {
         item ??= [device.id, point.key, point.ts, toJsonValue(point), point.kind]
         subscription.push(item, `${device.id} ${point.key}`, point.ts)
       }
+    }
+  }
+
+  /** One item per key, so that a client that is too slow gets the newest word on each. */
+  #publishAttributes({ deviceId, scope, values, deleted }: AttributeChange): void {
+    for (const subscription of this.#attributes.get(deviceId) ?? []) {
+      for (const value of values) subscription.push({ deviceId, scope, ...viewAttribute(value) }, `${deviceId} ${scope} ${value.key}`)
+      for (const key of deleted) subscription.push({ deviceId, scope, key, deleted: true }, `${deviceId} ${scope} ${key}`)
     }
   }
 
@@ -220,6 +238,22 @@ export class Topics {
       { devices, messagesPerMinute: rates.messages, pointsPerMinute: rates.points, rejectsPerMinute: rates.rejects },
       'overview',
     )
+  }
+}
+
+/** The devices a subscription names. */
+function devicesOf({ topic, params }: Subscription): readonly string[] {
+  switch (topic) {
+    case 'telemetry':
+    case 'attributes':
+      return params.deviceIds
+    case 'devices':
+      return params.ids
+    case 'deviceLog':
+      return [params.id]
+    case 'system':
+    case 'overview':
+      return []
   }
 }
 

@@ -61,6 +61,16 @@ export function routeTopic(topic: string): Route | 'bad_id' | undefined {
   return id === undefined || chunk === undefined ? 'bad_id' : { kind: file.kind, form: 'v2', id, chunk }
 }
 
+const answerPrefixes: Readonly<Record<'attributeRequest' | 'rpcRequest', Record<RequestForm, string>>> = {
+  attributeRequest: { v1: 'v1/devices/me/attributes/response/', v2: 'v2/a/res/', 'v2/j': 'v2/a/res/j/' },
+  rpcRequest: { v1: 'v1/devices/me/rpc/response/', v2: 'v2/r/res/', 'v2/j': 'v2/r/res/j/' },
+}
+
+/** Where the answer to a request goes: the form of the request [T-1]. */
+export function answerTopic({ kind, form, id }: { kind: RequestKind; form: RequestForm; id: number }): string {
+  return answerPrefixes[kind === 'rpcRequest' ? 'rpcRequest' : 'attributeRequest'][form] + id
+}
+
 /** Claims hold a secret: nothing of them may get into the reject log [L-3]. */
 export function hasSecretPayload(topic: string): boolean {
   return topic === 'v1/devices/me/claim' || topic === 'v1/gateway/claim'

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+import { setTimeout as sleep } from 'node:timers/promises'
+import { sql } from 'drizzle-orm'
+import type { Context } from '../context.ts'
+import type { Scope } from '../db/client.ts'
+import { classifyDbError } from '../db/errors.ts'
+import type { Device } from '../ingest/registry.ts'
+import { attributeColumns, toStored } from './columns.ts'
+import type { StoredAttribute, ValueColumns } from './columns.ts'
+
+/** Which keys of a scope: the named ones, or `all`; a scope left out is not asked for [A-4]. */
+export type WantedKeys = readonly string[] | 'all'
+export type AttributeQuestion = { client?: WantedKeys; shared?: WantedKeys }
+export type AttributeAnswer = { client: StoredAttribute[]; shared: StoredAttribute[] }
+
+type Waiting = {
+  device: Device
+  question: AttributeQuestion
+  resolve: (answer: AttributeAnswer | 'too_large') => void
+  reject: (error: unknown) => void
+}
+type Row = ValueColumns & { no: number; scope: 'client' | 'shared'; key: string; updatedAt: number; isTooLarge: boolean }
+
+/** Questions one query answers. */
+const mostTogether = 50
+/** What one answer may hold; a value counts with its name and some bytes of its own. */
+const maxAnswerBytes = 1_048_576
+const bytesPerValue = 64
+/** One more than fit into the largest answer. */
+const mostRows = maxAnswerBytes / bytesPerValue + 1
+const retryMs = 500
+
+/**
+ * Answers what devices ask about their attributes: always from the database, so that an answer holds
+ * whatever was acknowledged before, but one query serves all questions that came in while the last one ran.
+ */
+export class AttributeReads {
+  readonly #context: Context
+  readonly #waiting: Waiting[] = []
+  #isReading = false
+  #isStopped = false
+
+  constructor(context: Context) {
+    this.#context = context
+  }
+
+  /**
+   * Waits for a database that is away.
+   * @returns `too_large` when the answer would have more than 1 MiB
+   */
+  read(device: Device, question: AttributeQuestion): Promise<AttributeAnswer | 'too_large'> {
+    return new Promise((resolve, reject) => {
+      this.#waiting.push({ device, question, resolve, reject })
+      if (!this.#isReading) void this.#readAll()
+    })
+  }
+
+  /** What still waits fails. */
+  stop(): void {
+    this.#isStopped = true
+  }
+
+  async #readAll(): Promise<void> {
+    this.#isReading = true
+    while (this.#waiting.length > 0) {
+      const batch = this.#waiting.splice(0, mostTogether)
+      const groups = Map.groupBy(batch, ({ device }) => device.tenantId).values()
+      for (const group of groups) await this.#answer(group).catch((error: unknown) => group.forEach(({ reject }) => reject(error)))
+    }
+    this.#isReading = false
+  }
+
+  async #answer(group: readonly Waiting[]): Promise<void> {
+    const { tenantId, tenantNo } = group[0]!.device
+    const rows = await this.#query({ tenantId, tenantNo }, group)
+    const answers = group.map((): AttributeAnswer => ({ client: [], shared: [] }))
+    const tooLarge = new Set<number>()
+    for (const row of rows) {
+      if (row.isTooLarge) tooLarge.add(row.no)
+      else answers[row.no]![row.scope].push(toStored(row))
+    }
+    for (const [no, { resolve }] of group.entries()) resolve(tooLarge.has(no) ? 'too_large' : answers[no]!)
+  }
+
+  async #query(scope: Scope, group: readonly Waiting[]): Promise<readonly Row[]> {
+    const wanted = group.flatMap(({ device, question }, no) =>
+      (['client', 'shared'] as const).flatMap((one) => {
+        const keys = question[one]
+        return keys === undefined ? [] : [{ no, device: device.id, scope: one, keys: keys === 'all' ? null : keys }]
+      }),
+    )
+    for (;;) {
+      try {
+        return await this.#context.db.withTenant(scope, (tx) => tx.execute<Row>(questionSql(scope, JSON.stringify(wanted))))
+      } catch (error) {
+        if (this.#isStopped || classifyDbError(error) !== 'unavailable') throw error
+        await sleep(retryMs, undefined, { ref: false })
+      }
+    }
+  }
+}
+
+const questionSql = (scope: Scope, wanted: string) => sql`
+  select r.no, r.scope, a.key, a.kind, a.num, a.big, a.txt, a."updatedAt", a.bytes > ${maxAnswerBytes} as "isTooLarge"
+  from jsonb_to_recordset(${wanted}::jsonb) as r (no int4, device uuid, scope text, keys jsonb)
+  cross join lateral (
+    select b.*, row_number() over () as row, sum(octet_length(key) + coalesce(octet_length(txt), 0) + ${bytesPerValue}::int8) over () as bytes
+    from (
+      select ${sql.raw(attributeColumns)} from device_attributes a
+      where a.tenant_id = ${scope.tenantId} and a.device_id = r.device and a.scope = r.scope
+        and (r.keys is null or a.key = any(array(select jsonb_array_elements_text(r.keys))))
+      order by a.key collate "C" limit ${mostRows}
+    ) b
+  ) a
+  where a.bytes <= ${maxAnswerBytes} or a.row = 1`
