@@ -31,6 +31,7 @@ export const errorCodes = {
     zh: '标题或版本不是分配给该设备的升级包。',
     en: 'Title and version are not those of the package assigned to the device.',
   },
+  OTA_UPLOAD_BROKEN: { status: 400, zh: '上传中断或耗时过长。', en: 'The upload broke off or took too long.' },
   OTA_NOT_FOUND: { status: 404, zh: '没有可下载的升级包内容。', en: 'There is no package content to download.' },
   NOT_FOUND: { status: 404, zh: '找不到。', en: 'Not found.' },
   METHOD_NOT_ALLOWED: { status: 405, zh: '不支持该请求方法。', en: 'This method is not supported.' },

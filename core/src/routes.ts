@@ -8,6 +8,8 @@ import { registerDemoRoutes } from './demo/routes.ts'
 import { registerCompatDeviceRoutes } from './devices/compat.ts'
 import type { Devices } from './devices/devices.ts'
 import { registerDeviceRoutes } from './devices/routes.ts'
+import type { OtaOffers } from './firmware/offers.ts'
+import { registerFirmwareRoutes } from './firmware/routes.ts'
 import type { Authenticate } from './http/actor.ts'
 import { registerCompatScope } from './http/compat.ts'
 import type { App } from './http/server.ts'
@@ -37,6 +39,7 @@ export type RouteParts = {
   setup: Setup
   devices: Devices
   demo: Demo
+  offers: OtaOffers
   retention: Retention
   authenticate: Authenticate
   metrics: Registry
@@ -55,6 +58,7 @@ export async function registerRoutes(app: App, context: Context, parts: RoutePar
   registerProductRoutes(app, context, { registry: ingest.registry })
   registerDeviceRoutes(app, context, { devices, store, sessions: ingest.sessions, rejects: ingest.rejects })
   registerDemoRoutes(app, { demo })
+  await registerFirmwareRoutes(app, context, { ...ingest.ota, offers: parts.offers, store })
   const telemetry: TelemetryParts = {
     store,
     findDevice: (scope, id) => devices.find(scope, id),
@@ -62,10 +66,10 @@ export async function registerRoutes(app: App, context: Context, parts: RoutePar
   }
   await registerTelemetryRoutes(app, context, telemetry)
   await registerCompatTelemetryRoutes(app, telemetry)
+  await registerAttributeRoutes(app, ingest)
+  await registerCompatAttributeRoutes(app, ingest)
   await registerCompatScope(app, (scope) => {
     registerCompatLogin(scope, people)
     registerCompatDeviceRoutes(scope, context, { devices })
   })
-  await registerAttributeRoutes(app, ingest)
-  await registerCompatAttributeRoutes(app, ingest)
 }

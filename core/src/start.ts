@@ -14,6 +14,8 @@ import { Demo } from './demo/demo.ts'
 import { Devices } from './devices/devices.ts'
 import { StartError, exitCodes } from './errors.ts'
 import { EventBus } from './events.ts'
+import { httpDownloadCalls } from './firmware/http-downloads.ts'
+import { OtaOffers } from './firmware/offers.ts'
 import { createAuthenticate } from './http/authenticate.ts'
 import { compatProblem } from './http/compat.ts'
 import { removeOldIdempotencyKeys, useIdempotency } from './http/idempotency.ts'
@@ -25,6 +27,7 @@ import { httpAttributeCalls } from './ingest/http-attributes.ts'
 import { registerHttpIngest } from './ingest/http.ts'
 import { createIngest } from './ingest/start-ingest.ts'
 import type { Ingest } from './ingest/start-ingest.ts'
+import { writeAsUser } from './ingest/user-writes.ts'
 import { LiveStream } from './live/stream.ts'
 import { Topics } from './live/topics.ts'
 import { createLog } from './log.ts'
@@ -137,6 +140,7 @@ async function start(config: Config, log: Log, stops: Stop[], stop: () => Promis
   let isDraining = false
   const ingest = createIngest(context, { store, counters, topics, load, disk, metrics, isDraining: () => isDraining })
   const devices = new Devices(context, ingest.registry, store)
+  const offers = createOffers(context, ingest, store)
   const demo = new Demo(context, { devices, registry: ingest.registry, store, mqttPort: () => ports.mqtt })
   const people = createPeople(context, { version, hasDemo: async () => (await demo.status()).loaded })
   const setup = await ensureSetup(people)
@@ -175,6 +179,7 @@ async function start(config: Config, log: Log, stops: Stop[], stop: () => Promis
     setup,
     devices,
     demo,
+    offers,
     retention,
     authenticate,
     metrics,
@@ -197,6 +202,11 @@ async function start(config: Config, log: Log, stops: Stop[], stop: () => Promis
       httpAttributeCalls({
         reads: ingest.reads,
         polls: ingest.polls,
+        clock: context.clock,
+        active: (device) => ingest.states.activeOverHttp(device, context.clock.now()),
+      }),
+      httpDownloadCalls({
+        ...ingest.ota,
         clock: context.clock,
         active: (device) => ingest.states.activeOverHttp(device, context.clock.now()),
       }),
@@ -223,6 +233,8 @@ async function start(config: Config, log: Log, stops: Stop[], stop: () => Promis
     await Promise.all([app.close(), ingest.stop(drainMs)])
   }
   stops.push(Object.assign(drain, { limitMs: drainMs + 1200 }))
+  await offers.start()
+  stops.push(() => offers.stop())
   await demo.start()
   stops.push(() => demo.stop())
   startUpkeep(context, ingest, devices, stops)
@@ -231,6 +243,20 @@ async function start(config: Config, log: Log, stops: Stop[], stop: () => Promis
   health.hasBeenReady = true
   log.info({ version, ...ports }, 'ready')
   return { context, app, routes: listRoutes(app), ingest, demo, ports, setupLink: setup.link, stop }
+}
+
+function createOffers(context: Context, ingest: Ingest, store: TelemetryLog): OtaOffers {
+  return new OtaOffers(context, {
+    targets: ingest.ota.targets,
+    attributes: ingest.attributes,
+    sessions: ingest.sessions,
+    store,
+    // Titles and versions are text, whatever they look like [O-2].
+    writeTelemetry: async (deviceId, values) => {
+      const options = { cast: false, allOrNothing: false }
+      await writeAsUser(ingest, deviceId, Buffer.from(JSON.stringify(values)), options, context.clock.now())
+    },
+  })
 }
 
 /** [SC-2] The key of the settings or the data folder; made at the first start, never silently replaced. */
@@ -288,6 +314,8 @@ function startUpkeep(context: Context, ingest: Ingest, devices: Devices, stops: 
     { name: 'bin', run: (tenant) => devices.purgeExpired(tenant) },
     { name: 'reject log', run: (tenant) => ingest.rejects.removeOld(tenant) },
     { name: 'device log', run: (tenant) => ingest.log.removeOld(tenant) },
+    { name: 'events of updates', run: (tenant) => ingest.ota.targets.trace.removeOld(tenant) },
+    { name: 'broken uploads', run: (tenant) => ingest.ota.contents.removeOrphans(tenant) },
     { name: 'idempotency keys', run: (tenant) => removeOldIdempotencyKeys(context, tenant) },
   ])
   upkeep.start()

@@ -9,9 +9,29 @@ import { otaPackages } from '../db/tables.ts'
 import type { OtaKind } from '../db/tables.ts'
 import { ProblemError } from '../errors.ts'
 import { formatCursor, isUuid, parseCursor } from '../http/schemas.ts'
+import type { ChecksumAlgorithm } from './checksums.ts'
 import type { OtaPackage, PackageCreate, PackageListQuery } from './schemas.ts'
 
 type PackageRow = Omit<OtaPackage, 'createdAt' | 'updatedAt'> & { createdAt: number; updatedAt: number }
+
+/** What devices need to know of a package; it does not change while anybody has it. */
+export type OtaFile = {
+  packageId: string
+  title: string
+  version: string
+  tag: string | null
+  url: string | null
+  checksumAlgorithm: ChecksumAlgorithm
+  checksum: string | null
+  sizeBytes: number | null
+  fileName: string | null
+  contentType: string | null
+  contentId: string | null
+}
+
+/** An {@link OtaFile} of `ota_packages o`. */
+export const fileColumns = sql`o.id as "packageId", o.title, o.version, o.tag, o.url, o.checksum_algorithm as "checksumAlgorithm", o.checksum,
+  o.size_bytes::float8 as "sizeBytes", o.file_name as "fileName", o.content_type as "contentType", o.content_id as "contentId"`
 
 /** Members of a product's `ota`, by kind. */
 const settingOf = { firmware: 'firmwareId', software: 'softwareId' } as const
@@ -61,6 +81,15 @@ export async function getPackage(context: Context, scope: Scope, id: string): Pr
   return toPackage(row)
 }
 
+/** The facts that a download needs. @throws {ProblemError} `NOT_FOUND` */
+export async function getFile(context: Context, scope: Scope, id: string): Promise<OtaFile> {
+  const [row] = await context.db.withTenant(scope, (tx) =>
+    tx.execute<OtaFile>(sql`select ${fileColumns} from ota_packages o where o.id = ${id}`),
+  )
+  if (!row) throw new ProblemError('NOT_FOUND')
+  return row
+}
+
 /** @throws {ProblemError} `OTA_PACKAGE_EXISTS`, `UNPROCESSABLE` for an unknown product */
 export async function createPackage(context: Context, scope: Scope, wanted: PackageCreate): Promise<OtaPackage> {
   const id = randomUUIDv7()
@@ -92,7 +121,10 @@ export async function deletePackage(context: Context, scope: Scope, id: string):
  *
  * @throws {ProblemError} `NOT_FOUND`, `OTA_PACKAGE_ASSIGNED`
  */
-export async function lockUnassigned(tx: Tx, id: string): Promise<{ url: string | null; uploadId: string | null; contentId: string | null }> {
+export async function lockUnassigned(
+  tx: Tx,
+  id: string,
+): Promise<{ url: string | null; uploadId: string | null; contentId: string | null }> {
   await tx.execute(sql`select 1 from ota_packages where id = ${id} for update`)
   // Looked at again by a query of its own, which sees what the lock was waiting for.
   const [row] = await tx.execute<{ url: string | null; uploadId: string | null; contentId: string | null; isAssigned: boolean }>(sql`

@@ -9,22 +9,13 @@ const Text = Type.String({ pattern: '^[^\\u0000-\\u001f\\u007f\\ud800-\\udfff]{1
 const Url = Type.String({ maxLength: 2048, pattern: '^https?://[^\\s\\u0000-\\u001f\\u007f]+$' })
 
 export const otaKinds = ['firmware', 'software'] as const
-const Kind = Type.Union(otaKinds.map((kind) => Type.Literal(kind)))
-const Algorithm = Type.Union(checksumAlgorithms.map((algorithm) => Type.Literal(algorithm)))
+const Kind = Type.Enum([...otaKinds])
+const Algorithm = Type.Enum([...checksumAlgorithms])
 
 /** What devices go through, as they report it [O-3]; the first two are ours [O-2]. */
-export const otaStates = [
-  'QUEUED',
-  'INITIATED',
-  'DOWNLOADING',
-  'DOWNLOADED',
-  'VERIFIED',
-  'UPDATING',
-  'UPDATED',
-  'FAILED',
-] as const
+export const otaStates = ['QUEUED', 'INITIATED', 'DOWNLOADING', 'DOWNLOADED', 'VERIFIED', 'UPDATING', 'UPDATED', 'FAILED'] as const
 export type OtaState = (typeof otaStates)[number]
-const State = Type.Union(otaStates.map((state) => Type.Literal(state)))
+const State = Type.Enum([...otaStates])
 
 export const OtaPackage = Type.Object({
   id: Id,

@@ -7,7 +7,14 @@ import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import { Ajv } from 'ajv'
 import formatsPlugin from 'ajv-formats'
 import Fastify, { LogController } from 'fastify'
-import type { FastifyBaseLogger, FastifyInstance, RawReplyDefaultExpression, RawRequestDefaultExpression, RawServerDefault } from 'fastify'
+import type {
+  FastifyBaseLogger,
+  FastifyInstance,
+  FastifyRequest,
+  RawReplyDefaultExpression,
+  RawRequestDefaultExpression,
+  RawServerDefault,
+} from 'fastify'
 import { ProblemError } from '../errors.ts'
 import { redact } from '../log.ts'
 import type { Log } from '../log.ts'
@@ -86,6 +93,7 @@ export async function createServer(options: ServerOptions): Promise<App> {
     forceCloseConnections: 'idle',
   }).withTypeProvider<TypeBoxTypeProvider>()
 
+  letLongBodiesTakeTime(app)
   useValidators(app)
   useErrors(app, options.compatProblem)
   const headers = securityHeaders(options)
@@ -108,6 +116,24 @@ export async function createServer(options: ServerOptions): Promise<App> {
     },
   })
   return app
+}
+
+const longBodies = new WeakSet<object>()
+
+/** The body of this request may take longer than others; its route has to watch over it. */
+export function allowLongBody(request: FastifyRequest): void {
+  longBodies.add(request.raw.socket)
+  request.raw.once('close', () => longBodies.delete(request.raw.socket))
+}
+
+/** Node knows one time limit for all requests, and tells of each that has passed it once. */
+function letLongBodiesTakeTime(app: App): void {
+  const answers = app.server.listeners('clientError') as ((error: NodeJS.ErrnoException, socket: object) => void)[]
+  app.server.removeAllListeners('clientError')
+  app.server.on('clientError', (error: NodeJS.ErrnoException, socket) => {
+    if (error.code === 'ERR_HTTP_REQUEST_TIMEOUT' && longBodies.has(socket)) return
+    for (const answer of answers) answer(error, socket)
+  })
 }
 
 /** Query and path text is turned into numbers and booleans; a body is taken as it is written [SC-45]. */

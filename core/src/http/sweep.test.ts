@@ -18,6 +18,8 @@ const publicRoutes = [
   'GET /api/v1/setup',
   'GET /api/v1/:token/attributes',
   'GET /api/v1/:token/attributes/updates',
+  'GET /api/v1/:token/firmware',
+  'GET /api/v1/:token/software',
   'POST /api/auth/login',
   'POST /api/auth/token',
   'POST /api/v1/:token/attributes',

@@ -8,6 +8,9 @@ import { answerAttributeRequests } from '../attributes/questions.ts'
 import type { Context } from '../context.ts'
 import { DeviceLog } from '../devices/device-log.ts'
 import { DeviceStates } from '../devices/states.ts'
+import { createChunkHandlers } from '../firmware/chunks.ts'
+import { Contents } from '../firmware/contents.ts'
+import { OtaTargets } from '../firmware/targets.ts'
 import type { Topics } from '../live/topics.ts'
 import type { DiskGuard } from '../system/disk-guard.ts'
 import type { Load } from '../system/load.ts'
@@ -40,6 +43,8 @@ export type Ingest = {
   reads: AttributeReads
   /** HTTP devices that wait for a push or a command. */
   polls: LongPolls
+  /** What devices shall install, and the bytes of it. */
+  ota: { targets: OtaTargets; contents: Contents }
   endpoint: MqttEndpoint | undefined
   disk: DiskGuard
   start(): Promise<void>
@@ -75,6 +80,7 @@ export function createIngest(context: Context, parts: IngestParts): Ingest {
     const values = points.map((point) => ({ ...point, updatedAt }))
     events.emit('attributes.changed', { tenantId: device.tenantId, deviceId: device.id, scope: 'client', values, deleted: [] })
   }
+  const ota = { targets: new OtaTargets(context), contents: new Contents(context, parts.disk) }
   const pipeline = new Pipeline({
     telemetry,
     attributes: attributeWriter,
@@ -93,10 +99,11 @@ export function createIngest(context: Context, parts: IngestParts): Ingest {
         run: ({ device, kind, points, receivedAt }) => kind === 'attributes' && announceClientAttributes(device, points, receivedAt),
       },
       { name: 'live', run: (stored) => parts.topics.publish(stored) },
+      { name: 'updates', run: (stored) => ota.targets.note(stored) },
     ],
   })
   /** What devices ask for, kind by kind; a kind that is missing here is an unknown topic. */
-  const requests: RequestHandlers = { attributeRequest: answerAttributeRequests(reads) }
+  const requests: RequestHandlers = { attributeRequest: answerAttributeRequests(reads), ...createChunkHandlers({ ...ota, clock, log }) }
   const admission = () => {
     if (parts.isDraining()) return 'draining'
     if (parts.disk.isClosed) return 'full'
@@ -173,10 +180,12 @@ export function createIngest(context: Context, parts: IngestParts): Ingest {
     attributes,
     reads,
     polls,
+    ota,
     endpoint,
     disk: parts.disk,
     async start() {
       await registry.start()
+      await ota.targets.start()
       states.start()
       await endpoint?.start()
     },
@@ -185,7 +194,7 @@ export function createIngest(context: Context, parts: IngestParts): Ingest {
       reads.stop()
       // Side by side: the endpoint waits for answers, and the writers give them, at the latest when the time is over.
       await Promise.all([endpoint?.stop(deadlineMs), telemetry.stop(deadlineMs - answerMs), attributeWriter.stop(deadlineMs - answerMs)])
-      const flushed = Promise.all([states.stop(), deviceLog.flush(), rejects.flush()])
+      const flushed = Promise.all([states.stop(), deviceLog.flush(), rejects.flush(), ota.targets.stop()])
       await Promise.race([flushed, new Promise<void>((resolve) => clock.after(flushMs, resolve))])
     },
   }

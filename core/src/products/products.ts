@@ -6,6 +6,7 @@ import type { Scope, Tx } from '../db/client.ts'
 import { products } from '../db/tables.ts'
 import { isUniqueViolation, unwrapDbError } from '../db/errors.ts'
 import { ProblemError } from '../errors.ts'
+import { checkAssignable } from '../firmware/packages.ts'
 import { formatCursor, parseCursor } from '../http/schemas.ts'
 import type { DeviceRegistry } from '../ingest/device-registry.ts'
 import { randomBase62, sha256 } from '../secrets.ts'
@@ -69,8 +70,9 @@ export async function createProduct(context: Context, scope: Scope, wanted: Prod
   const id = randomUUIDv7()
   const settings = mergeSettings({}, wanted)
   const { secret, ...provisioning } = mergeProvisioning(context, placeOfSecret(scope, id), undefined, wanted.provisioning)
-  await context.db.withTenant(scope, (tx) =>
-    withUniqueNames(wanted.name, () =>
+  await context.db.withTenant(scope, async (tx) => {
+    await checkOta(tx, id, settings)
+    await withUniqueNames(wanted.name, () =>
       tx.insert(products).values({
         tenantId: scope.tenantId,
         id,
@@ -80,8 +82,8 @@ export async function createProduct(context: Context, scope: Scope, wanted: Prod
         provisioningSha256: provisioning.lookup,
         inactivityTimeoutMs: wanted.inactivityTimeoutMs ?? defaultInactivityTimeoutMs,
       }),
-    ),
-  )
+    )
+  })
   const { product, version } = await getProduct(context, scope, id)
   return { product: { ...product, provisioning: { ...product.provisioning, secret } }, version }
 }
@@ -111,11 +113,13 @@ export async function updateProduct(
       patch.provisioning,
     )
     generated = isGenerated ? secret : null
+    const settings = mergeSettings(row.settings, patch)
+    if (patch.ota) await checkOta(tx, id, settings)
     const change = {
       ...(patch.name === undefined ? {} : { name: patch.name.trim() }),
       ...(patch.description === undefined ? {} : { description: patch.description ?? '' }),
       ...(patch.inactivityTimeoutMs === undefined ? {} : { inactivityTimeoutMs: patch.inactivityTimeoutMs ?? defaultInactivityTimeoutMs }),
-      settings: { ...mergeSettings(row.settings, patch), ...provisioning.settings },
+      settings: { ...settings, ...provisioning.settings },
       provisioningSha256: provisioning.lookup,
     }
     await withUniqueNames(patch.name ?? '', () =>
@@ -176,6 +180,13 @@ function toProduct(row: ProductRow): Product {
     createdAt: new Date(createdAt).toISOString(),
     updatedAt: new Date(updatedAt).toISOString(),
   }
+}
+
+/** The packages a product gives its devices are its own, and have content [O-2]. */
+async function checkOta(tx: Tx, productId: string, { ota = {} }: StoredSettings): Promise<void> {
+  const { firmwareId, softwareId } = ota
+  if (firmwareId) await checkAssignable(tx, { packageId: firmwareId, productId, kind: 'firmware' }, '/ota/firmwareId')
+  if (softwareId) await checkAssignable(tx, { packageId: softwareId, productId, kind: 'software' }, '/ota/softwareId')
 }
 
 /** Look-up text of key and secret together: what devices present is found by it, and nothing has to be opened to compare. */
