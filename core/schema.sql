@@ -680,6 +680,16 @@ CREATE POLICY maintenance ON users TO pms_owner USING (true) WITH CHECK (true);
 CREATE POLICY tenant ON users TO pms_app USING (((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid) AND ((NULLIF(current_setting('iot_pms.customer_ids'::text, true), ''::text) IS NULL) OR (customer_id = ANY ((NULLIF(current_setting('iot_pms.customer_ids'::text, true), ''::text))::uuid[]))))) WITH CHECK (((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid) AND ((NULLIF(current_setting('iot_pms.customer_ids'::text, true), ''::text) IS NULL) OR (customer_id = ANY ((NULLIF(current_setting('iot_pms.customer_ids'::text, true), ''::text))::uuid[])))));
 GRANT DELETE, INSERT, SELECT, UPDATE ON users TO pms_app;
 
+CREATE OR REPLACE FUNCTION public.analyze_device_tables()
+ RETURNS void
+ LANGUAGE sql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog'
+AS $function$
+  ANALYZE public.devices, public.device_credentials, public.device_log, public.device_attributes, public.device_rejects
+$function$;
+-- owner pms_owner; execute: pms_jobs (analyze_device_tables())
+
 CREATE OR REPLACE FUNCTION public.protect_customer_table(table_name regclass)
  RETURNS void
  LANGUAGE plpgsql
@@ -835,7 +845,8 @@ CREATE OR REPLACE FUNCTION public.telemetry_load_keys(tenants integer[], devices
  SET search_path TO 'pg_catalog'
 AS $function$
   SELECT d.device_no, k.key, d.key_no FROM unnest(tenants, devices) AS n (tenant, device)
-    JOIN public.telemetry_device_keys d ON d.tenant_no = n.tenant AND d.device_no = n.device
+    CROSS JOIN LATERAL (SELECT o.* FROM public.telemetry_device_keys o
+      WHERE o.tenant_no = n.tenant AND o.device_no = n.device OFFSET 0) d
     JOIN public.telemetry_keys k ON k.tenant_no = d.tenant_no AND k.key_no = d.key_no
 $function$;
 -- owner pms_store; execute: pms_ingest (telemetry_load_keys(integer[],integer[]))

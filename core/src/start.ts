@@ -10,6 +10,7 @@ import { Db } from './db/client.ts'
 import { loadInstallation, loadRootTenant, saveSecretKeyId } from './db/installation.ts'
 import { migrate } from './db/migrate.ts'
 import { checkDatabase, ensureDataDir, openDatabase } from './db/open.ts'
+import { PlannerStatistics } from './db/planner-statistics.ts'
 import { Demo } from './demo/demo.ts'
 import { Devices } from './devices/devices.ts'
 import { StartError, exitCodes } from './errors.ts'
@@ -238,6 +239,9 @@ async function start(config: Config, log: Log, stops: Stop[], stop: () => Promis
   await demo.start()
   stops.push(() => demo.stop())
   startUpkeep(context, ingest, devices, stops)
+  const statistics = new PlannerStatistics(context, () => ingest.registry.size)
+  statistics.start()
+  stops.push(() => statistics.stop())
   warnAboutHooks(config, log, stops)
   buildDashboard(config, log, pages.reload)
   health.hasBeenReady = true
