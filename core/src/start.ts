@@ -11,6 +11,7 @@ import { loadInstallation, loadRootTenant, saveSecretKeyId } from './db/installa
 import { migrate } from './db/migrate.ts'
 import { checkDatabase, ensureDataDir, openDatabase } from './db/open.ts'
 import { PlannerStatistics } from './db/planner-statistics.ts'
+import { httpClientRpcCalls } from './client-rpc/http.ts'
 import { Demo } from './demo/demo.ts'
 import { Devices } from './devices/devices.ts'
 import { StartError, exitCodes } from './errors.ts'
@@ -195,8 +196,8 @@ async function start(config: Config, log: Log, stops: Stop[], stop: () => Promis
     refused: ({ address, reason, tokenLast4 }) => ingest.refused.add({ address, reason, last4: tokenLast4 }),
     limited: (device, address, topic, reject) =>
       ingest.rejects.record({ device, source: { transport: 'http', topic, address }, reject, payload: Buffer.alloc(0) }),
-    tooLarge: (device, address, topic) => {
-      const reject = { code: 'PACKET_TOO_LARGE', detail: 'the body is larger than 1,048,576 bytes' } as const
+    tooLarge: (device, address, topic, limit) => {
+      const reject = { code: 'PACKET_TOO_LARGE', detail: `the body is larger than ${limit} bytes` } as const
       ingest.rejects.record({ device, source: { transport: 'http', topic, address }, reject, payload: Buffer.alloc(0) })
     },
     calls: [
@@ -204,6 +205,11 @@ async function start(config: Config, log: Log, stops: Stop[], stop: () => Promis
         reads: ingest.reads,
         polls: ingest.polls,
         clock: context.clock,
+        active: (device) => ingest.states.activeOverHttp(device, context.clock.now()),
+      }),
+      httpClientRpcCalls({
+        clientRpc: ingest.clientRpc,
+        rejects: ingest.rejects,
         active: (device) => ingest.states.activeOverHttp(device, context.clock.now()),
       }),
       httpDownloadCalls({

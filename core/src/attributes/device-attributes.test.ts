@@ -236,6 +236,22 @@ describe('a change of shared attributes', () => {
     expect((await next()).text).toBe('{"shared":{"a":1}}')
   })
 
+  it('goes to the own topic of the product too, at the QoS granted there [A-7]', async () => {
+    const transport = { attributesPushTopic: 'plant/7/settings', telemetryTopics: ['plant/+/data'], attributesTopics: ['plant/+/info'] }
+    const product = await platform.call('POST', '/api/v1/products', { body: { name: 'own topics', transport } })
+    expect(product.status, product.text).toBe(201)
+    const device = await platform.createDevice({ productId: product.json()['id'] })
+    const { client, next, settle } = await connect(device.token)
+    await client.publishAsync('plant/7/info', '{"reported":1}', { qos: 1 })
+    await client.publishAsync('plant/7/data', '{"t":1}', { qos: 1 })
+    expect((await get(device.token, '?clientKeys=reported,t')).text).toBe('{"client":{"reported":1}}')
+    await client.subscribeAsync(v1, { qos: 1 })
+    await client.subscribeAsync('plant/7/settings', { qos: 0 })
+    await write(device.id, { a: 1 })
+    expect(await next()).toEqual({ topic: 'plant/7/settings', text: '{"a":1}', qos: 0 })
+    expect(await settle()).toEqual([])
+  })
+
   it('by scripts of ThingsBoard is pushed too', async () => {
     const device = await platform.createDevice()
     const { client, next } = await connect(device.token)

@@ -23,6 +23,7 @@ const publicRoutes = [
   'POST /api/auth/login',
   'POST /api/auth/token',
   'POST /api/v1/:token/attributes',
+  'POST /api/v1/:token/rpc',
   'POST /api/v1/:token/telemetry',
   'POST /api/v1/auth/login',
   'POST /api/v1/auth/logout',

@@ -22,7 +22,7 @@ export type HttpIngestOptions = {
   /** Noted for the list of refused connections. */
   refused: (refusal: { address: string; reason: string; tokenLast4: string }) => void
   /** A body over the limit is refused before a device's message exists; its reject log says so. */
-  tooLarge: (device: Device, address: string, topic: string) => void
+  tooLarge: (device: Device, address: string, topic: string, limit: number) => void
   /** A device sends faster than it may, for its reject log. */
   limited: (device: Device, address: string, topic: string, reject: Reject) => void
   /** Calls besides telemetry and attributes. */
@@ -96,7 +96,7 @@ export async function registerHttpIngest(app: App, options: HttpIngestOptions): 
           },
           errorHandler: (error, request) => {
             if ((error as { code?: string }).code === 'FST_ERR_CTP_BODY_TOO_LARGE') {
-              options.tooLarge(findDevice(request, options), plainAddress(request.ip), `/api/v1/…/${kind}`)
+              options.tooLarge(findDevice(request, options), plainAddress(request.ip), `/api/v1/…/${kind}`, maxBodyBytes)
               throw new ProblemError('BODY_TOO_LARGE', { params: { limit: maxBodyBytes }, cause: error })
             }
             throw error
@@ -112,8 +112,26 @@ export async function registerHttpIngest(app: App, options: HttpIngestOptions): 
         handle(kind),
       )
     }
-    for (const register of options.calls ?? []) register(scope, (request) => findDevice(request, options))
+    await scope.register(async (calls) => {
+      calls.addHook('onRequest', async (request) => {
+        const device = findDevice(request, options)
+        const refused = (reject: Reject) => options.limited(device, plainAddress(request.ip), topicOf(request), reject)
+        await admitRequest(device, false, { clock: options.clock, refused })
+      })
+      calls.setErrorHandler((error: { code?: string }, request) => {
+        if (error.code !== 'FST_ERR_CTP_BODY_TOO_LARGE') throw error
+        const limit = request.routeOptions.bodyLimit
+        options.tooLarge(findDevice(request, options), plainAddress(request.ip), topicOf(request), limit)
+        throw new ProblemError('BODY_TOO_LARGE', { params: { limit }, cause: error })
+      })
+      for (const register of options.calls ?? []) register(calls as App, (request) => findDevice(request, options))
+    })
   })
+}
+
+/** The path without the token, as the reject log shows it. */
+function topicOf(request: FastifyRequest): string {
+  return request.routeOptions.url?.replace(':token', '…') ?? ''
 }
 
 /** Requests and bytes in flight, in all and per device. */

@@ -5,6 +5,7 @@ import { AttributeStore } from '../attributes/attribute-store.ts'
 import { Attributes } from '../attributes/attributes.ts'
 import { pushSharedAttributes } from '../attributes/pushes.ts'
 import { answerAttributeRequests } from '../attributes/questions.ts'
+import { ClientRpc } from '../client-rpc/client-rpc.ts'
 import type { Context } from '../context.ts'
 import { DeviceLog } from '../devices/device-log.ts'
 import { DeviceStates } from '../devices/states.ts'
@@ -22,6 +23,7 @@ import type { IngestCounters } from '../system/ingest-counters.ts'
 import { DeviceRegistry } from './device-registry.ts'
 import { LongPolls } from './long-polls.ts'
 import { MqttEndpoint } from './mqtt/endpoint.ts'
+import { defaultMqttLimits } from './mqtt/limits.ts'
 import { Pipeline } from './pipeline.ts'
 import type { Device } from './registry.ts'
 import { RejectLog } from './reject-log.ts'
@@ -43,6 +45,7 @@ export type Ingest = {
   reads: AttributeReads
   /** HTTP devices that wait for a push or a command. */
   polls: LongPolls
+  clientRpc: ClientRpc
   /** What devices shall install, and the bytes of it. */
   ota: { targets: OtaTargets; contents: Contents }
   endpoint: MqttEndpoint | undefined
@@ -75,6 +78,7 @@ export function createIngest(context: Context, parts: IngestParts): Ingest {
   const attributes = new Attributes(context, registry)
   const reads = new AttributeReads(context)
   const polls = new LongPolls(clock)
+  const clientRpc = new ClientRpc({ clock, events, limits: defaultMqttLimits })
   pushSharedAttributes(events, { sessions, polls })
   const announceClientAttributes = (device: Device, points: readonly Point[], updatedAt: number) => {
     const values = points.map((point) => ({ ...point, updatedAt }))
@@ -103,7 +107,11 @@ export function createIngest(context: Context, parts: IngestParts): Ingest {
     ],
   })
   /** What devices ask for, kind by kind; a kind that is missing here is an unknown topic. */
-  const requests: RequestHandlers = { attributeRequest: answerAttributeRequests(reads), ...createChunkHandlers({ ...ota, clock, log }) }
+  const requests: RequestHandlers = {
+    attributeRequest: answerAttributeRequests(reads),
+    rpcRequest: clientRpc.serve,
+    ...createChunkHandlers({ ...ota, clock, log }),
+  }
   const admission = () => {
     if (parts.isDraining()) return 'draining'
     if (parts.disk.isClosed) return 'full'
@@ -180,6 +188,7 @@ export function createIngest(context: Context, parts: IngestParts): Ingest {
     attributes,
     reads,
     polls,
+    clientRpc,
     ota,
     endpoint,
     disk: parts.disk,

@@ -85,6 +85,9 @@ export class Topics {
       events.on('attributes.changed', (change) => this.#publishAttributes(change)),
       events.on('device.log', ({ deviceId, entry }) => this.#toLog(deviceId, { type: 'log', entry })),
       events.on('device.reject', ({ deviceId, entry }) => this.#toLog(deviceId, { type: 'reject', entry }, String(entry['id']))),
+      events.on('device.called', ({ deviceId, requestId, method, params }) => {
+        this.#toLog(deviceId, { type: 'call', at: new Date(this.#context.clock.now()).toISOString(), requestId, method, params })
+      }),
       events.on('connection.refused', (refused) => {
         for (const subscription of this.#system) subscription.push({ type: 'refused', ...refused, at: new Date(refused.at).toISOString() })
       }),

@@ -8,6 +8,7 @@ import type { Sessions } from '../sessions.ts'
 import { encodeSuback, encodeUnsuback, reason } from './answers.ts'
 import type { MqttLimits } from './limits.ts'
 import type { Output } from './output.ts'
+import { findOwnTopic } from './own-topics.ts'
 import { isTopicAllowed, packetType, parsePacket, parsePublish } from './packets.ts'
 import type { Publish } from './packets.ts'
 import { grantFilters, releaseFilters } from './subscriptions.ts'
@@ -110,9 +111,11 @@ function servePublish(live: Live, publish: Publish, context: ServeContext): Mist
   if (publish.known === undefined && !isTopicAllowed(publish.topic)) {
     return { code: reason.topicInvalid, detail: 'topic name: 1–512 bytes, at most 16 levels, no wildcard', sample: publish.payload }
   }
-  const limiter = session.device.limits?.own
+  const { settings, limits: rates } = session.device
+  const kind = publish.known?.kind ?? findOwnTopic(settings.transport, publish.topic)
+  const limiter = rates?.own
   if (limiter !== undefined && !uplinks.isRepeated(publish)) {
-    const excess = serveExcess(live, publish, limiter, context)
+    const excess = serveExcess(live, publish, { limiter, isTelemetry: kind === 'telemetry' || publish.topic === gatewayTelemetry }, context)
     if (excess !== undefined) return excess === 'refused' ? undefined : excess
   }
   session.messagesIn++
@@ -124,7 +127,7 @@ function servePublish(live: Live, publish: Publish, context: ServeContext): Mist
   if (isOverQuota || (publish.qos === 2 && uplinks.openQos2 >= limits.inFlight)) {
     return { code: reason.receiveMaximumExceeded, detail: `more than ${limits.inFlight} unacknowledged messages` }
   }
-  if (publish.known !== undefined) uplinks.accept(publish, publish.known.kind, clock.now())
+  if (kind !== undefined) uplinks.accept(publish, kind, clock.now())
   else serveRequest(live, publish, context)
   return undefined
 }
@@ -133,11 +136,11 @@ function servePublish(live: Live, publish: Publish, context: ServeContext): Mist
 function serveExcess(
   { session, uplinks }: Live,
   publish: Publish,
-  limiter: RateLimiter,
+  { limiter, isTelemetry }: { limiter: RateLimiter; isTelemetry: boolean },
   { clock }: ServeContext,
 ): Mistake | Hold | 'refused' | undefined {
   const now = clock.monotonic()
-  const excess = limiter.admit(publish.known?.kind === 'telemetry' || publish.topic === gatewayTelemetry, now)
+  const excess = limiter.admit(isTelemetry, now)
   if (excess === undefined) return undefined
   const { waitMs } = excess
   if (waitMs <= mostWaitMs) return { holdMs: waitMs, thenCloses: false }

@@ -57,7 +57,8 @@ export function grantFilters(
 }
 
 function isFilterAllowed(filter: string, device: Device): boolean {
-  return allowedFilters.has(filter) || (device.isGateway && gatewayFilters.has(filter))
+  if (allowedFilters.has(filter) || (device.isGateway && gatewayFilters.has(filter))) return true
+  return filter === device.settings.transport.attributesPushTopic
 }
 
 export function releaseFilters(held: Map<string, number>, filters: readonly string[]): number[] {
