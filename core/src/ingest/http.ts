@@ -92,7 +92,7 @@ export async function registerHttpIngest(app: App, options: HttpIngestOptions): 
             reply.raw.once('close', release)
             const topic = `/api/v1/…/${kind}`
             const refused = (reject: Reject) => options.limited(device, plainAddress(request.ip), topic, reject)
-            await admitRequest(device, kind === 'telemetry', { clock: options.clock, refused })
+            if (device.limits) await admitRequest(device, kind === 'telemetry', { clock: options.clock, refused })
           },
           errorHandler: (error, request) => {
             if ((error as { code?: string }).code === 'FST_ERR_CTP_BODY_TOO_LARGE') {
@@ -167,10 +167,18 @@ function announcedBytes(request: FastifyRequest): number {
   return Math.min(Number(request.headers['content-length'] ?? 0), maxBodyBytes)
 }
 
+/** Whose requests are under way: hashing a token twice would be a twentieth of what a request costs. */
+const devices = new WeakMap<FastifyRequest, Device>()
+
 function findDevice(request: FastifyRequest, options: HttpIngestOptions): Device {
+  const known = devices.get(request)
+  if (known && !known.isDisabled) return known
   const { token } = request.params as { token: string }
   const device = options.findByToken(token)
-  if (device) return device
+  if (device) {
+    devices.set(request, device)
+    return device
+  }
   options.refused({ address: plainAddress(request.ip), reason: 'unknown access token', tokenLast4: token.slice(-4) })
   throw new ProblemError('DEVICE_UNAUTHORIZED')
 }
