@@ -62,10 +62,10 @@ class SessionDownloads {
   readonly #ended = new Set<string>()
   /** Errors that stand in the trace: one of a kind per session is enough. */
   readonly #told = new Set<string>()
-  #jobs: Job[] = []
+  readonly #jobs: Job[] = []
   #isRunning = false
   #isClosed = false
-  #roomWaiters: (() => void)[] = []
+  readonly #roomWaiters: (() => void)[] = []
 
   constructor(parts: ChunkParts, budget: ByteBudget, session: Session) {
     this.#parts = parts

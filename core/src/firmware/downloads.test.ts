@@ -5,6 +5,7 @@ import type { IncomingMessage } from 'node:http'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { startTestPlatform } from '../testing.ts'
 import type { TestPlatform } from '../testing.ts'
+import type { Rollout } from './schemas.ts'
 import { OtaDevice, callsOf, eventually } from './testing.ts'
 
 let platform: TestPlatform
@@ -104,8 +105,9 @@ describe('twenty devices at the same time', () => {
     const pack = await calls.createReadyPackage(productId, content)
     await calls.ok(platform.call('PATCH', `/api/v1/products/${productId}`, { body: { ota: { firmwareId: pack.id } } }))
     const devices = await Promise.all(Array.from({ length: 20 }, () => platform.createDevice({ productId })))
-    await eventually(async () => expect((await calls.show(devices.at(-1)!.id)).target).not.toBeNull())
-    const clients = await Promise.all(devices.map(({ token }) => OtaDevice.connect(platform, token)))
+    const rollout = () => calls.ok<Rollout>(platform.call('GET', `/api/v1/ota-packages/${pack.id}/devices`))
+    await eventually(async () => expect((await rollout()).counts.INITIATED).toBe(20))
+    const clients = await Promise.all(devices.map(({ token }) => OtaDevice.connect(platform.ports.mqtt, token)))
     globalThis.gc?.()
     const before = process.memoryUsage().rss
     let most = 0

@@ -21,7 +21,7 @@ const sha256 = (bytes: Buffer) => createHash('sha256').update(bytes).digest('hex
 async function prepare(): Promise<{ productId: string; id: string; token: string; device: OtaDevice }> {
   const productId = await calls.createProduct()
   const { id, token } = await platform.createDevice({ productId })
-  const device = await OtaDevice.connect(platform, token)
+  const device = await OtaDevice.connect(platform.ports.mqtt, token)
   await device.subscribeToAttributes()
   return { productId, id, token, device }
 }
@@ -160,7 +160,7 @@ describe('chunks over MQTT', () => {
     for (let no = 0; no < 10; no++) begun.push(await device.chunk(1, no, 10_000))
     await eventually(async () => expect((await calls.show(id)).progress).toBe(25))
     device.client.stream.destroy()
-    const again = await OtaDevice.connect(platform, token)
+    const again = await OtaDevice.connect(platform.ports.mqtt, token)
     const rest = await again.download(1, 10_000, 10)
     expect(sha256(Buffer.concat([...begun, rest]))).toBe(sha256(content))
     await again.end()
@@ -216,7 +216,7 @@ describe('chunks over MQTT', () => {
     await calls.assign(id, (await calls.createReadyPackage(productId, randomBytes(16_777_217))).id)
     await device.client.publishAsync('v2/fw/request/1/chunk/0', '', { qos: 1 })
     expect(String((await device.next('v2/fw/error')).payload)).toBe('PAYLOAD_TOO_LARGE')
-    const small = await OtaDevice.connect(platform, token, { protocolVersion: 5, properties: { maximumPacketSize: 10_000 } })
+    const small = await OtaDevice.connect(platform.ports.mqtt, token, { protocolVersion: 5, properties: { maximumPacketSize: 10_000 } })
     await small.client.publishAsync('v2/fw/request/1/chunk/0', '20000', { qos: 1 })
     expect(String((await small.next('v2/fw/error')).payload)).toBe('PAYLOAD_TOO_LARGE')
     expect((await small.chunk(1, 0, 9000)).length).toBe(9000)
@@ -225,7 +225,7 @@ describe('chunks over MQTT', () => {
 
   it('refuse a size that is no number as a wrong shape [O-5]', async () => {
     const { token } = await prepare()
-    const device = await OtaDevice.connect(platform, token, { protocolVersion: 5 })
+    const device = await OtaDevice.connect(platform.ports.mqtt, token, { protocolVersion: 5 })
     await expect(device.client.publishAsync('v2/fw/request/1/chunk/0', '1k', { qos: 1 })).rejects.toMatchObject({ code: 153 })
     await device.end()
   })
@@ -292,7 +292,7 @@ describe('progress', () => {
     await assignToProduct(productId, { firmwareId: pack.id })
     const get = (query = '') => calls.ok<Rollout>(platform.call('GET', `/api/v1/ota-packages/${pack.id}/devices${query}`))
     await eventually(async () => expect((await get()).counts.INITIATED).toBe(3))
-    const [a, b] = await Promise.all(devices.slice(0, 2).map(({ token }) => OtaDevice.connect(platform, token)))
+    const [a, b] = await Promise.all(devices.slice(0, 2).map(({ token }) => OtaDevice.connect(platform.ports.mqtt, token)))
     await a!.send({ fw_state: 'FAILED', fw_error: 'no room' })
     await b!.chunk(1, 0, 500)
     await eventually(async () => {

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { randomBytes } from 'node:crypto'
 import { Readable } from 'node:stream'
-import mqtt from 'mqtt'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { systemClock } from '../clock.ts'
 import { startDeviceServer } from '../products/testing.ts'
@@ -14,8 +13,8 @@ import { OtaDevice, eventually, unique } from './testing.ts'
 /** Timers wait until the test lets them go. */
 class HeldClock {
   readonly timers: { ms: number; callback: () => void }[] = []
-  now = systemClock.now
-  monotonic = systemClock.monotonic
+  now = () => systemClock.now()
+  monotonic = () => systemClock.monotonic()
 
   after(ms: number, callback: () => void): () => void {
     const timer = { ms, callback }
@@ -73,9 +72,7 @@ async function prepare() {
   const facts = { fileName: 'a.bin', contentType: 'application/octet-stream' }
   await ingest.ota.contents.upload(scope, pack.id, Readable.from([randomBytes(1000)]), facts)
   const connect = async () => {
-    const client = mqtt.connect(`mqtt://127.0.0.1:${server.mqttPort()}`, { username: token, reconnectPeriod: 0 })
-    const device = new OtaDevice(client)
-    await new Promise<void>((resolve) => client.once('connect', () => resolve()))
+    const device = await OtaDevice.connect(server.mqttPort(), token)
     await device.subscribeToAttributes()
     return device
   }

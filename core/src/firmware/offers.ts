@@ -43,7 +43,7 @@ const atOnce = 8
 export class OtaOffers {
   readonly #context: Context
   readonly #parts: OfferParts
-  #wanted: Wanted[] = []
+  readonly #wanted: Wanted[] = []
   #isRunning = false
   #isStopped = false
   /** The last change of each device that is under way: the next one waits for it. */
@@ -110,8 +110,9 @@ export class OtaOffers {
   async #run(): Promise<void> {
     if (this.#isRunning) return
     this.#isRunning = true
-    for (let wanted = this.#wanted.shift(); wanted && !this.#isStopped; wanted = this.#wanted.shift()) {
-      await this.#settleAll(wanted).catch((error: unknown) => this.#later(error, wanted!))
+    while (this.#wanted.length > 0 && !this.#isStopped) {
+      const wanted = this.#wanted.shift()!
+      await this.#settleAll(wanted).catch((error: unknown) => this.#later(error, wanted))
     }
     this.#isRunning = false
   }

@@ -23,16 +23,19 @@ export class OtaDevice {
     })
   }
 
-  static async connect(platform: TestPlatform, token: string, options: IClientOptions = {}): Promise<OtaDevice> {
-    const client = mqtt.connect(`mqtt://127.0.0.1:${platform.ports.mqtt}`, { username: token, reconnectPeriod: 0, ...options })
-    const device = new OtaDevice(client)
-    await new Promise<void>((resolve, reject) => {
-      client.once('connect', () => resolve())
-      client.once('error', reject)
+  /** Tries again while the server is too busy to let anybody in, as devices do. */
+  static async connect(port: number | undefined, token: string, options: IClientOptions = {}): Promise<OtaDevice> {
+    return eventually(async () => {
+      const client = mqtt.connect(`mqtt://127.0.0.1:${port}`, { username: token, reconnectPeriod: 0, ...options })
+      const device = new OtaDevice(client)
+      await new Promise<void>((resolve, reject) => {
+        client.once('connect', () => resolve())
+        client.once('error', reject)
+      })
+      // Else the client's TCP waits 40 ms between its PUBACK and its next request.
+      ;(client.stream as Socket).setNoDelay(true)
+      return device
     })
-    // Else the client's TCP waits 40 ms between its PUBACK and its next request.
-    ;(client.stream as Socket).setNoDelay(true)
-    return device
   }
 
   /** Takes the first message out that the condition holds for, waiting for it. */
@@ -42,8 +45,9 @@ export class OtaDevice {
     for (;;) {
       const at = this.messages.findIndex(matches)
       if (at !== -1) return this.messages.splice(at, 1)[0]!
-      if (Date.now() > deadline)
+      if (Date.now() > deadline) {
         throw new Error(`nothing came for ${String(isWanted)}; there is ${this.messages.map((one) => one.topic).join(', ')}`)
+      }
       await Promise.race([new Promise<void>((resolve) => (this.#wake = resolve)), sleep(100)])
     }
   }
