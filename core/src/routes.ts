@@ -2,6 +2,8 @@
 import type { Registry } from 'prom-client'
 import { registerCompatAttributeRoutes } from './attributes/compat.ts'
 import { registerAttributeRoutes } from './attributes/routes.ts'
+import { registerCompatCommandRoutes } from './commands/compat.ts'
+import { registerCommandRoutes } from './commands/routes.ts'
 import type { Context } from './context.ts'
 import type { Demo } from './demo/demo.ts'
 import { registerDemoRoutes } from './demo/routes.ts'
@@ -57,6 +59,7 @@ export async function registerRoutes(app: App, context: Context, parts: RoutePar
   registerUserRoutes(app, people, setup)
   registerProductRoutes(app, context, { registry: ingest.registry })
   registerDeviceRoutes(app, context, { devices, store, sessions: ingest.sessions, rejects: ingest.rejects })
+  registerCommandRoutes(app, { commands: ingest.commands, devices })
   registerDemoRoutes(app, { demo })
   await registerFirmwareRoutes(app, context, { ...ingest.ota, offers: parts.offers, store })
   const telemetry: TelemetryParts = {
@@ -70,6 +73,7 @@ export async function registerRoutes(app: App, context: Context, parts: RoutePar
   await registerCompatAttributeRoutes(app, ingest)
   await registerCompatScope(app, (scope) => {
     registerCompatLogin(scope, people)
+    registerCompatCommandRoutes(scope, context, { commands: ingest.commands })
     registerCompatDeviceRoutes(scope, context, { devices })
   })
 }

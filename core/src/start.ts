@@ -27,6 +27,7 @@ import type { App, RouteGuard } from './http/server.ts'
 import { IngestCounters } from './system/ingest-counters.ts'
 import { httpAttributeCalls } from './ingest/http-attributes.ts'
 import { registerHttpIngest } from './ingest/http.ts'
+import { httpRpcCalls } from './ingest/http-rpc.ts'
 import { createIngest } from './ingest/start-ingest.ts'
 import type { Ingest } from './ingest/start-ingest.ts'
 import { writeAsUser } from './ingest/user-writes.ts'
@@ -212,6 +213,19 @@ async function start(config: Config, log: Log, stops: Stop[], stop: () => Promis
         rejects: ingest.rejects,
         active: (device) => ingest.states.activeOverHttp(device, context.clock.now()),
       }),
+      httpRpcCalls({
+        commands: ingest.commands,
+        polls: ingest.polls,
+        clock: context.clock,
+        active: (device) => ingest.states.activeOverHttp(device, context.clock.now()),
+        refused: (device, address, reject) =>
+          ingest.rejects.record({
+            device,
+            source: { transport: 'http', topic: '/api/v1/…/rpc', address },
+            reject,
+            payload: Buffer.alloc(0),
+          }),
+      }),
       httpDownloadCalls({
         ...ingest.ota,
         clock: context.clock,
@@ -326,6 +340,7 @@ function startUpkeep(context: Context, ingest: Ingest, devices: Devices, stops: 
     { name: 'device log', run: (tenant) => ingest.log.removeOld(tenant) },
     { name: 'events of updates', run: (tenant) => ingest.ota.targets.trace.removeOld(tenant) },
     { name: 'broken uploads', run: (tenant) => ingest.ota.contents.removeOrphans(tenant) },
+    { name: 'commands', run: (tenant) => ingest.commands.removeOld(tenant) },
     { name: 'idempotency keys', run: (tenant) => removeOldIdempotencyKeys(context, tenant) },
   ])
   upkeep.start()

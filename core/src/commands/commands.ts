@@ -69,6 +69,7 @@ export class Commands {
   readonly #laneParts: LaneParts
   readonly #stopping = new AbortController()
   #expiresAt = Number.POSITIVE_INFINITY
+  #isGivingUp = false
   #cancelSweep: (() => void) | undefined
 
   constructor(context: Context, registry: DeviceRegistry) {
@@ -97,6 +98,7 @@ export class Commands {
 
   /** Ends the calls that wait, so that their requests are answered. */
   giveUp(): void {
+    this.#isGivingUp = true
     for (const giveUp of this.#giveUps) giveUp()
   }
 
@@ -155,6 +157,7 @@ export class Commands {
     })
     const giveUp = () => reject(new ProblemError('OVERLOADED', { retryAfterS: 5 }))
     this.#giveUps.add(giveUp)
+    if (this.#isGivingUp) giveUp()
     const cancel = clock.after(Math.max(expiresAt - clock.now(), 0), () => reject(new ProblemError('COMMAND_TIMEOUT')))
     try {
       return { no, response: await promise }

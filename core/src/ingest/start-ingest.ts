@@ -6,6 +6,8 @@ import { Attributes } from '../attributes/attributes.ts'
 import { pushSharedAttributes } from '../attributes/pushes.ts'
 import { answerAttributeRequests } from '../attributes/questions.ts'
 import { ClientRpc } from '../client-rpc/client-rpc.ts'
+import { Commands } from '../commands/commands.ts'
+import { serveMqttCommands, takeAnswers } from '../commands/mqtt-commands.ts'
 import type { Context } from '../context.ts'
 import { DeviceLog } from '../devices/device-log.ts'
 import { DeviceStates } from '../devices/states.ts'
@@ -46,6 +48,7 @@ export type Ingest = {
   /** HTTP devices that wait for a push or a command. */
   polls: LongPolls
   clientRpc: ClientRpc
+  commands: Commands
   /** What devices shall install, and the bytes of it. */
   ota: { targets: OtaTargets; contents: Contents }
   endpoint: MqttEndpoint | undefined
@@ -85,6 +88,8 @@ export function createIngest(context: Context, parts: IngestParts): Ingest {
     events.emit('attributes.changed', { tenantId: device.tenantId, deviceId: device.id, scope: 'client', values, deleted: [] })
   }
   const ota = { targets: new OtaTargets(context), contents: new Contents(context, parts.disk) }
+  const commands = new Commands(context, registry)
+  serveMqttCommands(commands, sessions)
   const pipeline = new Pipeline({
     telemetry,
     attributes: attributeWriter,
@@ -109,6 +114,7 @@ export function createIngest(context: Context, parts: IngestParts): Ingest {
   /** What devices ask for, kind by kind; a kind that is missing here is an unknown topic. */
   const requests: RequestHandlers = {
     attributeRequest: answerAttributeRequests(reads),
+    rpcResponse: takeAnswers(commands),
     rpcRequest: clientRpc.serve,
     ...createChunkHandlers({ ...ota, clock, log }),
   }
@@ -189,21 +195,24 @@ export function createIngest(context: Context, parts: IngestParts): Ingest {
     reads,
     polls,
     clientRpc,
+    commands,
     ota,
     endpoint,
     disk: parts.disk,
     async start() {
       await registry.start()
+      await commands.start()
       await ota.targets.start()
       states.start()
       await endpoint?.start()
     },
     async stop(deadlineMs) {
       polls.stop()
+      commands.giveUp()
       reads.stop()
       // Side by side: the endpoint waits for answers, and the writers give them, at the latest when the time is over.
       await Promise.all([endpoint?.stop(deadlineMs), telemetry.stop(deadlineMs - answerMs), attributeWriter.stop(deadlineMs - answerMs)])
-      const flushed = Promise.all([states.stop(), deviceLog.flush(), rejects.flush(), ota.targets.stop()])
+      const flushed = Promise.all([states.stop(), deviceLog.flush(), rejects.flush(), commands.stop(), ota.targets.stop()])
       await Promise.race([flushed, new Promise<void>((resolve) => clock.after(flushMs, resolve))])
     },
   }

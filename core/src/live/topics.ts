@@ -4,6 +4,7 @@ import { Type } from 'typebox'
 import type { Static } from 'typebox'
 import type { AttributeChange } from '../attributes/attributes.ts'
 import { viewAttribute } from '../attributes/routes.ts'
+import { viewCommand } from '../commands/schemas.ts'
 import type { Context } from '../context.ts'
 import type { Actor } from '../http/actor.ts'
 import type { Permission } from '../http/permissions.ts'
@@ -30,6 +31,7 @@ export const topicParams = {
     closed,
   ),
   attributes: Type.Object({ deviceIds: DeviceIds }, closed),
+  commands: Type.Object({ deviceId: Id }, closed),
   devices: Type.Object({ ids: DeviceIds }, closed),
   deviceLog: Type.Object({ id: Id }, closed),
   system: Type.Object({}, closed),
@@ -41,6 +43,7 @@ export type TopicParams = { [T in Topic]: Static<(typeof topicParams)[T]> }
 export const topicPermissions: Record<Topic, Permission> = {
   telemetry: 'telemetry.read',
   attributes: 'device.read',
+  commands: 'device.read',
   devices: 'device.read',
   deviceLog: 'device.read',
   system: 'system.read',
@@ -59,6 +62,7 @@ export class Topics {
   readonly #primaries: Primaries
   readonly #telemetry = new Map<string, Set<Subscription>>()
   readonly #attributes = new Map<string, Set<Subscription>>()
+  readonly #commands = new Map<string, Set<Subscription>>()
   readonly #devices = new Map<string, Set<Subscription>>()
   readonly #logs = new Map<string, Set<Subscription>>()
   readonly #system = new Set<Subscription>()
@@ -83,6 +87,11 @@ export class Topics {
         for (const subscription of this.#devices.get(deviceId) ?? []) subscription.push(item, `${deviceId} state`)
       }),
       events.on('attributes.changed', (change) => this.#publishAttributes(change)),
+      events.on('command.moved', ({ deviceId, command }) => {
+        for (const subscription of this.#commands.get(deviceId) ?? []) {
+          subscription.push({ ...viewCommand(command), detail: command.detail }, command.id)
+        }
+      }),
       events.on('device.log', ({ deviceId, entry }) => this.#toLog(deviceId, { type: 'log', entry })),
       events.on('device.reject', ({ deviceId, entry }) => this.#toLog(deviceId, { type: 'reject', entry }, String(entry['id']))),
       events.on('device.called', ({ deviceId, requestId, method, params }) => {
@@ -129,7 +138,7 @@ export class Topics {
 
   remove(subscription: Subscription): void {
     for (const set of this.#setsOf(subscription)) set.delete(subscription)
-    for (const index of [this.#telemetry, this.#attributes, this.#devices, this.#logs]) {
+    for (const index of [this.#telemetry, this.#attributes, this.#commands, this.#devices, this.#logs]) {
       for (const [id, set] of index) if (set.size === 0) index.delete(id)
     }
     if (subscription.topic === 'devices') {
@@ -144,6 +153,8 @@ export class Topics {
         return subscription.params.deviceIds.map((id) => setOf(this.#telemetry, id))
       case 'attributes':
         return subscription.params.deviceIds.map((id) => setOf(this.#attributes, id))
+      case 'commands':
+        return [setOf(this.#commands, subscription.params.deviceId)]
       case 'devices':
         return subscription.params.ids.map((id) => setOf(this.#devices, id))
       case 'deviceLog':
@@ -250,6 +261,8 @@ function devicesOf({ topic, params }: Subscription): readonly string[] {
     case 'telemetry':
     case 'attributes':
       return params.deviceIds
+    case 'commands':
+      return [params.deviceId]
     case 'devices':
       return params.ids
     case 'deviceLog':
