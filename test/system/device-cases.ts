@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { randomBytes } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { TestPlatform } from '@iot-pms/core/testing'
+import type { TestAnswer, TestPlatform } from '@iot-pms/core/testing'
 import { RawClient } from './raw-client.ts'
 import { isMatch } from './matches.ts'
 
@@ -14,11 +14,16 @@ const samplePayload =
 /** One point more than a message may hold, in a packet of allowed size. */
 const manyPoints = `[${Array.from({ length: 10_001 }, () => '{a:1}').join()}]`
 
+/** How long what follows by itself may take. */
+const slowMs = 10_000
+
 /** Runs cases of the device contract, written as data, against a real server. */
 export class CaseRunner {
   readonly #platform: TestPlatform
   readonly #vars = new Map<string, unknown>()
   readonly #clients = new Map<string, RawClient>()
+  /** Requests in the background, by name. */
+  readonly #requests = new Map<string, Promise<TestAnswer>>()
 
   constructor(platform: TestPlatform) {
     this.#platform = platform
@@ -26,6 +31,7 @@ export class CaseRunner {
     this.#vars.set('now', Date.now())
     this.#vars.set('P', samplePayload)
     this.#vars.set('many', manyPoints)
+    this.#vars.set('jwt', platform.token)
   }
 
   /** @throws an error that names the step */
@@ -64,8 +70,20 @@ export class CaseRunner {
       }
       case 'alive':
         return this.#client(step).ping()
+      case 'receive':
+        return this.#receive(step)
+      case 'silence':
+        return this.#client(step).silence(Number(step['ms']))
       case 'http':
         return this.#http(step)
+      case 'await':
+        return this.#check(step, await this.#requests.get(text('ref'))!)
+      case 'lookup':
+        return this.#lookUpDevice(step)
+      case 'attrs':
+        return this.#attributes(step)
+      case 'setAttrs':
+        return this.#setAttributes(step)
       case 'latest':
         return this.#latest(step)
       case 'history':
@@ -137,17 +155,69 @@ export class CaseRunner {
 
   async #http(step: Step): Promise<void> {
     const options = { ...(step['auth'] === 'none' ? { token: null } : {}), ...(step['body'] === undefined ? {} : { body: step['body'] }) }
-    await retry(Number(step['retry'] ?? 0), async () => {
-      const answer = await this.#platform.call(String(step['method']), String(step['path']), options)
-      expectMatch(step['status'], answer.status)
+    const send = () => this.#platform.call(String(step['method']), String(step['path']), options)
+    if (step['bg'] !== undefined) {
+      const answer = send()
+      // Awaited by a later step; one that fails before that is no error of its own.
+      answer.catch(() => {})
+      this.#requests.set(String(step['bg']), answer)
+      return
+    }
+    await retry(Number(step['retry'] ?? 0), async () => this.#check(step, await send()))
+  }
+
+  #check(step: Step, answer: TestAnswer): void {
+    expectMatch(step['status'], answer.status)
+    if (step['json'] !== undefined) expectMatch(step['json'], answer.json())
+    if (step['bodyText'] !== undefined) expectMatch(step['bodyText'], answer.text)
+    if (step['save'] !== undefined) this.#save(step['save'], answer.json())
+  }
+
+  async #receive(step: Step): Promise<void> {
+    const message = await this.#client(step).receive((topic) => isMatch(step['topic'], topic))
+    if (!message) throw new Error('no message')
+    if (step['qos'] !== undefined) expectMatch(step['qos'], message.qos)
+    if (step['text'] !== undefined) expectMatch(step['text'], message.text)
+    if (step['json'] !== undefined) expectMatch(step['json'], JSON.parse(message.text))
+    if (step['save'] !== undefined) this.#save(step['save'], step['json'] === undefined ? {} : JSON.parse(message.text), message.topic)
+  }
+
+  /** Keeps members of an answer by their path, or the number a topic ends in, for later placeholders. */
+  #save(names: unknown, body: unknown, topic = ''): void {
+    for (const [name, path] of Object.entries(names as Record<string, string>)) {
+      const member = (value: unknown, key: string) => (value as Record<string, unknown> | null)?.[key]
+      this.#vars.set(name, path === 'topic:last' ? Number(topic.split('/').at(-1)) : path.split('.').reduce(member, body))
+    }
+  }
+
+  async #lookUpDevice(step: Step): Promise<void> {
+    await retry(slowMs, async () => {
+      const answer = await this.#platform.call('GET', `/api/tenant/devices?deviceName=${encodeURIComponent(String(step['name']))}`)
+      expectMatch(200, answer.status)
       if (step['json'] !== undefined) expectMatch(step['json'], answer.json())
-      if (step['bodyText'] !== undefined) expectMatch(step['bodyText'], answer.text)
+      this.#vars.set(`id.${String(step['as'])}`, answer.json<{ id: { id: string } }>().id.id)
     })
+  }
+
+  async #attributes(step: Step): Promise<void> {
+    const id = String(this.#vars.get(`id.${String(step['device'])}`))
+    await retry(slowMs, async () => {
+      const answer = await this.#platform.call('GET', `/api/plugins/telemetry/DEVICE/${id}/values/attributes/${String(step['scope'])}`)
+      const found = Object.fromEntries(answer.json<{ key: string; value: unknown }[]>().map(({ key, value }) => [key, value]))
+      expectMatch(step['values'], found)
+      for (const key of (step['absent'] as string[] | undefined) ?? []) expectMatch(undefined, found[key])
+    })
+  }
+
+  async #setAttributes(step: Step): Promise<void> {
+    const id = String(this.#vars.get(`id.${String(step['device'])}`))
+    const path = `/api/plugins/telemetry/DEVICE/${id}/${String(step['scope'])}`
+    expectMatch(200, (await this.#platform.call('POST', path, { body: step['json'] })).status)
   }
 
   async #latest(step: Step): Promise<void> {
     const id = String(this.#vars.get(`id.${String(step['device'])}`))
-    await retry(2000, async () => {
+    await retry(slowMs, async () => {
       const answer = await this.#platform.call(
         'GET',
         `/api/plugins/telemetry/DEVICE/${id}/values/timeseries?useStrictDataTypes=${step['strict'] === true}`,
@@ -177,7 +247,7 @@ export class CaseRunner {
   }
 
   async #rejects(device: string, code: string): Promise<void> {
-    await retry(3000, async () => {
+    await retry(slowMs, async () => {
       const answer = await this.#platform.call('GET', `/api/v1/devices/${String(this.#vars.get(`id.${device}`))}/rejects`)
       const codes = answer.json<{ items: { code: string }[] }>().items.map((item) => item.code)
       if (!codes.includes(code)) throw new Error(`${code} is not among ${codes.join(', ')}`)
