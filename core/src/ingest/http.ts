@@ -118,13 +118,13 @@ export async function registerHttpIngest(app: App, options: HttpIngestOptions): 
         const refused = (reject: Reject) => options.limited(device, plainAddress(request.ip), topicOf(request), reject)
         await admitRequest(device, false, { clock: options.clock, refused })
       })
-      calls.setErrorHandler((error: { code?: string }, request) => {
+      calls.setErrorHandler((error: Error & { code?: string }, request) => {
         if (error.code !== 'FST_ERR_CTP_BODY_TOO_LARGE') throw error
         const limit = request.routeOptions.bodyLimit
         options.tooLarge(findDevice(request, options), plainAddress(request.ip), topicOf(request), limit)
         throw new ProblemError('BODY_TOO_LARGE', { params: { limit }, cause: error })
       })
-      for (const register of options.calls ?? []) register(calls as App, (request) => findDevice(request, options))
+      for (const register of options.calls ?? []) register(calls, (request) => findDevice(request, options))
     })
   })
 }
