@@ -126,6 +126,25 @@ CREATE POLICY maintenance ON device_attributes TO pms_owner USING (true) WITH CH
 CREATE POLICY tenant ON device_attributes TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
 GRANT DELETE, INSERT, SELECT, UPDATE ON device_attributes TO pms_app;
 
+CREATE TABLE device_claims (
+  tenant_id uuid NOT NULL,
+  device_id uuid NOT NULL,
+  secret_hmac bytea NOT NULL,
+  created_at timestamp with time zone NOT NULL,
+  expires_at timestamp with time zone NOT NULL,
+  failures integer NOT NULL DEFAULT 0,
+  failing_since timestamp with time zone,
+  CONSTRAINT device_claims_pkey PRIMARY KEY (tenant_id, device_id),
+  CONSTRAINT device_claims_tenant_id_device_id_fkey FOREIGN KEY (tenant_id, device_id) REFERENCES devices(tenant_id, id) ON DELETE CASCADE
+);
+ALTER TABLE device_claims OWNER TO pms_owner;
+ALTER TABLE device_claims ENABLE ROW LEVEL SECURITY;
+ALTER TABLE device_claims FORCE ROW LEVEL SECURITY;
+CREATE INDEX device_claims_expiry ON public.device_claims USING btree (tenant_id, expires_at);
+CREATE POLICY maintenance ON device_claims TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON device_claims TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
+GRANT DELETE, INSERT, SELECT, UPDATE ON device_claims TO pms_app;
+
 CREATE TABLE device_credentials (
   tenant_id uuid NOT NULL,
   device_id uuid NOT NULL,
@@ -138,7 +157,7 @@ CREATE TABLE device_credentials (
   expires_at timestamp with time zone,
   created_at timestamp with time zone NOT NULL DEFAULT now(),
   CONSTRAINT device_credentials_pkey PRIMARY KEY (tenant_id, device_id, id),
-  CONSTRAINT device_credentials_kind_check CHECK ((kind = ANY (ARRAY['access_token'::text, 'mqtt_basic'::text]))),
+  CONSTRAINT device_credentials_kind_check CHECK ((kind = ANY (ARRAY['access_token'::text, 'mqtt_basic'::text, 'x509'::text]))),
   CONSTRAINT device_credentials_tenant_id_device_id_fkey FOREIGN KEY (tenant_id, device_id) REFERENCES devices(tenant_id, id) ON DELETE CASCADE
 );
 ALTER TABLE device_credentials OWNER TO pms_owner;
@@ -221,6 +240,7 @@ CREATE TABLE devices (
   deleted_at timestamp with time zone,
   deleted_by text,
   purging_at timestamp with time zone,
+  provisioned_at timestamp with time zone,
   CONSTRAINT devices_pkey PRIMARY KEY (tenant_id, id),
   CONSTRAINT devices_link_check CHECK ((link = ANY (ARRAY['none'::text, 'session'::text, 'closed'::text, 'http'::text]))),
   CONSTRAINT devices_tenant_id_customer_id_fkey FOREIGN KEY (tenant_id, customer_id) REFERENCES customers(tenant_id, id),

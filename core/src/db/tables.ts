@@ -155,19 +155,30 @@ export const devices = pgTable('devices', {
   deletedAt: instant('deleted_at'),
   deletedBy: text('deleted_by'),
   purgingAt: instant('purging_at'),
+  provisionedAt: instant('provisioned_at'),
 })
 
 export const deviceCredentials = pgTable('device_credentials', {
   tenantId: uuid('tenant_id').notNull(),
   deviceId: uuid('device_id').notNull(),
   id: uuid('id').notNull(),
-  kind: text('kind').$type<'access_token' | 'mqtt_basic'>().notNull(),
+  kind: text('kind').$type<'access_token' | 'mqtt_basic' | 'x509'>().notNull(),
   lookupSha256: bytea('lookup_sha256').notNull(),
   passwordHmac: bytea('password_hmac'),
   sealed: text('sealed').notNull(),
   isActive: boolean('is_active').notNull().default(true),
   expiresAt: instant('expires_at'),
   createdAt: instant('created_at').notNull().defaultNow(),
+})
+
+export const deviceClaims = pgTable('device_claims', {
+  tenantId: uuid('tenant_id').notNull(),
+  deviceId: uuid('device_id').notNull(),
+  secretHmac: bytea('secret_hmac').notNull(),
+  createdAt: instant('created_at').notNull(),
+  expiresAt: instant('expires_at').notNull(),
+  failures: integer('failures').notNull().default(0),
+  failingSince: instant('failing_since'),
 })
 
 export const deviceRejects = pgTable('device_rejects', {
