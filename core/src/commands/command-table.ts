@@ -106,16 +106,18 @@ export async function moveCommands(tx: Tx, now: number, moves: readonly Move[]):
 /**
  * Takes the oldest waiting commands of a device to send them [R-7].
  *
+ * The list is made once, as an array: a subquery may be run for each row, and take more than its limit.
+ *
  * @param isNoted false where SENT is no state worth telling: what is written is delivered then
  */
 export async function takeQueued(tx: Tx, now: number, deviceId: string, limit: number, isNoted: boolean): Promise<Moved[]> {
   const rows = await tx.execute<Moved>(sql`
     with c as (
       update commands c set state = 'SENT', updated_at = ${new Date(now).toISOString()}
-      where c.id in (
+      where c.id = any(array(
         select q.id from commands q where q.device_id = ${deviceId} and q.state = 'QUEUED' and q.expires_at > ${new Date(now).toISOString()}
         order by q.no limit ${limit} for update
-      ) and c.state = 'QUEUED'
+      )) and c.state = 'QUEUED'
       returning c.*, null::text as detail
     ), ${isNoted ? noteMoves(now) : sql`noted as (select 1)`}
     select ${commandColumns}, c.detail from c order by c.no`)

@@ -127,6 +127,8 @@ export class Lane {
 
   /** The device has answered a command. @returns false when none of this number waits for an answer */
   async answer(no: number, response: string): Promise<boolean> {
+    // That an acknowledgement came just before is told a microtask later, and has to be stored first.
+    await Promise.resolve()
     const called = this.#calls.get(no)
     if (called) {
       if (called.call.oneway) return false
@@ -192,7 +194,7 @@ export class Lane {
       ...taken.map((command) => ({ no: command.no, send: () => this.#sendCommand(receiver, command) })),
     ].toSorted((a, b) => a.no - b.no)
     for (const { send } of sends) send()
-    if (calls.length === receiver.room) this.wake()
+    if (calls.length > 0 && calls.length === receiver.room) this.wake()
   }
 
   /** How many persistent commands may be on their way besides those that are. */
