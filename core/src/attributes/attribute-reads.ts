@@ -12,11 +12,13 @@ import type { StoredAttribute, ValueColumns } from './columns.ts'
 export type WantedKeys = readonly string[] | 'all'
 export type AttributeQuestion = { client?: WantedKeys; shared?: WantedKeys }
 export type AttributeAnswer = { client: StoredAttribute[]; shared: StoredAttribute[] }
+/** `too_large`: it would have more than 1 MiB; `unavailable`: the database has been away for long, or the server stops. */
+export type AnswerOrNone = AttributeAnswer | 'too_large' | 'unavailable'
 
 type Waiting = {
   device: Device
   question: AttributeQuestion
-  resolve: (answer: AttributeAnswer | 'too_large') => void
+  resolve: (answer: AnswerOrNone) => void
   reject: (error: unknown) => void
 }
 type Row = ValueColumns & { no: number; scope: 'client' | 'shared'; key: string; updatedAt: number; isTooLarge: boolean }
@@ -29,6 +31,8 @@ const bytesPerValue = 64
 /** One more than fit into the largest answer. */
 const mostRows = maxAnswerBytes / bytesPerValue + 1
 const retryMs = 500
+/** Questions that may wait for the database; those of HTTP devices are asked anew before their answer comes. */
+const mostWaiting = 10_000
 
 /**
  * Answers what devices ask about their attributes: always from the database, so that an answer holds
@@ -44,18 +48,16 @@ export class AttributeReads {
     this.#context = context
   }
 
-  /**
-   * Waits for a database that is away.
-   * @returns `too_large` when the answer would have more than 1 MiB
-   */
-  read(device: Device, question: AttributeQuestion): Promise<AttributeAnswer | 'too_large'> {
+  /** Waits for a database that is away. */
+  read(device: Device, question: AttributeQuestion): Promise<AnswerOrNone> {
+    if (this.#waiting.length >= mostWaiting) return Promise.resolve('unavailable')
     return new Promise((resolve, reject) => {
       this.#waiting.push({ device, question, resolve, reject })
       if (!this.#isReading) void this.#readAll()
     })
   }
 
-  /** What still waits fails. */
+  /** What still waits is told that there is no answer. */
   stop(): void {
     this.#isStopped = true
   }
@@ -73,6 +75,7 @@ export class AttributeReads {
   async #answer(group: readonly Waiting[]): Promise<void> {
     const { tenantId, tenantNo } = group[0]!.device
     const rows = await this.#query({ tenantId, tenantNo }, group)
+    if (rows === undefined) return group.forEach(({ resolve }) => resolve('unavailable'))
     const answers = group.map((): AttributeAnswer => ({ client: [], shared: [] }))
     const tooLarge = new Set<number>()
     for (const row of rows) {
@@ -82,22 +85,28 @@ export class AttributeReads {
     for (const [no, { resolve }] of group.entries()) resolve(tooLarge.has(no) ? 'too_large' : answers[no]!)
   }
 
-  async #query(scope: Scope, group: readonly Waiting[]): Promise<readonly Row[]> {
+  async #query(scope: Scope, group: readonly Waiting[]): Promise<readonly Row[] | undefined> {
     const wanted = group.flatMap(({ device, question }, no) =>
       (['client', 'shared'] as const).flatMap((one) => {
         const keys = question[one]
-        return keys === undefined ? [] : [{ no, device: device.id, scope: one, keys: keys === 'all' ? null : keys }]
+        return keys === undefined ? [] : [{ no, device: device.id, scope: one, keys: keys === 'all' ? null : toMembers(keys) }]
       }),
     )
     for (;;) {
       try {
         return await this.#context.db.withTenant(scope, (tx) => tx.execute<Row>(questionSql(scope, JSON.stringify(wanted))))
       } catch (error) {
-        if (this.#isStopped || classifyDbError(error) !== 'unavailable') throw error
+        if (classifyDbError(error) !== 'unavailable') throw error
+        if (this.#isStopped) return undefined
         await sleep(retryMs, undefined, { ref: false })
       }
     }
   }
+}
+
+/** As names of an object PostgreSQL finds a key among thousands without going through all of them. */
+function toMembers(keys: readonly string[]): Record<string, 0> {
+  return Object.fromEntries(keys.map((key) => [key, 0]))
 }
 
 const questionSql = (scope: Scope, wanted: string) => sql`
@@ -108,7 +117,7 @@ const questionSql = (scope: Scope, wanted: string) => sql`
     from (
       select ${sql.raw(attributeColumns)} from device_attributes a
       where a.tenant_id = ${scope.tenantId} and a.device_id = r.device and a.scope = r.scope
-        and (r.keys is null or a.key = any(array(select jsonb_array_elements_text(r.keys))))
+        and (r.keys is null or r.keys ? a.key)
       order by a.key collate "C" limit ${mostRows}
     ) b
   ) a

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: AGPL-3.0-only
-import mqtt from 'mqtt'
 import type { IClientOptions, MqttClient } from 'mqtt'
 import postgres from 'postgres'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
-import { until } from '../ingest/mqtt/testing.ts'
+import { connectDevice, until } from '../ingest/mqtt/testing.ts'
 import { startTestPlatform } from '../testing.ts'
 import type { TestPlatform } from '../testing.ts'
 import { mergePushes } from './pushes.ts'
@@ -22,18 +21,18 @@ type Message = { topic: string; text: string; qos: number }
 
 /** The client library of devices, with all it has received. */
 async function connect(token: string, options: IClientOptions = {}) {
-  const client = await mqtt.connectAsync(`mqtt://127.0.0.1:${platform.ports.mqtt}`, { username: token, reconnectPeriod: 0, ...options })
+  const client = await connectDevice(platform.ports.mqtt, token, options)
   clients.push(client)
   const messages: Message[] = []
   client.on('message', (topic, payload, { qos }) => messages.push({ topic, text: payload.toString(), qos }))
   const next = async (): Promise<Message> => {
-    await until(() => messages.length > 0, 10_000)
+    await until(() => messages.length > 0, 20_000)
     return messages.shift()!
   }
   /** What is sent after this has arrived when this is answered: nothing else was on its way. */
   const settle = async (): Promise<Message[]> => {
     await client.publishAsync('v1/devices/me/attributes/request/2147483647', '{"sharedKeys":""}', { qos: 1 })
-    await until(() => messages.some(({ topic }) => topic.endsWith('/2147483647')), 10_000)
+    await until(() => messages.some(({ topic }) => topic.endsWith('/2147483647')), 20_000)
     return messages.splice(0).filter(({ topic }) => !topic.endsWith('/2147483647'))
   }
   return { client, next, settle }
@@ -141,7 +140,7 @@ describe('a request of a device for its attributes', () => {
           await admin`select pg_terminate_backend(pid) from pg_stat_activity
             where datname = current_database() and query like '%jsonb_to_recordset%' and wait_event_type = 'Lock'`
         ).length
-      await expect.poll(cut, { timeout: 10_000 }).toBe(1)
+      await expect.poll(cut, { timeout: 20_000 }).toBe(1)
     })
     await acknowledged
     expect((await next()).text).toBe('{"shared":{"sa":true}}')
@@ -157,6 +156,8 @@ describe('a request of a device for its attributes', () => {
       ['?sharedKeys=sa&sharedKeys=fw', '{"shared":{"fw":"1.0","sa":true}}'],
       ['?clientKeys=&sharedKeys=sa', '{"shared":{"sa":true}}'],
       ['?clientKeys=', '{}'],
+      ['?clientKeys=ca,a%00b&sharedKeys=%00', '{"client":{"ca":"x"}}'],
+      [`?sharedKeys=sa&sharedKeys=__proto__,constructor,${'k,'.repeat(3000)}`, '{"shared":{"sa":true}}'],
     ] as const) {
       const found = await get(token, query)
       expect([found.status, found.text], query).toEqual([200, answer])
@@ -274,7 +275,7 @@ describe('a change of shared attributes', () => {
 })
 
 describe('a poll of an HTTP device for its next shared attributes [H-3]', () => {
-  const isPolling = (id: string) => until(() => platform.ingest.polls.has(id, 'attributes'), 10_000)
+  const isPolling = (id: string) => until(() => platform.ingest.polls.has(id, 'attributes'), 20_000)
 
   it('ends with the next push, and counts as activity', async () => {
     const device = await platform.createDevice()
@@ -285,7 +286,7 @@ describe('a poll of an HTTP device for its next shared attributes [H-3]', () => 
     const answer = await poll
     expect([answer.status, answer.text]).toEqual([200, '{"a":1,"deleted":["b"]}'])
     await expect
-      .poll(async () => (await platform.call('GET', `/api/v1/devices/${device.id}`)).json()['state'], { timeout: 10_000 })
+      .poll(async () => (await platform.call('GET', `/api/v1/devices/${device.id}`)).json()['state'], { timeout: 20_000 })
       .toBe('online')
   })
 
@@ -315,6 +316,6 @@ describe('a poll of an HTTP device for its next shared attributes [H-3]', () => 
     await isPolling(device.id)
     controller.abort()
     expect(await poll).toBe('aborted')
-    await until(() => !platform.ingest.polls.has(device.id, 'attributes'), 10_000)
+    await until(() => !platform.ingest.polls.has(device.id, 'attributes'), 20_000)
   })
 })

@@ -23,6 +23,7 @@ export function answerAttributeRequests(reads: AttributeReads): RequestHandler {
     const question = parseQuestion(payload, device.rules)
     if ('code' in question) return { status: 'refused', reject: question }
     const answer = await reads.read(device, question)
+    if (answer === 'unavailable') return { status: 'unavailable' }
     if (answer === 'too_large') return { status: 'refused', reject: answerTooLarge }
     session.send({ topic: answerTopic(request), payload: Buffer.from(formatAnswer(answer)) })
     return served
@@ -52,13 +53,13 @@ export function askFor(client: WantedKeys | undefined, shared: WantedKeys | unde
   return { ...(client === undefined ? {} : { client }), ...(shared === undefined ? {} : { shared }) }
 }
 
-/** Blank parts of a list name nothing. */
+/** Blank parts of a list name nothing; what cannot be a key is asked for in vain. */
 export function splitKeys(list: string): string[] {
   return list.split(',').filter(isNamed)
 }
 
 function isNamed(key: string): boolean {
-  return key.trim() !== ''
+  return key.trim() !== '' && !key.includes('\0') && key.isWellFormed()
 }
 
 /** A scope without any found key is left out. */

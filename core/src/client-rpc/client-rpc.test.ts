@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-only
-import mqtt from 'mqtt'
 import type { IClientOptions, MqttClient } from 'mqtt'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
-import { until } from '../ingest/mqtt/testing.ts'
+import { connectDevice, until } from '../ingest/mqtt/testing.ts'
 import { startTestPlatform } from '../testing.ts'
 import type { TestPlatform } from '../testing.ts'
 import { fillReply } from './replies.ts'
@@ -25,13 +24,13 @@ async function createProduct(body: Record<string, unknown>): Promise<string> {
 }
 
 async function connect(token: string, options: IClientOptions = {}) {
-  const client = await mqtt.connectAsync(`mqtt://127.0.0.1:${platform.ports.mqtt}`, { username: token, reconnectPeriod: 0, ...options })
+  const client = await connectDevice(platform.ports.mqtt, token, options)
   clients.push(client)
   const messages: { topic: string; reply: unknown; qos: number }[] = []
   client.on('message', (topic, payload, { qos }) => messages.push({ topic, reply: JSON.parse(payload.toString()) as unknown, qos }))
   const ask = async (topic: string, call: unknown) => {
     await client.publishAsync(topic, typeof call === 'string' ? call : JSON.stringify(call), { qos: 1 })
-    await until(() => messages.length > 0, 10_000)
+    await until(() => messages.length > 0, 20_000)
     return messages.shift()!
   }
   return { client, ask, messages }
@@ -81,7 +80,7 @@ describe('a call of a device', () => {
               .json<{ items: { code: string; transport: string }[] }>()
               .items.map(({ code, transport }) => `${transport} ${code}`)
               .toSorted(),
-          { timeout: 10_000 },
+          { timeout: 20_000 },
         )
         .toEqual(['http SHAPE_INVALID', 'mqtt SHAPE_INVALID'])
     },
@@ -141,7 +140,7 @@ describe('a call of a device', () => {
     const { ask, client, messages } = await connect(device.token)
     await client.publishAsync(`${request}/1`, '{"method":"openDoor","params":{"no":3}}', { qos: 1 })
     expect(await ask(`${request}/2`, { method: 'getTime' })).toMatchObject({ topic: `${response}/2` })
-    await until(() => messages.length > 0, 10_000)
+    await until(() => messages.length > 0, 20_000)
     expect(messages).toEqual([{ topic: `${response}/1`, reply: { error: 'timeout' }, qos: 1 }])
     const answer = await post(device.token, { method: 'toString' })
     expect([answer.status, answer.json()]).toEqual([200, { error: 'timeout' }])

@@ -41,6 +41,7 @@ export function httpAttributeCalls({ reads, polls, clock, active }: HttpAttribut
         const { clientKeys, sharedKeys } = request.query
         const keys = (list: typeof clientKeys) => (list === undefined ? undefined : [list].flat().flatMap(splitKeys))
         const found = await withinCommitWait(clock, reads.read(device, askFor(keys(clientKeys), keys(sharedKeys))))
+        if (found === 'unavailable') throw new ProblemError('STORE_UNAVAILABLE', { retryAfterS: 5 })
         if (found === 'too_large') throw new ProblemError('UNPROCESSABLE', { errors: [{ pointer: '', detail: answerTooLarge.detail }] })
         return reply.type('application/json').send(formatAnswer(found))
       },

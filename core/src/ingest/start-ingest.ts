@@ -18,7 +18,6 @@ import type { Topics } from '../live/topics.ts'
 import type { DiskGuard } from '../system/disk-guard.ts'
 import type { Load } from '../system/load.ts'
 import { RefusedConnections } from '../system/refused-connections.ts'
-import type { Point } from '../telemetry/points.ts'
 import type { TelemetryStore } from '../telemetry/store.ts'
 import { watchGauge } from '../system/ingest-counters.ts'
 import type { IngestCounters } from '../system/ingest-counters.ts'
@@ -27,7 +26,7 @@ import { LongPolls } from './long-polls.ts'
 import { MqttEndpoint } from './mqtt/endpoint.ts'
 import { defaultMqttLimits } from './mqtt/limits.ts'
 import { Pipeline } from './pipeline.ts'
-import type { Device } from './registry.ts'
+import type { Stored } from './pipeline.ts'
 import { RejectLog } from './reject-log.ts'
 import type { RequestHandlers } from './requests.ts'
 import { Sessions } from './sessions.ts'
@@ -83,8 +82,8 @@ export function createIngest(context: Context, parts: IngestParts): Ingest {
   const polls = new LongPolls(clock)
   const clientRpc = new ClientRpc({ clock, events, limits: defaultMqttLimits })
   pushSharedAttributes(events, { sessions, polls })
-  const announceClientAttributes = (device: Device, points: readonly Point[], updatedAt: number) => {
-    const values = points.map((point) => ({ ...point, updatedAt }))
+  const announceClientAttributes = ({ device, points, receivedAt }: Stored) => {
+    const values = points.map((point) => ({ ...point, updatedAt: receivedAt }))
     events.emit('attributes.changed', { tenantId: device.tenantId, deviceId: device.id, scope: 'client', values, deleted: [] })
   }
   const ota = { targets: new OtaTargets(context), contents: new Contents(context, parts.disk) }
@@ -105,7 +104,7 @@ export function createIngest(context: Context, parts: IngestParts): Ingest {
       { name: 'states', run: ({ device, transport, receivedAt }) => transport === 'http' && states.activeOverHttp(device, receivedAt) },
       {
         name: 'client attributes',
-        run: ({ device, kind, points, receivedAt }) => kind === 'attributes' && announceClientAttributes(device, points, receivedAt),
+        run: (stored) => stored.kind === 'attributes' && announceClientAttributes(stored),
       },
       { name: 'live', run: (stored) => parts.topics.publish(stored) },
       { name: 'updates', run: (stored) => ota.targets.note(stored) },
