@@ -197,7 +197,7 @@ describe('acknowledgements', () => {
     const first = await session.next(false)
     await session.next(false)
     session.client.put({ cmd: 'puback', messageId: first.packetId! })
-    await tools.reach(device.id, id, 'DELIVERED')
+    expect(tools.states(await tools.reach(device.id, id, 'DELIVERED')).slice(0, 4)).toEqual(['QUEUED', 'SENT', 'TIMEOUT', 'SENT'])
   })
 
   it('that do not come end the session where the product wants that, and the command waits again [R-8]', async () => {

@@ -54,7 +54,7 @@ export type Command = {
 }
 
 /** What tests of commands do again and again on a server. */
-export function commandTools(platform: TestPlatform) {
+export function commandTools(platform: Pick<TestPlatform, 'call' | 'createDevice' | 'ports'>) {
   const clients: RawClient[] = []
   const tools = {
     async connect(

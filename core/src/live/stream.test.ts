@@ -98,6 +98,23 @@ describe('the live stream', () => {
     client.socket.close()
   })
 
+  it('brings each move of a command of the device [R-12]', async () => {
+    const [device, other] = [await platform.createDevice(), await platform.createDevice()]
+    const client = await Client.open()
+    client.send({ op: 'sub', id: '1', topic: 'commands', params: { deviceId: device.id } })
+    await client.next((frame) => frame.op === 'ok' && frame.id === '1')
+    const queue = async ({ id }: { id: string }) => {
+      const body = { method: 'reboot', params: { after: 5 }, persistent: true }
+      return (await platform.call('POST', `/api/v1/devices/${id}/commands`, { body })).json<{ id: string }>().id
+    }
+    await queue(other)
+    const id = await queue(device)
+    expect((await client.items('1'))[0]).toMatchObject({ id, deviceId: device.id, method: 'reboot', params: { after: 5 }, state: 'QUEUED' })
+    await platform.call('DELETE', `/api/v1/devices/${device.id}/commands/${id}`)
+    expect((await client.items('1'))[0]).toMatchObject({ id, state: 'DELETED', detail: expect.any(String) })
+    client.socket.close()
+  })
+
   it('brings current values first and each committed point after it [M-28]', async () => {
     const device = await platform.createDevice()
     await sendPoint(device.token, { temperature: 20.5 })
