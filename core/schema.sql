@@ -241,7 +241,10 @@ CREATE TABLE devices (
   deleted_by text,
   purging_at timestamp with time zone,
   provisioned_at timestamp with time zone,
+  gateway_id uuid,
+  own_connect_at timestamp with time zone,
   CONSTRAINT devices_pkey PRIMARY KEY (tenant_id, id),
+  CONSTRAINT devices_gateway_fkey FOREIGN KEY (tenant_id, gateway_id) REFERENCES devices(tenant_id, id) ON DELETE SET NULL (gateway_id),
   CONSTRAINT devices_link_check CHECK ((link = ANY (ARRAY['none'::text, 'session'::text, 'closed'::text, 'http'::text]))),
   CONSTRAINT devices_tenant_id_customer_id_fkey FOREIGN KEY (tenant_id, customer_id) REFERENCES customers(tenant_id, id),
   CONSTRAINT devices_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenants(id),
@@ -254,6 +257,7 @@ ALTER TABLE devices FORCE ROW LEVEL SECURITY;
 CREATE INDEX devices_activity ON public.devices USING btree (tenant_id, last_activity_at, id) WHERE (deleted_at IS NULL);
 CREATE INDEX devices_bin ON public.devices USING btree (tenant_id, deleted_at, id) WHERE (deleted_at IS NOT NULL);
 CREATE INDEX devices_created ON public.devices USING btree (tenant_id, created_at, id) WHERE (deleted_at IS NULL);
+CREATE INDEX devices_gateway ON public.devices USING btree (tenant_id, gateway_id, id) WHERE (gateway_id IS NOT NULL);
 CREATE INDEX devices_product ON public.devices USING btree (tenant_id, product_id) WHERE (deleted_at IS NULL);
 CREATE INDEX devices_tags ON public.devices USING gin (tags) WHERE (deleted_at IS NULL);
 CREATE UNIQUE INDEX devices_name ON public.devices USING btree (tenant_id, name) WHERE (deleted_at IS NULL);

@@ -156,6 +156,8 @@ export const devices = pgTable('devices', {
   deletedBy: text('deleted_by'),
   purgingAt: instant('purging_at'),
   provisionedAt: instant('provisioned_at'),
+  gatewayId: uuid('gateway_id'),
+  ownConnectAt: instant('own_connect_at'),
 })
 
 export const deviceCredentials = pgTable('device_credentials', {
