@@ -115,7 +115,7 @@ const questionSql = (scope: Scope, wanted: string) => sql`
   cross join lateral (
     select b.*, row_number() over () as row, sum(octet_length(key) + coalesce(octet_length(txt), 0) + ${bytesPerValue}::int8) over () as bytes
     from (
-      select ${sql.raw(attributeColumns)} from device_attributes a
+      select ${attributeColumns} from device_attributes a
       where a.tenant_id = ${scope.tenantId} and a.device_id = r.device and a.scope = r.scope
         and (r.keys is null or r.keys ? a.key)
       order by a.key collate "C" limit ${mostRows}

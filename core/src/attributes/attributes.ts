@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { sql } from 'drizzle-orm'
+import type { SQL } from 'drizzle-orm'
 import type { Context } from '../context.ts'
 import type { Scope, Tx } from '../db/client.ts'
 import { stateSql } from '../devices/states.ts'
@@ -58,7 +59,7 @@ export class Attributes {
     return this.#context.db.withTenant(scope, async (tx) => {
       const views = await readViews(tx, deviceId)
       const rows = await tx.execute<Row>(sql`
-        select ${sql.raw(attributeColumns)} from device_attributes a
+        select ${attributeColumns} from device_attributes a
         where a.tenant_id = ${scope.tenantId} and a.device_id = ${deviceId} and a.scope = ${attributeScope}
           ${keys ? sql`and a.key = any(${sql.param(keys)}::text[])` : sql``} ${after === undefined ? sql`` : sql`and a.key collate "C" > ${after}`}
         order by a.key collate "C" limit ${limit}`)
@@ -149,7 +150,7 @@ async function remove(tx: Tx, scope: Scope, deviceId: string, attributeScope: At
 
 /** [S-5] What the server itself knows of a device, as server attributes. */
 async function readViews(tx: Tx, deviceId: string): Promise<StoredAttribute[]> {
-  const ms = (column: string) => sql.raw(`floor(extract(epoch from ${column}) * 1000)::float8`)
+  const ms = (instant: SQL) => sql`floor(extract(epoch from ${instant}) * 1000)::float8`
   type Views = {
     state: string
     link: string
@@ -161,9 +162,9 @@ async function readViews(tx: Tx, deviceId: string): Promise<StoredAttribute[]> {
     now: number
   }
   const [row] = await tx.execute<Views>(sql`
-    select ${stateSql} as state, d.link, coalesce(${ms('d.last_activity_at')}, 0) as activity, coalesce(${ms('d.last_connect_at')}, 0) as connect,
-      coalesce(${ms('d.last_disconnect_at')}, 0) as disconnect, coalesce(d.inactivity_timeout_ms, p.inactivity_timeout_ms)::float8 as timeout,
-      d.inactivity_timeout_ms::text as own, ${ms('now()')} as now, ${ms('d.updated_at')} as "updatedAt"
+    select ${stateSql} as state, d.link, coalesce(${ms(sql`d.last_activity_at`)}, 0) as activity, coalesce(${ms(sql`d.last_connect_at`)}, 0) as connect,
+      coalesce(${ms(sql`d.last_disconnect_at`)}, 0) as disconnect, coalesce(d.inactivity_timeout_ms, p.inactivity_timeout_ms)::float8 as timeout,
+      d.inactivity_timeout_ms::text as own, ${ms(sql`now()`)} as now
     from devices d join products p on p.tenant_id = d.tenant_id and p.id = d.product_id where d.id = ${deviceId} and d.deleted_at is null`)
   if (!row) throw new ProblemError('NOT_FOUND')
   const { state, link, activity, connect, disconnect, timeout, own, now } = row

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-only
+import { sql } from 'drizzle-orm'
 import { kindNumbers, valueKinds } from '../telemetry/points.ts'
 import type { TypedValue } from '../telemetry/points.ts'
 
@@ -17,7 +18,7 @@ export type StoredAttribute = TypedValue & {
 export type ValueColumns = { kind: number; num?: number | null; big?: string | null; txt?: string | null }
 
 /** Columns of `device_attributes a` that {@link fromColumns} and a list need. */
-export const attributeColumns = `a.key, a.kind, a.num, a.big::text as big, a.txt, floor(extract(epoch from a.updated_at) * 1000)::float8 as "updatedAt"`
+export const attributeColumns = sql`a.key, a.kind, a.num, a.big::text as big, a.txt, floor(extract(epoch from a.updated_at) * 1000)::float8 as "updatedAt"`
 
 export function toColumns(value: TypedValue): ValueColumns {
   const kind = kindNumbers[value.kind]
