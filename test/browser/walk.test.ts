@@ -15,6 +15,7 @@ const openings: Record<string, string[]> = {
   devices: ['[data-open="add"]', '[data-menu="row"]'],
   'device.overview': ['[data-menu="device"]', '[data-open="table"]', '[data-open="range"]'],
   'device.settings': ['[data-open="rotate"]', '[data-open="credentials"]'],
+  firmware: ['[data-open="upload"]', '[data-open="rollout"]', '[data-menu="row"]'],
   bin: ['[data-open="purge"]'],
   'settings.users': ['[data-open="invite"]', '[data-menu="row"]'],
   'settings.apiKeys': ['[data-open="create"]'],
@@ -37,6 +38,7 @@ describe.skipIf(!hasBrowser())('every page', () => {
     const device = await server.createDevice('walked')
     deviceId = device.id
     await fillDevice(server, device.token)
+    await assignPackage(server, deviceId)
     const binned = await server.createDevice('binned')
     await server.call('DELETE', `/api/v1/devices/${binned.id}`)
     browser = await launchBrowser()
@@ -94,6 +96,14 @@ async function hoverChart(page: Watch['page']): Promise<void> {
   await plot.hover()
   await plot.focus()
   await page.keyboard.press('ArrowLeft')
+}
+
+/** A package, and a device that shall install it. */
+async function assignPackage(server: Server, deviceId: string): Promise<void> {
+  const { productId } = await server.call<{ productId: string }>('GET', `/api/v1/devices/${deviceId}`)
+  const body = { productId, kind: 'firmware', title: 'Walker', version: '1.2.3', tag: 'beta', url: 'https://files.example.com/walker.bin' }
+  const { id } = await server.call<{ id: string }>('POST', '/api/v1/ota-packages', body)
+  await server.call('PUT', `/api/v1/devices/${deviceId}/firmware`, { packageId: id })
 }
 
 /** Values of every kind, a refused message, and a log. */

@@ -3,7 +3,7 @@ import { createRouter, createWebHistory } from 'vue-router'
 import type { Router, RouteRecordRaw } from 'vue-router'
 import { basePath, baseUrl } from './base.ts'
 import { leavePage } from './composables/use-page.ts'
-import { IconCpu, IconKey, IconOverview, IconServer, IconTrash, IconUser, IconUsers } from './icons.ts'
+import { IconCpu, IconKey, IconOverview, IconPackage, IconServer, IconTrash, IconUser, IconUsers } from './icons.ts'
 import { readReturnTo } from './return-to.ts'
 import { useSession } from './session.ts'
 
@@ -38,6 +38,12 @@ const routes: RouteRecordRaw[] = [
       { path: 'connect', name: 'device.connect', component: () => import('./pages/device/ConnectTab.vue') },
       { path: 'settings', name: 'device.settings', component: () => import('./pages/device/SettingsTab.vue') },
     ],
+  },
+  {
+    path: '/firmware',
+    name: 'firmware',
+    component: () => import('./pages/firmware/FirmwarePage.vue'),
+    meta: { title: 'firmware.title', icon: IconPackage, group: 'operate', order: 0, permission: 'product.read' },
   },
   {
     path: '/bin',
