@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { createHash, randomBytes } from 'node:crypto'
 import { request } from 'node:http'
+import type { Socket } from 'node:net'
+import { Readable } from 'node:stream'
 import { sql } from 'drizzle-orm'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { startTestPlatform } from '../testing.ts'
 import type { TestPlatform } from '../testing.ts'
+import { DiskGuard } from '../system/disk-guard.ts'
+import { Contents } from './contents.ts'
 import type { OtaPackage } from './schemas.ts'
 import { callsOf, eventually, unique } from './testing.ts'
 
@@ -183,6 +187,47 @@ describe('content', () => {
     await calls.ok(calls.upload((await calls.createPackage(await calls.createProduct())).id, randomBytes(10)))
     await platform.ingest.ota.contents.removeOrphans(rootTenant)
     expect(await countParts(id)).toBe(0)
+  })
+
+  it('waits when the disk is low, also in the middle', async () => {
+    const { id } = await calls.createPackage(await calls.createProduct())
+    const { context } = platform
+    let freeBytes = 100 * 2 ** 30
+    const guard = new DiskGuard(context, async () => ({ freeBytes, totalBytes: 200 * 2 ** 30 }))
+    await guard.check()
+    async function* body() {
+      yield randomBytes(600_000)
+      freeBytes = 10 * 2 ** 30
+      await guard.check()
+      yield randomBytes(600_000)
+    }
+    const facts = { fileName: 'a', contentType: 'application/octet-stream' }
+    const upload = new Contents(context, guard).upload(context.rootTenant, id, Readable.from(body()), facts)
+    await expect(upload).rejects.toMatchObject({ code: 'DISK_LOW' })
+    expect(await countParts(id)).toBe(0)
+  })
+
+  it('may take longer than other requests', async () => {
+    const { id } = await calls.createPackage(await calls.createProduct())
+    const content = randomBytes(500_000)
+    const { server } = platform.app
+    // What Node tells of a request that is still not complete after its time.
+    const tell = (socket: unknown) =>
+      server.emit('clientError', Object.assign(new Error('late'), { code: 'ERR_HTTP_REQUEST_TIMEOUT' }), socket)
+    let upload: Socket | undefined
+    server.once('connection', (socket: Socket) => (upload = socket))
+    const headers = { authorization: `Bearer ${platform.token}`, 'content-length': String(content.length) }
+    const answer = new Promise<number | undefined>((resolve, reject) => {
+      const options = { method: 'PUT', headers, agent: false as const }
+      const call = request(`${platform.url}/api/v1/ota-packages/${id}/content`, options, (response) => resolve(response.statusCode))
+      call.on('error', reject)
+      call.write(content.subarray(0, 300_000))
+      void eventually(async () => expect(await countParts(id)).toBe(1)).then(() => {
+        tell(upload)
+        call.end(content.subarray(300_000))
+      }, reject)
+    })
+    expect(await answer).toBe(200)
   })
 
   it('is no page: only bytes are taken', async () => {

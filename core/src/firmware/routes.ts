@@ -8,7 +8,6 @@ import { IdParams, NoContent, Page, problems } from '../http/schemas.ts'
 import { allowLongBody } from '../http/server.ts'
 import type { App } from '../http/server.ts'
 import type { TelemetryStore } from '../telemetry/store.ts'
-import { actorName, addSecurityEvent, originOf } from '../users/security-events.ts'
 import { maxContentBytes } from './contents.ts'
 import type { Contents } from './contents.ts'
 import type { OtaOffers } from './offers.ts'
@@ -214,14 +213,6 @@ async function registerUpload(app: App, context: Context, { contents }: Firmware
           ...(checksum === undefined ? {} : { checksum }),
           ...(size === undefined ? {} : { size }),
         })
-        await context.db.withTenant(actor.scope, (tx) =>
-          addSecurityEvent(tx, actor.scope.tenantId, originOf(request), context.clock.now(), {
-            actor: actorName(actor),
-            action: 'firmware.upload',
-            target: `ota-package:${id}`,
-            outcome: 'ok',
-          }),
-        )
         return getPackage(context, actor.scope, id)
       },
     )
