@@ -448,6 +448,7 @@ describe('attributes', () => {
         { kind: 'integer', value: 7, key: 'f' },
       ],
       rejects: [],
+      nulls: ['c'],
     })
     expect(attributes('{}')).toEqual({ attributes: [], rejects: [] })
     expect(attributes('{"ts":5}')).toMatchObject({ attributes: [{ key: 'ts' }] })

@@ -55,8 +55,20 @@ export function decodeTelemetry(
     for (const point of flat) point.ts = ts
     return { points: flat, rejects: noRejects }
   }
-  const reader = new JsonReader(payload, rules)
-  const message: Message = { reader, rules, device, receivedAt, points: [], rejects: [], isShapeInvalid: false }
+  const message = readTelemetry(new JsonReader(payload, rules), { rules, device, receivedAt })
+  const refused = refuse(message, shapeInvalid)
+  return refused === undefined ? { points: message.points, rejects: message.rejects } : { refused }
+}
+
+/** How the value at which a reader stands is to be read. */
+export type ReadOptions = Pick<Message, 'rules' | 'device' | 'receivedAt' | 'takesMetadata'>
+
+/**
+ * Reads the telemetry of one device from where the reader stands, which may be inside a larger text: whether
+ * that is well-formed is known once the reader has finished it.
+ */
+export function readTelemetry(reader: JsonReader, options: ReadOptions): Message {
+  const message: Message = { reader, ...options, points: [], rejects: [], isShapeInvalid: false }
   if (reader.isAtObject()) readObject(message)
   else if (reader.isAtArray()) {
     reader.enter()
@@ -65,26 +77,28 @@ export function decodeTelemetry(
       else skipWrongShape(message)
     }
   } else skipWrongShape(message)
-
-  const refused = refuse(message, shapeInvalid)
-  return refused === undefined ? { points: message.points, rejects: message.rejects } : { refused }
+  return message
 }
 
 /** Decodes client attributes: one object of values [A-1]. */
 export function decodeAttributes(payload: Buffer, rules: PayloadRules): DecodedAttributes {
-  const reader = new JsonReader(payload, rules)
-  const message: Message = { reader, rules, device: { lastServerTs: 0 }, receivedAt: 0, points: [], rejects: [], isShapeInvalid: false }
+  const { message, nulls } = readAttributes(new JsonReader(payload, rules), rules, 0)
+  const refused = refuse(message, attributesInvalid)
+  if (refused !== undefined) return { refused }
+  return { attributes: message.points.map(toAttribute), rejects: message.rejects, nulls }
+}
+
+/** Reads client attributes as {@link readTelemetry} reads telemetry; `ts` of the points is that of the message. */
+export function readAttributes(reader: JsonReader, rules: PayloadRules, ts: number): { message: Message; nulls: readonly string[] } {
+  const message: Message = { reader, rules, device: { lastServerTs: 0 }, receivedAt: ts, points: [], rejects: [], isShapeInvalid: false }
   let nulls: readonly string[] = []
   if (reader.isAtObject()) {
     const members = new Members(message).readAll()
     nulls = members.nulls()
     message.isShapeInvalid = members.has('ts') && members.has('values')
-    members.moveTo(message, 0)
+    members.moveTo(message, ts)
   } else skipWrongShape(message)
-
-  const refused = refuse(message, attributesInvalid)
-  if (refused !== undefined) return { refused }
-  return { attributes: message.points.map(toAttribute), rejects: message.rejects, nulls }
+  return { message, nulls }
 }
 
 function toAttribute(point: Point): Attribute {
@@ -98,6 +112,8 @@ type Message = {
   rules: PayloadRules
   device: Pick<Device, 'lastServerTs'>
   receivedAt: number
+  /** Hears the JSON text of a member `metadata` and says whether it is one of a gateway's element, which is not stored [G-4]. */
+  takesMetadata?: (text: string) => boolean
   points: Point[]
   rejects: Reject[]
   isShapeInvalid: boolean
@@ -140,6 +156,7 @@ function readObject(message: Message): void {
     }
     outer.read(name)
   }
+  if (message.takesMetadata !== undefined) outer.takeOut('metadata', message.takesMetadata)
   if (!outer.has('ts') || !outer.has('values')) {
     outer.moveTo(message, outer.hasPoint() ? nextServerTs(message.device, message.receivedAt) : 0)
     return
@@ -217,6 +234,12 @@ class Members {
 
   get(name: string): Entry | undefined {
     return this.#entries[this.#find(name)]
+  }
+
+  /** Takes a member out that holds JSON and is none of the values. */
+  takeOut(name: string, isTaken: (text: string) => boolean): void {
+    const entry = this.get(name)
+    if (entry && 'kind' in entry && entry.kind === 'json' && isTaken(entry.value)) this.#entries[this.#find(name)] = null
   }
 
   hasPoint(): boolean {

@@ -20,7 +20,8 @@ export type AuthResult =
   | { status: 'ok'; device: Device }
   | { status: 'refused'; reason: 'bad_credentials' | 'unknown_client_id' | 'nothing_given' | 'disabled'; device?: Device }
 
-type Credential = { device: Device; kind: 'access_token' | 'mqtt_basic'; passwordHmac: Buffer | null; expiresAt: number | undefined }
+type CredentialKind = 'access_token' | 'mqtt_basic' | 'x509'
+type Credential = { device: Device; kind: CredentialKind; passwordHmac: Buffer | null; expiresAt: number | undefined }
 
 type DeviceRow = {
   id: string
@@ -28,13 +29,14 @@ type DeviceRow = {
   name: string
   disabled: boolean
   gateway: boolean
+  gatewayId: string | null
   productId: string
   inactivityTimeoutMs: string
 }
 type ProductRow = { id: string; version: number; settings: StoredSettings }
 type CredentialRow = {
   deviceId: string
-  kind: 'access_token' | 'mqtt_basic'
+  kind: CredentialKind
   lookup: string
   hmac: string | null
   expiresAt: string | null
@@ -108,18 +110,18 @@ export class DeviceRegistry {
   }
 
   /**
-   * Takes in what has changed about one device; deleted ones are forgotten. One change after the other,
-   * so that the newest row is the last one read. Never fails: while the row cannot be read, the device's
+   * Takes in what has changed about one or several devices; deleted ones are forgotten. One change after the
+   * other, so that the newest row is the last one read. Never fails: while the rows cannot be read, the devices'
    * credentials count as unknown, since the change may have revoked them.
    */
-  refresh(scope: Scope, deviceId: string): Promise<void> {
+  refresh(scope: Scope, ...deviceIds: string[]): Promise<void> {
     this.#turn = this.#turn.then(async () => {
       try {
-        await this.#load(scope, deviceId)
+        await this.#load(scope, deviceIds)
       } catch (error) {
-        this.#forgetCredentials(deviceId)
-        this.#context.log.warn({ err: error, device: deviceId }, 'a changed device could not be read yet')
-        this.#context.clock.after(retryMs, () => void this.refresh(scope, deviceId))
+        for (const id of deviceIds) this.#forgetCredentials(id)
+        this.#context.log.warn({ err: error, devices: deviceIds }, 'changed devices could not be read yet')
+        this.#context.clock.after(retryMs, () => void this.refresh(scope, ...deviceIds))
       }
     })
     return this.#turn
@@ -141,19 +143,23 @@ export class DeviceRegistry {
     for (const device of this.#devices.values()) device.limits = this.#chooseLimits(device, device)
   }
 
-  async #load(scope: Scope, deviceId: string | undefined): Promise<void> {
+  async #load(scope: Scope, deviceIds: readonly string[] | undefined): Promise<void> {
+    const wanted = deviceIds && sql`any(${sql.param(deviceIds)}::uuid[])`
     const { rows, products, credentials } = await this.#context.db.withTenant(scope, async (tx) => ({
-      rows: await selectDevices(tx, deviceId ? sql`and d.id = ${deviceId}` : sql``),
+      rows: await selectDevices(tx, wanted ? sql`and d.id = ${wanted}` : sql``),
       products: await selectProducts(
         tx,
-        deviceId ? sql`where p.id = (select d.product_id from devices d where d.id = ${deviceId} and d.deleted_at is null)` : sql``,
+        wanted ? sql`where p.id in (select d.product_id from devices d where d.id = ${wanted} and d.deleted_at is null)` : sql``,
       ),
       credentials: await tx.execute<CredentialRow>(sql`
         select d.device_id as "deviceId", d.kind, encode(d.lookup_sha256, 'hex') as lookup, encode(d.password_hmac, 'hex') as hmac, d.expires_at as "expiresAt"
-        from device_credentials d where d.is_active ${deviceId ? sql`and d.device_id = ${deviceId}` : sql``}`),
+        from device_credentials d where d.is_active ${wanted ? sql`and d.device_id = ${wanted}` : sql``}`),
     }))
-    if (deviceId) this.#forgetCredentials(deviceId)
-    if (deviceId && rows.length === 0) this.#devices.delete(deviceId)
+    const found = new Set(rows.map(({ id }) => id))
+    for (const id of deviceIds ?? []) {
+      this.#forgetCredentials(id)
+      if (!found.has(id)) this.#devices.delete(id)
+    }
     for (const product of products) this.#takeProduct(product)
     for (const row of rows) this.#take(scope, row)
     for (const row of credentials) this.#takeCredential(row)
@@ -172,6 +178,7 @@ export class DeviceRegistry {
       name: row.name,
       isDisabled: row.disabled,
       isGateway: row.gateway,
+      gatewayId: row.gatewayId ?? undefined,
       productId: row.productId,
       settings,
       rules: settings.payload,
@@ -237,7 +244,7 @@ export class DeviceRegistry {
 
 function selectDevices(tx: Tx, only: SQL) {
   return tx.execute<DeviceRow>(sql`
-    select d.id, d.number, d.name, d.disabled_at is not null as disabled, d.is_gateway as gateway, d.product_id as "productId",
+    select d.id, d.number, d.name, d.disabled_at is not null as disabled, d.is_gateway as gateway, d.gateway_id as "gatewayId", d.product_id as "productId",
       coalesce(d.inactivity_timeout_ms, p.inactivity_timeout_ms) as "inactivityTimeoutMs"
     from devices d join products p on p.tenant_id = d.tenant_id and p.id = d.product_id where d.deleted_at is null ${only}`)
 }

@@ -65,9 +65,17 @@ export class Pipeline implements IngestSink {
       this.#record(uplink, uplink.payload, decoded.refused)
       return settle({ status: 'refused', reject: decoded.refused })
     }
-    const { points, rejects } = decoded
+    if (uplink.device.limits !== undefined) countPoints(uplink, decoded.points.length + decoded.rejects.length)
+    this.take(uplink, decoded, settle)
+  }
+
+  /** Takes a message that is decoded already: logs what is refused of it, and commits the rest. */
+  take(
+    uplink: Uplink,
+    { points, rejects }: { points: readonly Point[]; rejects: readonly Reject[] },
+    settle: (outcome: Outcome) => void,
+  ): void {
     const { device } = uplink
-    if (device.limits !== undefined) countPoints(uplink, points.length + rejects.length)
     for (const reject of rejects) this.#record(uplink, uplink.payload, reject)
     if (points.length > 0) return this.write(uplink, points, rejects, settle)
     // An empty message is an uplink all the same: the device is alive.

@@ -34,6 +34,8 @@ export type Device = {
   name: string
   isDisabled: boolean
   isGateway: boolean
+  /** The gateway that speaks for it; undefined for a device that only speaks for itself. */
+  gatewayId?: string | undefined
   /** What its product says: one object for all devices of the product, replaced when that changes, never changed in place. */
   settings: ProductSettings
   /** `settings.payload`, which every packet needs. */

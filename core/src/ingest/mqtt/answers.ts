@@ -106,7 +106,7 @@ export function answerOutcome(outcome: Outcome, protocol: number, rules: Payload
     case 'rejected': {
       const first = outcome.rejects[0]
       if (first === undefined || protocol !== 5) return success
-      const code = outcome.status === 'stored' ? reason.success : reason.payloadInvalid
+      const code = outcome.status === 'stored' ? reason.success : refusalReason(first.code)
       const where = first.key === undefined ? '' : ` (key "${first.key.slice(0, 64).toWellFormed()}")`
       return { do: 'acknowledge', code, text: `${first.code}: ${first.detail}${where}`, rejected: outcome.rejects.length }
     }
