@@ -49,6 +49,9 @@ export const commandColumns = sql`c.id, c.device_id as "deviceId", c.no, c.metho
   c.additional_info as "additionalInfo", c.created_by as "createdBy", ${ms(sql`c.created_at`)} as "createdAt",
   ${ms(sql`c.expires_at`)} as "expiresAt", ${ms(sql`c.updated_at`)} as "updatedAt"`
 
+/** A command with its time line [R-12]. */
+export type CommandView = CommandRow & { moves: { at: string; state: CommandState; detail: string | null }[] }
+
 /** As the indexes of the table say it. */
 const isOpen = sql`(c.state in ('QUEUED', 'SENT', 'TIMEOUT') or (c.state = 'DELIVERED' and not c.oneway))`
 
@@ -161,6 +164,17 @@ export async function recoverCommands(tx: Tx, now: number): Promise<string[]> {
     sql`select distinct c.device_id as id from commands c where ${isOpen} and c.state = 'QUEUED'`,
   )
   return devices.map(({ id }) => id)
+}
+
+/** Commands of known devices with their time lines, the newest first. */
+export async function selectCommands(tx: Tx, where: SQL, limit: number): Promise<CommandView[]> {
+  const rows = await tx.execute<CommandView>(sql`
+    select ${commandColumns}, (
+      select json_agg(json_build_object('at', to_char(m.at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'), 'state', m.state, 'detail', m.detail) order by m.no)
+      from command_moves m where m.tenant_id = c.tenant_id and m.command_id = c.id) as moves
+    from commands c join devices d on d.tenant_id = c.tenant_id and d.id = c.device_id and d.deleted_at is null
+    where ${where} order by c.id desc limit ${limit}`)
+  return [...rows]
 }
 
 /** Ended commands with their moves are kept for a time. */

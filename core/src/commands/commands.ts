@@ -10,7 +10,6 @@ import type { DeviceRegistry } from '../ingest/device-registry.ts'
 import type { Device } from '../ingest/registry.ts'
 import {
   answerCommand,
-  commandColumns,
   countOpen,
   expireCommands,
   insertCommand,
@@ -18,10 +17,11 @@ import {
   nextExpiry,
   recoverCommands,
   removeOldCommands,
+  selectCommands,
   takeNumber,
   takeQueued,
 } from './command-table.ts'
-import type { CommandRow, CommandState, Move, Moved } from './command-table.ts'
+import type { CommandView, Move, Moved } from './command-table.ts'
 import { Lane } from './lane.ts'
 import type { CommandReceiver, LaneParts } from './lane.ts'
 
@@ -36,9 +36,6 @@ export type CommandWish = {
 }
 export type PersistentWish = CommandWish & { retries?: number | undefined; additionalInfo?: string | undefined; createdBy: string }
 
-/** A command with its time line [R-12]. */
-export type CommandView = CommandRow & { moves: { at: string; state: CommandState; detail: string | null }[] }
-
 /** [R-4], [R-10], [R-11] */
 const usualTimeoutMs = 10_000
 const shortestTimeoutMs = 5_000
@@ -48,12 +45,10 @@ const mostOpen = 1_000
 /** Ended commands are kept this long. */
 const keptMs = 30 * 86_400_000
 const retryMs = 1_000
+/** At the stop; the start finds out about the rest by itself. */
+const flushMs = 1_000
 /** Expiry is looked for at least this often, since another server may have added commands. */
 const sweepMs = 60_000
-
-const viewColumns = sql`${commandColumns}, (
-  select json_agg(json_build_object('at', to_char(m.at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'), 'state', m.state, 'detail', m.detail) order by m.no)
-  from command_moves m where m.tenant_id = c.tenant_id and m.command_id = c.id) as moves`
 
 /**
  * Commands from users to devices (device API §6.1, §6.2). Persistent ones are rows; what is in memory is who
@@ -84,6 +79,7 @@ export class Commands {
         return command
       },
       after: (ms, callback) => context.clock.after(ms, callback),
+      idle: (lane) => this.#forgetIdle(lane),
       failed: (error) => context.log.error({ err: error }, 'a step of the commands of a device failed'),
     }
   }
@@ -107,7 +103,8 @@ export class Commands {
     this.giveUp()
     this.#cancelSweep?.()
     for (const lane of this.#lanes.values()) lane.stop()
-    await Promise.all([...this.#lanes.values()].map((lane) => lane.flush()))
+    const flushed = Promise.all([...this.#lanes.values()].map((lane) => lane.flush()))
+    await Promise.race([flushed, new Promise<void>((resolve) => this.#context.clock.after(flushMs, resolve))])
     this.#stopping.abort()
   }
 
@@ -217,9 +214,7 @@ export class Commands {
   /** @throws {ProblemError} `NOT_FOUND` also for a command of another device */
   async get(scope: Scope, id: string, deviceId?: string): Promise<CommandView> {
     const rows = await this.#context.db.withTenant(scope, (tx) =>
-      tx.execute<CommandView>(sql`
-        select ${viewColumns} from commands c join devices d on d.tenant_id = c.tenant_id and d.id = c.device_id and d.deleted_at is null
-        where c.id = ${id} ${deviceId ? sql`and c.device_id = ${deviceId}` : sql``}`),
+      selectCommands(tx, sql`c.id = ${id} ${deviceId ? sql`and c.device_id = ${deviceId}` : sql``}`, 1),
     )
     if (!rows[0]) throw new ProblemError('NOT_FOUND')
     return rows[0]
@@ -227,12 +222,8 @@ export class Commands {
 
   /** Commands of a device, the newest first; `before` is the id of the last one of the page before. */
   async list(scope: Scope, deviceId: string, limit: number, before?: string): Promise<CommandView[]> {
-    const rows = await this.#context.db.withTenant(scope, (tx) =>
-      tx.execute<CommandView>(sql`
-        select ${viewColumns} from commands c where c.device_id = ${deviceId} ${before ? sql`and c.id < ${before}` : sql``}
-        order by c.id desc limit ${limit}`),
-    )
-    return [...rows]
+    const older = before ? sql`and c.id < ${before}` : sql``
+    return this.#context.db.withTenant(scope, (tx) => selectCommands(tx, sql`c.device_id = ${deviceId} ${older}`, limit))
   }
 
   /**
@@ -251,8 +242,7 @@ export class Commands {
 
   /** An answer of the device. @returns false when no command waits for it [R-5] */
   async answer(device: Device, no: number, response: string): Promise<boolean> {
-    const lane = this.#laneOf(device)
-    return lane.answer(no, response).finally(() => this.#forgetIdle(lane))
+    return this.#laneOf(device).answer(no, response)
   }
 
   async removeOld(scope: Scope): Promise<void> {

@@ -34,6 +34,8 @@ export type LaneParts = {
   /** @returns the command that has its answer by this, undefined when none waits for one */
   answer(device: Device, no: number, response: string): Promise<Moved | undefined>
   after(ms: number, callback: () => void): () => void
+  /** The lane does nothing and waits for nothing: it may be forgotten. */
+  idle(lane: Lane): void
   /** A step failed for a reason that waiting does not mend. */
   failed(error: unknown): void
 }
@@ -57,7 +59,7 @@ const nothing = () => {}
 const notYet = () => false
 
 /**
- * The commands of one device, one step after the other: what was stored is sent, what the device says is stored.
+ * The commands of one device, one step after the other: what was stored is sent, what the device has said is stored.
  * A step first commits and then acts, so that a crash between the two repeats a command and loses none.
  */
 export class Lane {
@@ -111,7 +113,8 @@ export class Lane {
     this.#isStepDue = true
     this.#run(async () => {
       this.#isStepDue = false
-      await this.#step()
+      await this.#store()
+      await this.#deliver()
     })
   }
 
@@ -127,8 +130,6 @@ export class Lane {
 
   /** The device has answered a command. @returns false when none of this number waits for an answer */
   async answer(no: number, response: string): Promise<boolean> {
-    // That an acknowledgement came just before is told a microtask later, and has to be stored first.
-    await Promise.resolve()
     const called = this.#calls.get(no)
     if (called) {
       if (called.call.oneway) return false
@@ -136,7 +137,11 @@ export class Lane {
       called.call.done(response)
       return true
     }
-    const answered = await this.#enqueue(() => this.#parts.answer(this.device, no, response))
+    const answered = await this.#enqueue(async () => {
+      // An acknowledgement that came just before is told only now, and has to be stored first.
+      await this.#store()
+      return this.#parts.answer(this.device, no, response)
+    })
     if (answered) this.forget(answered.id)
     return answered !== undefined
   }
@@ -163,7 +168,10 @@ export class Lane {
 
   #enqueue<T>(step: () => Promise<T>): Promise<T> {
     this.#stepsOpen++
-    const result = this.#turn.then(step).finally(() => this.#stepsOpen--)
+    const result = this.#turn.then(step).finally(() => {
+      this.#stepsOpen--
+      if (this.isIdle) this.#parts.idle(this)
+    })
     this.#turn = result.catch(nothing)
     return result
   }
@@ -172,14 +180,13 @@ export class Lane {
     this.#enqueue(step).catch((error: unknown) => this.#parts.failed(error))
   }
 
-  /** Stores what happened, then sends what may go now. */
-  async #step(): Promise<void> {
+  /** Stores what happened. */
+  async #store(): Promise<void> {
     const moves = this.#moves
     this.#moves = []
     for (const { id } of moves) this.#flights.delete(id)
     const moved = await this.#parts.move(this.device, moves)
     for (const command of moved) if (command.state === 'DELIVERED' && !command.oneway) this.#awaitAnswer(command)
-    await this.#deliver()
   }
 
   async #deliver(): Promise<void> {
@@ -295,8 +302,10 @@ export class Lane {
   async #resend(flight: Flight): Promise<void> {
     const { id, attempts } = flight
     if (!this.#isOnItsWay(flight)) return
-    const late = await this.#parts.move(this.device, [{ id, state: 'TIMEOUT', attempts }])
-    if (late.length > 0) await this.#parts.move(this.device, [{ id, state: 'SENT' }])
+    const [late] = await this.#parts.move(this.device, [{ id, state: 'TIMEOUT', attempts }])
+    // It has ended meanwhile.
+    if (!late) return this.forget(id)
+    await this.#parts.move(this.device, [{ id, state: 'SENT' }])
     if (!this.#isOnItsWay(flight)) return
     // One that is still behind others in the session needs no second copy there, only more time.
     if (flight.isWritten) this.#send(flight)

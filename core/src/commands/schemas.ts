@@ -4,8 +4,7 @@ import type { Static } from 'typebox'
 import { Id, Instant, Nullable } from '../http/schemas.ts'
 import { toJsonValue } from '../telemetry/values.ts'
 import { commandStates } from './command-table.ts'
-import type { CommandRow, CommandState } from './command-table.ts'
-import type { CommandView } from './commands.ts'
+import type { CommandRow, CommandState, CommandView } from './command-table.ts'
 
 export const State = Type.Unsafe<CommandState>(Type.Union(commandStates.map((state) => Type.Literal(state))))
 const Kind = Type.Union([Type.Literal('oneway'), Type.Literal('twoway')])

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: AGPL-3.0-only
-import { setTimeout as sleep } from 'node:timers/promises'
 import type { Clock } from '../clock.ts'
 import { ProblemError } from '../errors.ts'
 import type { ProductSettings, Rates } from '../products/schemas.ts'
@@ -177,7 +176,7 @@ export async function admitRequest(
         retryAfterS: Math.ceil(excess.waitMs / 1000),
       })
     }
-    await sleep(Math.ceil(excess.waitMs))
+    await new Promise<void>((resolve) => clock.after(Math.ceil(excess.waitMs), resolve))
   }
 }
 
