@@ -95,6 +95,23 @@ describe('a message to a device', () => {
     expect(progress).toEqual(['other dropped', 'merged written', 'merged acknowledged'])
   })
 
+  it('waits within bounds while the client reads nothing, until its session is closed [M-21] [M-25]', { timeout: 30_000 }, async () => {
+    bench = await startEndpoint({ limits: { unsentMs: 500 } })
+    const { client, session } = await open('d', { protocolVersion: 5 })
+    const counts: Record<string, number> = { written: 0, dropped: 0, closed: 0 }
+    client.socket.pause()
+    for (let no = 0; no < 400; no++) {
+      session.send({ topic: 'a', payload: Buffer.alloc(60_000), qos: 0, done: (step) => (counts[step] = (counts[step] ?? 0) + 1) })
+      // So that what the socket takes has been handed to it.
+      await new Promise((resolve) => setImmediate(resolve))
+    }
+    const waiting = 400 - counts['written']! - counts['dropped']!
+    expect(counts['dropped']).toBeGreaterThan(0)
+    expect(waiting).toBeLessThanOrEqual(Math.ceil(4_194_304 / 60_000))
+    await until(() => bench.events.some(([event, , reason]) => event === 'closed' && reason === 'network'), 20_000)
+    await until(() => counts['closed'] === waiting, 10_000)
+  })
+
   it('can be taken back until it is written', async () => {
     bench = await startEndpoint()
     const { client, session } = await open('d', { protocolVersion: 5, properties: { receiveMaximum: 1 } })

@@ -299,11 +299,12 @@ export class RawClient {
 }
 
 /** The client library of devices; tries again while the server is too busy to let anybody in, as devices do. */
-export async function connectDevice(port: number | undefined, token: string, options: IClientOptions = {}): Promise<MqttClient> {
+export async function connectDevice(port: number | undefined, token: string | undefined, options: IClientOptions = {}): Promise<MqttClient> {
   const deadline = Date.now() + 20_000
   for (;;) {
     try {
-      return await mqtt.connectAsync(`mqtt://127.0.0.1:${port}`, { username: token, reconnectPeriod: 0, ...options })
+      const credentials = token === undefined ? {} : { username: token }
+      return await mqtt.connectAsync(`mqtt://127.0.0.1:${port}`, { ...credentials, reconnectPeriod: 0, ...options })
     } catch (error) {
       if (!/server (busy|unavailable)/i.test(String(error)) || Date.now() > deadline) throw error
       await sleep(200)
