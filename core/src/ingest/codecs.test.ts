@@ -450,7 +450,7 @@ describe('attributes', () => {
       rejects: [],
       nulls: ['c'],
     })
-    expect(attributes('{}')).toEqual({ attributes: [], rejects: [] })
+    expect(attributes('{}')).toEqual({ attributes: [], rejects: [], nulls: [] })
     expect(attributes('{"ts":5}')).toMatchObject({ attributes: [{ key: 'ts' }] })
     expect(attributes('{"values":{"a":1}}')).toMatchObject({ attributes: [{ key: 'values', kind: 'json' }] })
   })
