@@ -13,7 +13,7 @@ import { checkDatabase, ensureDataDir, openDatabase } from './db/open.ts'
 import { PlannerStatistics } from './db/planner-statistics.ts'
 import { httpClientRpcCalls } from './client-rpc/http.ts'
 import { Demo } from './demo/demo.ts'
-import { Devices } from './devices/devices.ts'
+import type { Devices } from './devices/devices.ts'
 import { StartError, exitCodes } from './errors.ts'
 import { EventBus } from './events.ts'
 import { httpDownloadCalls } from './firmware/http-downloads.ts'
@@ -36,6 +36,7 @@ import { Topics } from './live/topics.ts'
 import { createLog } from './log.ts'
 import type { Log } from './log.ts'
 import { registerRoutes } from './routes.ts'
+import { httpProvisioning } from './provisioning/entrances.ts'
 import { createSecretKey, loadSecretKey } from './secrets.ts'
 import type { Secrets } from './secrets.ts'
 import { DiskGuard, databaseSpace, watchDisk } from './system/disk-guard.ts'
@@ -142,7 +143,7 @@ async function start(config: Config, log: Log, stops: Stop[], stop: () => Promis
   const ports: Platform['ports'] = { http: undefined, mqtt: undefined }
   let isDraining = false
   const ingest = createIngest(context, { store, counters, topics, load, disk, metrics, isDraining: () => isDraining })
-  const devices = new Devices(context, ingest.registry, store)
+  const { devices } = ingest
   const offers = createOffers(context, ingest, store)
   const demo = new Demo(context, { devices, registry: ingest.registry, store, mqttPort: () => ports.mqtt })
   const people = createPeople(context, { version, hasDemo: async () => (await demo.status()).loaded })
@@ -201,6 +202,7 @@ async function start(config: Config, log: Log, stops: Stop[], stop: () => Promis
       const reject = { code: 'PACKET_TOO_LARGE', detail: `the body is larger than ${limit} bytes` } as const
       ingest.rejects.record({ device, source: { transport: 'http', topic, address }, reject, payload: Buffer.alloc(0) })
     },
+    openCalls: [httpProvisioning(ingest.provisioning, { clock: context.clock, assertTakesData: () => disk.assertTakesTelemetry() })],
     calls: [
       httpAttributeCalls({
         reads: ingest.reads,

@@ -108,6 +108,8 @@ export type DeviceFacets = Static<typeof DeviceFacets>
 /** 1–128 of the unreserved characters of RFC 3986 [M-10]. */
 export const Token = Type.String({ pattern: '^[A-Za-z0-9_.~-]{1,128}$' })
 export const MqttText = Type.String({ maxLength: 256 })
+/** A certificate as PEM, or the base64 of its DER. */
+export const Pem = Type.String({ minLength: 1, maxLength: 16_384 })
 
 export const Credentials = Type.Union([
   Type.Object({ type: Type.Literal('access_token'), token: Token, graceUntil: Type.Optional(Instant) }, { additionalProperties: false }),
@@ -120,6 +122,7 @@ export const Credentials = Type.Union([
     },
     { additionalProperties: false },
   ),
+  Type.Object({ type: Type.Literal('x509'), pem: Pem }, { additionalProperties: false }),
 ])
 export type Credentials = Static<typeof Credentials>
 

@@ -31,6 +31,7 @@ const publicRoutes = [
   'POST /api/v1/auth/logout',
   'POST /api/v1/auth/refresh',
   'POST /api/v1/auth/reset',
+  'POST /api/v1/provision',
   'POST /api/v1/setup',
 ]
 const unknownId = '01920000-0000-7000-8000-000000000000'

@@ -27,6 +27,8 @@ export type HttpIngestOptions = {
   limited: (device: Device, address: string, topic: string, reject: Reject) => void
   /** Calls besides telemetry and attributes. */
   calls?: readonly DeviceCalls[]
+  /** Calls of devices that have no token yet. */
+  openCalls?: readonly ((scope: App) => void)[]
 }
 
 /**
@@ -112,6 +114,7 @@ export async function registerHttpIngest(app: App, options: HttpIngestOptions): 
         handle(kind),
       )
     }
+    for (const register of options.openCalls ?? []) register(scope)
     await scope.register(async (calls) => {
       calls.addHook('onRequest', async (request) => {
         const device = findDevice(request, options)

@@ -10,11 +10,15 @@ import { Commands } from '../commands/commands.ts'
 import { serveMqttCommands, takeAnswers } from '../commands/mqtt-commands.ts'
 import type { Context } from '../context.ts'
 import { DeviceLog } from '../devices/device-log.ts'
+import { Devices } from '../devices/devices.ts'
 import { DeviceStates } from '../devices/states.ts'
 import { createChunkHandlers } from '../firmware/chunks.ts'
 import { Contents } from '../firmware/contents.ts'
 import { OtaTargets } from '../firmware/targets.ts'
 import type { Topics } from '../live/topics.ts'
+import { mqttProvisioning } from '../provisioning/entrances.ts'
+import { ProvisioningProducts } from '../provisioning/provisioning-products.ts'
+import { Provisioning } from '../provisioning/provisioning.ts'
 import type { DiskGuard } from '../system/disk-guard.ts'
 import type { Load } from '../system/load.ts'
 import { RefusedConnections } from '../system/refused-connections.ts'
@@ -36,6 +40,8 @@ import type { BatchStore } from './writer.ts'
 /** Everything between the sockets of devices and the commit, wired. */
 export type Ingest = {
   registry: DeviceRegistry
+  devices: Devices
+  provisioning: Provisioning
   sessions: Sessions
   rejects: RejectLog
   refused: RefusedConnections
@@ -70,9 +76,12 @@ export type IngestParts = {
 export function createIngest(context: Context, parts: IngestParts): Ingest {
   const { config, clock, events, log, db } = context
   const registry = new DeviceRegistry(context)
+  const devices = new Devices(context, registry, parts.store)
   const sessions = new Sessions({ clock, log, limit: config.mqtt.maxSessions })
   const rejects = new RejectLog({ db, clock, events, log })
   const refused = new RefusedConnections(clock, events)
+  const provisioningProducts = new ProvisioningProducts(context)
+  const provisioning = new Provisioning(context, { products: provisioningProducts, devices, refused: (refusal) => refused.add(refusal) })
   const states = new DeviceStates(context, (deviceId) => sessions.get(deviceId)?.lastActivityAt)
   const deviceLog = new DeviceLog(context)
   const telemetry = createWriter(context, parts.disk.watch(parts.store), config.writer.connections)
@@ -133,6 +142,7 @@ export function createIngest(context: Context, parts: IngestParts): Ingest {
       authenticate: (credentials) => registry.authenticate(credentials),
       rejects,
       requests,
+      provision: mqttProvisioning(provisioning, clock),
       refused: ({ address, clientId, userNameLast4, reason }) =>
         refused.add({ address, clientId, reason, ...(userNameLast4 ? { last4: userNameLast4 } : {}) }),
       admission,
@@ -184,6 +194,8 @@ export function createIngest(context: Context, parts: IngestParts): Ingest {
 
   return {
     registry,
+    devices,
+    provisioning,
     sessions,
     rejects,
     refused,
@@ -200,6 +212,7 @@ export function createIngest(context: Context, parts: IngestParts): Ingest {
     disk: parts.disk,
     async start() {
       await registry.start()
+      await provisioningProducts.start()
       await commands.start()
       await ota.targets.start()
       states.start()
@@ -207,6 +220,7 @@ export function createIngest(context: Context, parts: IngestParts): Ingest {
     },
     async stop(deadlineMs) {
       polls.stop()
+      provisioningProducts.stop()
       commands.giveUp()
       reads.stop()
       // Side by side: the endpoint waits for answers, and the writers give them, at the latest when the time is over.

@@ -84,6 +84,7 @@ export async function createProduct(context: Context, scope: Scope, wanted: Prod
       }),
     )
   })
+  context.events.emit('product.changed', { tenantId: scope.tenantId, productId: id })
   const { product, version } = await getProduct(context, scope, id)
   return { product: { ...product, provisioning: { ...product.provisioning, secret } }, version }
 }

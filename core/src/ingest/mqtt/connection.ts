@@ -15,11 +15,16 @@ import type { FrameProblem } from './frames.ts'
 import type { MqttLimits } from './limits.ts'
 import { Output } from './output.ts'
 import { packetType } from './packets.ts'
+import { ProvisioningSession } from './provisioning-session.ts'
+import type { ProvisionHandler } from './provisioning-session.ts'
 import { servePacket } from './serve.ts'
 import type { Hold, Live, Mistake } from './serve.ts'
 import { MqttSession } from './session.ts'
 import { Uplinks } from './uplinks.ts'
 import type { RejectRecorder } from './uplinks.ts'
+
+/** What a CONNECT leads to: a session of a device, one for provisioning, or none. */
+export type Login = { device: Device } | { provision: ProvisionHandler } | { refusal: ConnectRefusal }
 
 /** What all connections of an endpoint share. */
 export type ConnectionContext = {
@@ -33,7 +38,7 @@ export type ConnectionContext = {
   /** False only in a fault test: keep-alive then runs on while we don't read. */
   pausesKeepAlive: boolean
   /** Looks a CONNECT up and decides about it. */
-  login(connect: Connect, address: string): { device: Device } | { refusal: ConnectRefusal }
+  login(connect: Connect, address: string): Login
   /** Notes a refused CONNECT; how long its answer has to wait, `undefined` for ever [M-11]. */
   noteRefusal(address: string, refusal: ConnectRefusal, credentials: Credentials | undefined): number | undefined
   /** The first packet came, or the socket closed before it. */
@@ -74,6 +79,8 @@ export class Connection {
   /** When the state began; while refusing, when the answer is due. */
   #since: number
   #live: Live | undefined
+  /** In place of a session of a device [§7]. */
+  #provisioning: ProvisioningSession | undefined
   #lastPacketAt: number
   /** When the first byte of an unfinished packet came, 0 when there is none. */
   #partialSince = 0
@@ -97,6 +104,10 @@ export class Connection {
     socket.resume()
   }
 
+  get isProvisioning(): boolean {
+    return this.#provisioning !== undefined
+  }
+
   /** Handles what has been read as far as it may be, then reads on or pauses. */
   pump(): void {
     try {
@@ -109,7 +120,8 @@ export class Connection {
   /** Writes the answers that are due, and goes on reading if they were what it waited for. */
   flush(): void {
     try {
-      if (this.#state !== 'open' || this.#live === undefined) return
+      if (this.#state !== 'open') return
+      if (this.#live === undefined) return this.#flushProvisioning()
       const { uplinks, session } = this.#live
       if (uplinks.writeAnswers() === 'close') return this.#close('protocol')
       session.writeDownlinks()
@@ -119,6 +131,15 @@ export class Connection {
     } catch (err) {
       this.#crash(err)
     }
+  }
+
+  #flushProvisioning(): void {
+    const provisioning = this.#provisioning!
+    const failure = provisioning.writeAnswers()
+    if (failure !== undefined) return this.#fail(failure)
+    this.#output.flush()
+    if (this.#isDraining && !provisioning.isBusy) this.#close('shutdown')
+    else if (this.#isPaused) this.#pump()
   }
 
   /** Ends the session for a reason from outside [M-17], [M-19]. */
@@ -175,7 +196,8 @@ export class Connection {
   #mustWait(firstByte: number): boolean {
     const { sink, limits } = this.#context
     if (this.#isDraining || this.#held !== undefined || this.#output.unsent > limits.unsentBytes) return true
-    if (firstByte >> 4 !== packetType.publish || this.#live === undefined) return false
+    if (firstByte >> 4 !== packetType.publish) return false
+    if (this.#live === undefined) return this.#provisioning!.isBusy
     if (sink.isFull) {
       this.#context.waitForRoom(this)
       return true
@@ -209,7 +231,24 @@ export class Connection {
     if (judged.status === 'refused') return this.#refuse(judged.protocol, judged.refusal, judged.credentials)
     const login = this.#context.login(judged.connect, this.address)
     if ('refusal' in login) return this.#refuse(judged.connect.protocol, login.refusal, judged.connect.credentials)
-    this.#open(judged.connect, login.device)
+    if ('provision' in login) this.#openProvisioning(judged.connect, login.provision)
+    else this.#open(judged.connect, login.device)
+  }
+
+  #openProvisioning(connect: Connect, handle: ProvisionHandler): void {
+    const { clock, limits, log } = this.#context
+    const changed = () => this.#context.markDirty(this)
+    this.#provisioning = new ProvisioningSession({
+      connect,
+      output: this.#output,
+      address: this.address,
+      handle,
+      changed,
+      clock,
+      limits,
+      log,
+    })
+    this.#accept(connect)
   }
 
   #refuse(protocol: number, refusal: ConnectRefusal, credentials: Credentials | undefined): void {
@@ -224,14 +263,13 @@ export class Connection {
 
   #open(connect: Connect, device: Device): void {
     const { clock, limits, sink, rejects, sessions, log } = this.#context
-    const keepAliveS = Math.min(connect.keepAliveS, limits.keepAliveMaxS)
     const settled = () => this.#context.markDirty(this)
     const session: MqttSession = new MqttSession({
       device,
       protocol: connect.protocol,
       clientId: connect.clientId,
       address: this.address,
-      keepAliveS,
+      keepAliveS: Math.min(connect.keepAliveS, limits.keepAliveMaxS),
       connectedAt: clock.now(),
       downlinks: {
         output: this.#output,
@@ -245,6 +283,13 @@ export class Connection {
     })
     const uplinks = new Uplinks({ session, output: this.#output, sink, rejects, client: connect, settled, log })
     this.#live = { session, uplinks, output: this.#output, maxPacketSize: connect.maxPacketSize }
+    this.#accept(connect)
+    sessions.open(session)
+  }
+
+  #accept(connect: Connect): void {
+    const { limits } = this.#context
+    const keepAliveS = Math.min(connect.keepAliveS, limits.keepAliveMaxS)
     this.#state = 'open'
     this.#splitter.limit = limits.payloadBytes
     const acceptance = encodeAcceptance(connect.protocol, {
@@ -256,13 +301,13 @@ export class Connection {
     })
     this.#output.add(acceptance)
     this.#context.markDirty(this)
-    sessions.open(session)
   }
 
   #onPacket(frame: Buffer, type: number, bodyAt: number): void {
-    const live = this.#live!
-    live.session.lastActivityAt = this.#context.clock.now()
-    const ending = servePacket(live, { frame, type, bodyAt }, this.#context)
+    const live = this.#live
+    if (live !== undefined) live.session.lastActivityAt = this.#context.clock.now()
+    const packet = { frame, type, bodyAt }
+    const ending = live === undefined ? this.#provisioning!.serve(packet) : servePacket(live, packet, this.#context)
     if (ending === undefined) {
       // A message that only waits for its commit has nothing to write yet.
       if (!this.#output.isEmpty) this.#context.markDirty(this)
@@ -301,12 +346,19 @@ export class Connection {
   }
 
   #close(why: DisconnectReason, { code, text } = closings[why]): void {
-    if (this.#state !== 'open' || this.#live === undefined) return
-    const { session, maxPacketSize } = this.#live
-    if (why !== 'client' && session.protocol === 5) this.#output.add(encodeDisconnect(code, text, maxPacketSize))
+    if (this.#state !== 'open') return
+    const { protocol } = this.#live?.session ?? this.#provisioning!
+    const { maxPacketSize } = this.#live ?? this.#provisioning!
+    if (why !== 'client' && protocol === 5) this.#output.add(encodeDisconnect(code, text, maxPacketSize))
     this.#end()
-    this.#context.sessions.end(session, why)
-    session.end()
+    this.#leave(why)
+  }
+
+  #leave(why: DisconnectReason): void {
+    this.#provisioning?.end()
+    if (this.#live === undefined) return
+    this.#context.sessions.end(this.#live.session, why)
+    this.#live.session.end()
   }
 
   /** Sends what is left, then lets the client close: closing at once could lose our last packet. */
@@ -321,10 +373,7 @@ export class Connection {
     if (this.#state === 'connecting') this.#context.leaveUnauthenticated(this)
     const wasOpen = this.#state === 'open'
     this.#state = 'closed'
-    if (wasOpen && this.#live !== undefined) {
-      this.#context.sessions.end(this.#live.session, 'network')
-      this.#live.session.end()
-    }
+    if (wasOpen) this.#leave('network')
     this.#context.closed(this)
   }
 
@@ -357,20 +406,28 @@ export class Connection {
 
   #tickOpen(now: number): void {
     const { limits, pausesKeepAlive } = this.#context
-    const { session } = this.#live!
+    const overdue = this.#provisioning?.findOverdue(now)
+    if (overdue !== undefined) return this.#close('admin', overdue)
     if (this.#output.unsent <= limits.unsentBytes) this.#unsentSince = 0
     else if (this.#unsentSince === 0) this.#unsentSince = now
     else if (now - this.#unsentSince > limits.unsentMs) return this.#close('network')
 
     // Standing still while we don't read for our own reasons, and starting anew after [RE-51].
     if (this.#isPaused && pausesKeepAlive) return this.#restartTimers(now)
-    const keepAliveMs = session.keepAliveS * 1000
+    const { keepAliveS, inactivityTimeoutMs } = this.#patience()
+    const keepAliveMs = keepAliveS * 1000
     if (this.#partialSince !== 0) {
       const isLate = now - this.#partialSince > Math.max(limits.packetMs, keepAliveMs)
       if (isLate) this.#fail({ code: reason.malformedPacket, detail: 'the packet was not complete in time' })
       return
     }
-    const patienceMs = keepAliveMs > 0 ? 1.5 * keepAliveMs : session.device.inactivityTimeoutMs
+    const patienceMs = keepAliveMs > 0 ? 1.5 * keepAliveMs : inactivityTimeoutMs
     if (now - this.#lastPacketAt > patienceMs) this.#close('keepalive')
+  }
+
+  #patience(): { keepAliveS: number; inactivityTimeoutMs: number } {
+    if (this.#live === undefined) return this.#provisioning!
+    const { keepAliveS, device } = this.#live.session
+    return { keepAliveS, inactivityTimeoutMs: device.inactivityTimeoutMs }
   }
 }

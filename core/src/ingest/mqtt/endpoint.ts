@@ -11,9 +11,10 @@ import { Admission, Refusals, TokenBucket } from './admission.ts'
 import type { ConnectRefusal } from './answers.ts'
 import type { Authentication, Connect, Credentials } from './connect.ts'
 import { Connection } from './connection.ts'
-import type { ConnectionContext } from './connection.ts'
+import type { ConnectionContext, Login } from './connection.ts'
 import { defaultMqttLimits } from './limits.ts'
 import type { MqttLimits } from './limits.ts'
+import type { ProvisionHandler } from './provisioning-session.ts'
 import type { RejectRecorder } from './uplinks.ts'
 
 /** A refused CONNECT for the list of these; nothing in it is a secret [L-4]. */
@@ -31,6 +32,8 @@ export type MqttEndpointOptions = {
   rejects: RejectRecorder
   /** Who serves what is neither telemetry nor client attributes. */
   requests?: RequestHandlers
+  /** Serves devices that have no credentials yet [§7]; without it they are refused. */
+  provision?: ProvisionHandler
   refused(entry: RefusedConnect): void
   /** Whether new sessions are welcome: `full` while the disk guard is critical. */
   admission(): 'open' | 'starting' | 'draining' | 'overloaded' | 'full'
@@ -46,6 +49,8 @@ const pauseMs = 2_000
 const acceptErrorPauseMs = 60_000
 const tcpKeepAliveMs = 60_000
 const stopMs = 10_000
+/** User name or client id of those who have no credentials yet [§2.2]. */
+const provisionName = 'provision'
 /** Only of names long enough that the end says nothing about the rest. */
 const shortestShownName = 12
 
@@ -80,6 +85,7 @@ export class MqttEndpoint {
   #leaveSink: (() => void) | undefined
   #lastTickAt = 0
   #delayedRefusals = 0
+  #provisioningSessions = 0
   #acceptErrorAt = Number.NEGATIVE_INFINITY
 
   constructor(options: MqttEndpointOptions) {
@@ -182,10 +188,16 @@ export class MqttEndpoint {
     this.#unauthenticated.add(connection)
   }
 
-  #login(connect: Connect, address: string): { device: Device } | { refusal: ConnectRefusal } {
-    const { sessions, rejects, clock } = this.#options
+  #login(connect: Connect, address: string): Login {
+    const { sessions, rejects, clock, provision } = this.#options
     const state = this.#options.admission()
     if (state !== 'open') return { refusal: state }
+    const { clientId, userName } = connect.credentials
+    if (provision !== undefined && (userName === provisionName || clientId === provisionName)) {
+      if (this.#provisioningSessions >= this.#limits.provisioningSessions) return { refusal: 'full' }
+      this.#provisioningSessions++
+      return { provision }
+    }
     const found = this.#options.authenticate(connect.credentials)
     if (found.status === 'refused') {
       if (found.device !== undefined) {
@@ -228,6 +240,7 @@ export class MqttEndpoint {
   #forget(connection: Connection): void {
     this.#connections.delete(connection)
     this.#waitingForRoom.delete(connection)
+    if (connection.isProvisioning) this.#provisioningSessions--
     if (this.#connections.size === 0) this.#whenEmpty?.()
   }
 

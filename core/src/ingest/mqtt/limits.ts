@@ -26,6 +26,10 @@ export type MqttLimits = {
   /** CONNECTs of one device: so many in so many seconds [M-12]. */
   deviceConnects: number
   deviceConnectsS: number
+  /** Provisioning sessions at a time, how long each may last without a request or after an answer, and its requests [P-5]. */
+  provisioningSessions: number
+  provisioningMs: number
+  provisioningRequests: number
   keepAliveMaxS: number
   /** A packet must be complete within this time, or the keep-alive if that is longer [M-45]. */
   packetMs: number
@@ -56,6 +60,9 @@ export const defaultMqttLimits: MqttLimits = {
   delayedRefusals: 1_000,
   deviceConnects: 30,
   deviceConnectsS: 60,
+  provisioningSessions: 1_000,
+  provisioningMs: 60_000,
+  provisioningRequests: 10,
   keepAliveMaxS: 1_200,
   packetMs: 30_000,
   unsentBytes: 1_048_576,

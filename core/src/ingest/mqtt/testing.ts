@@ -98,7 +98,7 @@ export type Bench = Awaited<ReturnType<typeof startEndpoint>>
 /** A running endpoint on a free port; devices are known by the token `token-<name>`. */
 export async function startEndpoint(
   options: { limits?: Partial<MqttLimits>; maxSessions?: number; clock?: Clock } & Partial<
-    Pick<MqttEndpointOptions, 'pausesKeepAlive' | 'port' | 'requests'>
+    Pick<MqttEndpointOptions, 'pausesKeepAlive' | 'port' | 'requests' | 'provision'>
   > = {},
 ) {
   const clock = options.clock ?? systemClock

@@ -8,6 +8,9 @@ export type Route = { kind: RequestKind; form: RequestForm; id: number; chunk?: 
 export const attributePushFilters = ['v1/devices/me/attributes', 'v2/a', 'v2/a/j'] as const
 export const rpcRequestFilters = ['v1/devices/me/rpc/request/+', 'v2/r/req/+', 'v2/r/req/j/+'] as const
 
+/** The only topics of a provisioning session [P-4]. */
+export const provisionTopics = { request: '/provision/request', response: '/provision/response' } as const
+
 /** Topics that end in `{id}`. Those of one kind differ in their beginning only; the longer one stands first. */
 const numbered: readonly { prefix: string; kind: RequestKind; form: RequestForm }[] = [
   { prefix: 'v1/devices/me/attributes/request/', kind: 'attributeRequest', form: 'v1' },
