@@ -23,8 +23,9 @@ type Waiting = {
 }
 type Row = ValueColumns & { no: number; scope: 'client' | 'shared'; key: string; updatedAt: number; isTooLarge: boolean }
 
-/** Questions one query answers. */
+/** Questions one query answers, and queries at a time: one runs while another is begun or ended. */
 const mostTogether = 50
+const mostQueries = 2
 /** What one answer may hold; a value counts with its name and some bytes of its own. */
 const maxAnswerBytes = 1_048_576
 const bytesPerValue = 64
@@ -41,7 +42,7 @@ const mostWaiting = 10_000
 export class AttributeReads {
   readonly #context: Context
   readonly #waiting: Waiting[] = []
-  #isReading = false
+  #queries = 0
   #isStopped = false
 
   constructor(context: Context) {
@@ -53,7 +54,7 @@ export class AttributeReads {
     if (this.#waiting.length >= mostWaiting) return Promise.resolve('unavailable')
     return new Promise((resolve, reject) => {
       this.#waiting.push({ device, question, resolve, reject })
-      if (!this.#isReading) void this.#readAll()
+      if (this.#queries < mostQueries) void this.#readAll()
     })
   }
 
@@ -63,45 +64,47 @@ export class AttributeReads {
   }
 
   async #readAll(): Promise<void> {
-    this.#isReading = true
+    this.#queries++
     while (this.#waiting.length > 0) {
       const batch = this.#waiting.splice(0, mostTogether)
       const groups = Map.groupBy(batch, ({ device }) => device.tenantId).values()
       for (const group of groups) await this.#answer(group).catch((error: unknown) => group.forEach(({ reject }) => reject(error)))
     }
-    this.#isReading = false
+    this.#queries--
   }
 
   async #answer(group: readonly Waiting[]): Promise<void> {
     const { tenantId, tenantNo } = group[0]!.device
-    const rows = await this.#query({ tenantId, tenantNo }, group)
-    if (rows === undefined) return group.forEach(({ resolve }) => resolve('unavailable'))
-    const answers = group.map((): AttributeAnswer => ({ client: [], shared: [] }))
-    const tooLarge = new Set<number>()
-    for (const row of rows) {
-      if (row.isTooLarge) tooLarge.add(row.no)
-      else answers[row.no]![row.scope].push(toStored(row))
-    }
-    for (const [no, { resolve }] of group.entries()) resolve(tooLarge.has(no) ? 'too_large' : answers[no]!)
-  }
-
-  async #query(scope: Scope, group: readonly Waiting[]): Promise<readonly Row[] | undefined> {
-    const wanted = group.flatMap(({ device, question }, no) =>
-      (['client', 'shared'] as const).flatMap((one) => {
-        const keys = question[one]
-        return keys === undefined ? [] : [{ no, device: device.id, scope: one, keys: keys === 'all' ? null : toMembers(keys) }]
-      }),
-    )
+    const scope = { tenantId, tenantNo }
+    const query = questionSql(scope, JSON.stringify(group.flatMap(toRows)))
     for (;;) {
       try {
-        return await this.#context.db.withTenant(scope, (tx) => tx.execute<Row>(questionSql(scope, JSON.stringify(wanted))))
+        // Nobody has to wait for the end of a transaction that only reads.
+        return await this.#context.db.withTenant(scope, async (tx) => tell(group, await tx.execute<Row>(query)))
       } catch (error) {
         if (classifyDbError(error) !== 'unavailable') throw error
-        if (this.#isStopped) return undefined
+        if (this.#isStopped) return group.forEach(({ resolve }) => resolve('unavailable'))
         await sleep(retryMs, undefined, { ref: false })
       }
     }
   }
+}
+
+function toRows({ device, question }: Waiting, no: number) {
+  return (['client', 'shared'] as const).flatMap((scope) => {
+    const keys = question[scope]
+    return keys === undefined ? [] : [{ no, device: device.id, scope, keys: keys === 'all' ? null : toMembers(keys) }]
+  })
+}
+
+function tell(group: readonly Waiting[], rows: Iterable<Row>): void {
+  const answers = group.map((): AttributeAnswer => ({ client: [], shared: [] }))
+  const tooLarge = new Set<number>()
+  for (const row of rows) {
+    if (row.isTooLarge) tooLarge.add(row.no)
+    else answers[row.no]![row.scope].push(toStored(row))
+  }
+  for (const [no, { resolve }] of group.entries()) resolve(tooLarge.has(no) ? 'too_large' : answers[no]!)
 }
 
 /** As names of an object PostgreSQL finds a key among thousands without going through all of them. */
