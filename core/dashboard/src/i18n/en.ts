@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-only
+import attributes from './en/attributes.json'
 import bin from './en/bin.json'
+import commands from './en/commands.json'
 import common from './en/common.json'
 import connect from './en/connect.json'
 import device from './en/device.json'
@@ -11,4 +13,4 @@ import settings from './en/settings.json'
 import shell from './en/shell.json'
 import start from './en/start.json'
 
-export const messages = { bin, common, connect, device, devices, firmware, overview, reject, settings, shell, start }
+export const messages = { attributes, bin, commands, common, connect, device, devices, firmware, overview, reject, settings, shell, start }

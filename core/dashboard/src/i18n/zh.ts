@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-only
+import attributes from './zh/attributes.json'
 import bin from './zh/bin.json'
+import commands from './zh/commands.json'
 import common from './zh/common.json'
 import connect from './zh/connect.json'
 import device from './zh/device.json'
@@ -11,4 +13,4 @@ import settings from './zh/settings.json'
 import shell from './zh/shell.json'
 import start from './zh/start.json'
 
-export const messages = { bin, common, connect, device, devices, firmware, overview, reject, settings, shell, start }
+export const messages = { attributes, bin, commands, common, connect, device, devices, firmware, overview, reject, settings, shell, start }
