@@ -59,7 +59,7 @@ export async function registerRoutes(app: App, context: Context, parts: RoutePar
   registerUserRoutes(app, people, setup)
   registerProductRoutes(app, context, { registry: ingest.registry })
   registerDeviceRoutes(app, context, { devices, store, sessions: ingest.sessions, rejects: ingest.rejects })
-  registerCommandRoutes(app, { commands: ingest.commands, devices })
+  await registerCommandRoutes(app, { commands: ingest.commands, devices })
   registerDemoRoutes(app, { demo })
   await registerFirmwareRoutes(app, context, { ...ingest.ota, offers: parts.offers, store })
   const telemetry: TelemetryParts = {

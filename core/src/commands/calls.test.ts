@@ -176,6 +176,32 @@ describe('a call that is waited for', () => {
   })
 })
 
+describe('params', () => {
+  const params = '{"id":9007199254740993,"share":3.0,"__proto__":{"a":1}}'
+
+  it.each([
+    ['twoway', 'application/json', '/api/rpc/twoway/'],
+    ['twoway', 'text/plain', '/api/rpc/twoway/'],
+    ['commands', 'application/json', '/api/v1/devices/'],
+  ])('reach the device with all their digits: %s as %s', async (kind, type, path) => {
+    const device = await platform.createDevice()
+    const session = await tools.listen(device)
+    const sent = platform.call('POST', `${path}${device.id}${kind === 'commands' ? '/commands' : ''}`, {
+      body: `{"method":"m","params":${params}}`,
+      headers: { 'content-type': type },
+    })
+    const packet = await session.client.next('publish', patienceMs)
+    expect(packet.payload.toString()).toBe(`{"method":"m","params":${params}}`)
+    await session.answer(1, '1')
+    expect((await sent).status).toBe(200)
+    const broken = await platform.call('POST', `${path}${device.id}${kind === 'commands' ? '/commands' : ''}`, {
+      body: '{"method":',
+      headers: { 'content-type': type },
+    })
+    expect(broken.status).toBe(400)
+  })
+})
+
 describe('requests that make no sense', () => {
   it('are told so in the forms of both APIs', async () => {
     const device = await platform.createDevice()

@@ -7,6 +7,7 @@ import type { Static } from 'typebox'
 import type { Context } from '../context.ts'
 import type { Scope } from '../db/client.ts'
 import { ProblemError } from '../errors.ts'
+import { exactMember } from '../http/body-text.ts'
 import { actorOf } from '../http/actor.ts'
 import { CompatPage, EntityId, compatPageQuery, entityId, toCompatPage } from '../http/compat.ts'
 import { IdParams, Nullable } from '../http/schemas.ts'
@@ -125,10 +126,10 @@ async function sendCommand(commands: Commands, request: RpcRequest, reply: Fasti
 /** @returns JSON text: the id of a persistent command, or the answer of the device; undefined for a one-way command */
 async function runCommand(commands: Commands, request: RpcRequest, oneway: boolean): Promise<string | undefined> {
   const { scope, name } = actorOf(request)
-  const { method, params = null, timeout, expirationTime, persistent, retries, additionalInfo } = request.body
+  const { method, timeout, expirationTime, persistent, retries, additionalInfo } = request.body
   const wish = {
     method,
-    params: JSON.stringify(params),
+    params: exactMember(request, 'params'),
     oneway,
     timeoutMs: timeout ?? undefined,
     expiresAt: expirationTime ?? undefined,

@@ -3,6 +3,7 @@ import { Type } from 'typebox'
 import type { Devices } from '../devices/devices.ts'
 import { ProblemError } from '../errors.ts'
 import { actorOf } from '../http/actor.ts'
+import { exactMember, keepBodyTexts } from '../http/body-text.ts'
 import { Id, IdParams, NoContent, Page, formatCursor, isUuid, pageQuery, parseCursor, problems } from '../http/schemas.ts'
 import type { App } from '../http/server.ts'
 import type { Commands } from './commands.ts'
@@ -17,7 +18,7 @@ const CommandParams = Type.Object({ id: Id, commandId: Id })
 export const maxCommandBytes = 65_536
 
 /** Commands to a device (device API §6, §17.1). */
-export function registerCommandRoutes(app: App, { commands, devices }: CommandRouteParts): void {
+export async function registerCommandRoutes(app: App, { commands, devices }: CommandRouteParts): Promise<void> {
   app.get(
     '/api/v1/devices/:id/commands',
     {
@@ -41,38 +42,10 @@ export function registerCommandRoutes(app: App, { commands, devices }: CommandRo
       return { items, nextCursor: found.length > limit ? formatCursor(['commands', items.at(-1)!.id]) : null }
     },
   )
-  app.post(
-    '/api/v1/devices/:id/commands',
-    {
-      config: { permission: 'device.write' },
-      bodyLimit: maxCommandBytes,
-      schema: {
-        tags,
-        summary: 'Send a command, and wait for its end, or store it until the device takes it',
-        params: IdParams,
-        body: CommandCreate,
-        response: { 200: CommandResult, 201: Command, ...problems(400, 401, 403, 404, 409, 413, 422, 502, 503, 504) },
-      },
-    },
-    async (request, reply) => {
-      const { scope, name } = actorOf(request)
-      const { method, params = null, kind = 'twoway', persistent, timeoutMs, expiresAt, retries, waitForDevice } = request.body
-      const wish = {
-        method,
-        params: JSON.stringify(params),
-        oneway: kind === 'oneway',
-        timeoutMs,
-        expiresAt: typeof expiresAt === 'string' ? Date.parse(expiresAt) : expiresAt,
-      }
-      if (persistent) {
-        const command = await commands.queue(scope, request.params.id, { ...wish, retries, createdBy: name }, waitForDevice)
-        return reply.code(201).send(viewWithMoves(command))
-      }
-      const { no, response } = await commands.call(scope, request.params.id, wish, waitForDevice)
-      const state = wish.oneway ? ('DELIVERED' as const) : ('SUCCESSFUL' as const)
-      return reply.code(200).send({ requestId: no, state, response: parseExact(response) })
-    },
-  )
+  await app.register(async (scope) => {
+    keepBodyTexts(scope)
+    registerSending(scope, commands)
+  })
   app.get(
     '/api/v1/devices/:id/commands/:commandId',
     {
@@ -101,6 +74,42 @@ export function registerCommandRoutes(app: App, { commands, devices }: CommandRo
       const { scope, name } = actorOf(request)
       await commands.cancel(scope, request.params.commandId, name, request.params.id)
       return reply.code(204).send(null)
+    },
+  )
+}
+
+/** In a scope that keeps the text of bodies. */
+function registerSending(app: App, commands: Commands): void {
+  app.post(
+    '/api/v1/devices/:id/commands',
+    {
+      config: { permission: 'device.write' },
+      bodyLimit: maxCommandBytes,
+      schema: {
+        tags,
+        summary: 'Send a command, and wait for its end, or store it until the device takes it',
+        params: IdParams,
+        body: CommandCreate,
+        response: { 200: CommandResult, 201: Command, ...problems(400, 401, 403, 404, 409, 413, 422, 502, 503, 504) },
+      },
+    },
+    async (request, reply) => {
+      const { scope, name } = actorOf(request)
+      const { method, kind = 'twoway', persistent, timeoutMs, expiresAt, retries, waitForDevice } = request.body
+      const wish = {
+        method,
+        params: exactMember(request, 'params'),
+        oneway: kind === 'oneway',
+        timeoutMs,
+        expiresAt: typeof expiresAt === 'string' ? Date.parse(expiresAt) : expiresAt,
+      }
+      if (persistent) {
+        const command = await commands.queue(scope, request.params.id, { ...wish, retries, createdBy: name }, waitForDevice)
+        return reply.code(201).send(viewWithMoves(command))
+      }
+      const { no, response } = await commands.call(scope, request.params.id, wish, waitForDevice)
+      const state = wish.oneway ? ('DELIVERED' as const) : ('SUCCESSFUL' as const)
+      return reply.code(200).send({ requestId: no, state, response: parseExact(response) })
     },
   )
 }

@@ -4011,6 +4011,10 @@ export interface paths {
                                 clientId?: string;
                                 userName?: string;
                                 password?: string;
+                            } | {
+                                /** @enum {string} */
+                                type: "x509";
+                                pem: string;
                             };
                         };
                     };
@@ -4481,6 +4485,10 @@ export interface paths {
                             clientId?: string;
                             userName?: string;
                             password?: string;
+                        } | {
+                            /** @enum {string} */
+                            type: "x509";
+                            pem: string;
                         };
                     };
                 };
@@ -4555,6 +4563,10 @@ export interface paths {
                         clientId?: string;
                         userName?: string;
                         password?: string;
+                    } | {
+                        /** @enum {string} */
+                        type: "x509";
+                        pem: string;
                     };
                 };
             };
@@ -4577,6 +4589,10 @@ export interface paths {
                             clientId?: string;
                             userName?: string;
                             password?: string;
+                        } | {
+                            /** @enum {string} */
+                            type: "x509";
+                            pem: string;
                         };
                     };
                 };
@@ -4689,6 +4705,10 @@ export interface paths {
                             clientId?: string;
                             userName?: string;
                             password?: string;
+                        } | {
+                            /** @enum {string} */
+                            type: "x509";
+                            pem: string;
                         };
                     };
                 };
@@ -9970,7 +9990,7 @@ export interface paths {
                                 /** Format: uuid */
                                 id: string;
                             };
-                            credentialsType: "ACCESS_TOKEN" | "MQTT_BASIC";
+                            credentialsType: "ACCESS_TOKEN" | "MQTT_BASIC" | "X509_CERTIFICATE";
                             credentialsId: string;
                             credentialsValue: string | null;
                             version: number;
@@ -10035,7 +10055,7 @@ export interface paths {
                                 /** Format: uuid */
                                 id: string;
                             };
-                            credentialsType: "ACCESS_TOKEN" | "MQTT_BASIC";
+                            credentialsType: "ACCESS_TOKEN" | "MQTT_BASIC" | "X509_CERTIFICATE";
                             credentialsId: string;
                             credentialsValue: string | null;
                             version: number;
@@ -10314,6 +10334,87 @@ export interface paths {
                 };
                 /** @description Default Response */
                 422: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                429: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                503: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/provision": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** A device that knows key and secret of a product asks for its credentials */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description status SUCCESS with the credentials, NOT_FOUND or FAILURE */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": unknown;
+                    };
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                413: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                415: {
                     headers: {
                         [name: string]: unknown;
                     };
