@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { setTimeout as sleep } from 'node:timers/promises'
 import { sql } from 'drizzle-orm'
+import type { SQL } from 'drizzle-orm'
 import type { Context } from '../context.ts'
-import type { Scope } from '../db/client.ts'
+import type { Scope, Tx } from '../db/client.ts'
 import { classifyDbError } from '../db/errors.ts'
 import type { Device } from '../ingest/registry.ts'
 import { attributeColumns, toStored } from './columns.ts'
@@ -23,9 +24,8 @@ type Waiting = {
 }
 type Row = ValueColumns & { no: number; scope: 'client' | 'shared'; key: string; updatedAt: number; isTooLarge: boolean }
 
-/** Questions one query answers, and queries at a time: one runs while another is begun or ended. */
+/** Questions one query answers. */
 const mostTogether = 50
-const mostQueries = 2
 /** What one answer may hold; a value counts with its name and some bytes of its own. */
 const maxAnswerBytes = 1_048_576
 const bytesPerValue = 64
@@ -42,7 +42,7 @@ const mostWaiting = 10_000
 export class AttributeReads {
   readonly #context: Context
   readonly #waiting: Waiting[] = []
-  #queries = 0
+  #isReading = false
   #isStopped = false
 
   constructor(context: Context) {
@@ -54,7 +54,7 @@ export class AttributeReads {
     if (this.#waiting.length >= mostWaiting) return Promise.resolve('unavailable')
     return new Promise((resolve, reject) => {
       this.#waiting.push({ device, question, resolve, reject })
-      if (this.#queries < mostQueries) void this.#readAll()
+      if (!this.#isReading) void this.#readAll()
     })
   }
 
@@ -64,13 +64,13 @@ export class AttributeReads {
   }
 
   async #readAll(): Promise<void> {
-    this.#queries++
+    this.#isReading = true
     while (this.#waiting.length > 0) {
       const batch = this.#waiting.splice(0, mostTogether)
       const groups = Map.groupBy(batch, ({ device }) => device.tenantId).values()
       for (const group of groups) await this.#answer(group).catch((error: unknown) => group.forEach(({ reject }) => reject(error)))
     }
-    this.#queries--
+    this.#isReading = false
   }
 
   async #answer(group: readonly Waiting[]): Promise<void> {
@@ -79,14 +79,24 @@ export class AttributeReads {
     const query = questionSql(scope, JSON.stringify(group.flatMap(toRows)))
     for (;;) {
       try {
-        // Nobody has to wait for the end of a transaction that only reads.
-        return await this.#context.db.withTenant(scope, async (tx) => tell(group, await tx.execute<Row>(query)))
+        return await this.#read(scope, query, (rows) => tell(group, rows))
       } catch (error) {
         if (classifyDbError(error) !== 'unavailable') throw error
         if (this.#isStopped) return group.forEach(({ resolve }) => resolve('unavailable'))
         await sleep(retryMs, undefined, { ref: false })
       }
     }
+  }
+
+  /** Done when the rows are there: nobody has to wait for the end of a transaction that only reads, and the next one may begin. */
+  #read(scope: Scope, query: SQL, take: (rows: Iterable<Row>) => void): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const work = async (tx: Tx) => {
+        take(await tx.execute<Row>(query))
+        resolve()
+      }
+      this.#context.db.withTenant(scope, work).catch(reject)
+    })
   }
 }
 
