@@ -10,7 +10,7 @@ import { served } from '../ingest/requests.ts'
 import type { Session } from '../ingest/sessions.ts'
 import type { Outcome } from '../ingest/uplink.ts'
 import type { Contents } from './contents.ts'
-import { prefixOf } from './targets.ts'
+import { prefixOf } from './keys.ts'
 import type { OtaTargets, Target } from './targets.ts'
 
 export type ChunkParts = { targets: OtaTargets; contents: Contents; clock: Clock; log: Log }

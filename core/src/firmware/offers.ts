@@ -7,13 +7,12 @@ import type { Scope, Tx } from '../db/client.ts'
 import { listTenants } from '../db/installation.ts'
 import type { OtaKind } from '../db/tables.ts'
 import { ProblemError } from '../errors.ts'
-import type { Attribute } from '../ingest/codecs.ts'
 import type { Session, Sessions } from '../ingest/sessions.ts'
 import type { TelemetryStore } from '../telemetry/store.ts'
+import { attributeKeys, currentKeys, offerAttributes, prefixOf, reportKeys } from './keys.ts'
 import { checkAssignable } from './packages.ts'
-import type { OtaFile } from './packages.ts'
 import { otaKinds } from './schemas.ts'
-import { isCurrent, prefixOf } from './targets.ts'
+import { isCurrent } from './targets.ts'
 import type { OtaTargets, Target } from './targets.ts'
 
 export type OfferParts = {
@@ -60,10 +59,10 @@ export class OtaOffers {
     const { events, db } = this.#context
     const { targets, sessions } = this.#parts
     this.#stops = [
-      events.on('product.changed', ({ tenantId, productId }) => void this.#want(tenantId, sql`d.product_id = ${productId}`)),
+      events.on('product.changed', ({ tenantId, productId }) => this.#want(tenantId, sql`d.product_id = ${productId}`)),
       events.on('device.changed', ({ tenantId, deviceId, change }) => {
         if (change === 'deleted') targets.forget(deviceId)
-        else if (change === 'created' || change === 'updated' || change === 'restored') void this.#want(tenantId, sql`d.id = ${deviceId}`)
+        else if (change === 'created' || change === 'updated' || change === 'restored') this.#want(tenantId, sql`d.id = ${deviceId}`)
       }),
       sessions.on('opened', (session) => this.#offerAgainLater(session)),
     ]
@@ -100,11 +99,18 @@ export class OtaOffers {
     await this.#settle(scope, deviceId).catch((error: unknown) => this.#later(error, { scope, filter: sql`d.id = ${deviceId}` }))
   }
 
-  async #want(tenantId: string, filter: SQL): Promise<void> {
-    const { rootTenant, db } = this.#context
-    const scope = tenantId === rootTenant.tenantId ? rootTenant : (await listTenants(db)).find((tenant) => tenant.tenantId === tenantId)
-    if (scope) this.#wanted.push({ scope, filter })
-    await this.#run()
+  #want(tenantId: string, filter: SQL): void {
+    const { rootTenant, db, log } = this.#context
+    const push = (scope: Scope | undefined) => {
+      if (scope) this.#wanted.push({ scope, filter })
+      void this.#run()
+    }
+    if (tenantId === rootTenant.tenantId) return push(rootTenant)
+    listTenants(db).then(
+      (tenants) => push(tenants.find((tenant) => tenant.tenantId === tenantId)),
+      // The next start finds what was missed.
+      (error: unknown) => log.warn({ err: error, tenant: tenantId }, 'a change was not looked at for packages'),
+    )
   }
 
   async #run(): Promise<void> {
@@ -252,7 +258,7 @@ export class OtaOffers {
   }
 
   async #findKeys(scope: Scope, deviceId: string, kind: OtaKind, without: ReadonlySet<string>): Promise<string[]> {
-    const keys = attributeNames.map((name) => `${prefixOf[kind]}_${name}`).filter((key) => !without.has(key))
+    const keys = attributeKeys(kind).filter((key) => !without.has(key))
     return (await this.#parts.attributes.list(scope, deviceId, 'shared', { keys })).map(({ key }) => key)
   }
 
@@ -294,7 +300,7 @@ export class OtaOffers {
   async #catchUp(): Promise<void> {
     const { targets, store } = this.#parts
     const open = targets.all().filter(({ state }) => state !== 'UPDATED' && state !== 'FAILED')
-    const keys = otaKinds.flatMap((kind) => [`${prefixOf[kind]}_state`, `${prefixOf[kind]}_error`, ...currentKeys(kind)])
+    const keys = [...reportKeys.keys()]
     for (const group of Map.groupBy(open, ({ scope }) => scope.tenantId).values()) {
       for (let at = 0; at < group.length && !this.#isStopped; at += pageSize) {
         const page = new Map(group.slice(at, at + pageSize).map((target) => [target.deviceId, target.stateAt]))
@@ -303,27 +309,6 @@ export class OtaOffers {
       }
     }
   }
-}
-
-const attributeNames = ['title', 'version', 'tag', 'size', 'checksum', 'checksum_algorithm', 'url'] as const
-
-/** The shared attributes that tell a device what to install [O-2]. */
-function offerAttributes({ kind, file }: { kind: OtaKind; file: OtaFile }): Attribute[] {
-  const prefix = prefixOf[kind]
-  const text = (name: (typeof attributeNames)[number], value: string | null): Attribute[] =>
-    value === null ? [] : [{ key: `${prefix}_${name}`, kind: 'string', value }]
-  const head = [...text('title', file.title), ...text('version', file.version), ...text('tag', file.tag)]
-  if (file.url !== null) return [...head, ...text('url', file.url)]
-  return [
-    ...head,
-    { key: `${prefix}_size`, kind: 'integer', value: file.sizeBytes ?? 0 },
-    ...text('checksum', file.checksum),
-    ...text('checksum_algorithm', file.checksumAlgorithm),
-  ]
-}
-
-export function currentKeys(kind: OtaKind): [title: string, version: string] {
-  return [`current_${prefixOf[kind]}_title`, `current_${prefixOf[kind]}_version`]
 }
 
 /** Only one that said what it runs, and not one that is just downloading: that would begin anew. */

@@ -6,9 +6,10 @@ import { listTenants } from '../db/installation.ts'
 import type { OtaKind } from '../db/tables.ts'
 import type { Stored } from '../ingest/pipeline.ts'
 import type { Point, TypedValue } from '../telemetry/points.ts'
+import { reportKeys } from './keys.ts'
 import { fileColumns } from './packages.ts'
 import type { OtaFile } from './packages.ts'
-import { otaKinds, otaStates } from './schemas.ts'
+import { otaStates } from './schemas.ts'
 import type { OtaState } from './schemas.ts'
 import { OtaTrace } from './trace.ts'
 import type { OtaEventName } from './trace.ts'
@@ -41,24 +42,9 @@ type TargetRow = OtaFile & {
   currentTitle: string | null
   currentVersion: string | null
 }
-/** Topic and key prefix of each kind. */
-export const prefixOf = { firmware: 'fw', software: 'sw' } as const satisfies Record<OtaKind, string>
-
 const flushMs = 500
 const retryMs = 2000
 
-/** Keys of telemetry that tell how an update goes [O-3]. */
-const reportKeys = new Map<string, { kind: OtaKind; field: 'state' | 'error' | 'title' | 'version' }>(
-  otaKinds.flatMap((kind) => {
-    const prefix = prefixOf[kind]
-    return [
-      [`${prefix}_state`, { kind, field: 'state' }],
-      [`${prefix}_error`, { kind, field: 'error' }],
-      [`current_${prefix}_title`, { kind, field: 'title' }],
-      [`current_${prefix}_version`, { kind, field: 'version' }],
-    ] as const
-  }),
-)
 const maxErrorLength = 1000
 
 /**
