@@ -115,6 +115,18 @@ describe('assigning', () => {
     await device.end()
   })
 
+  it('the same package once more tells it anew, as after a failure', async () => {
+    const { productId, id, device } = await prepare()
+    const pack = await calls.createReadyPackage(productId, randomBytes(10))
+    await calls.assign(id, pack.id)
+    expect(await device.nextJson(attributes)).toMatchObject({ fw_version: pack.version })
+    await device.send({ fw_state: 'FAILED', fw_error: 'no power' })
+    expect(await calls.show(id)).toMatchObject({ state: 'FAILED', error: 'no power' })
+    expect(await calls.assign(id, pack.id)).toMatchObject({ state: 'INITIATED', error: null, progress: 0 })
+    expect(await device.nextJson(attributes)).toMatchObject({ fw_version: pack.version })
+    await device.end()
+  })
+
   it('follows a device into another product', async () => {
     const { productId, id, device } = await prepare()
     const elsewhere = await calls.createProduct()

@@ -81,8 +81,8 @@ export class OtaOffers {
   }
 
   /**
-   * Gives a package to one device, or takes its own away (null); then its product decides again. Returns when
-   * the device was told, or will be told as soon as that is possible.
+   * Gives a package to one device, or takes its own away (null); then its product decides again. One that the
+   * device was told already is told anew. Returns when that is done, or will be done as soon as it is possible.
    *
    * @throws {ProblemError} `NOT_FOUND`, `UNPROCESSABLE`
    */
@@ -322,7 +322,7 @@ async function setOwnPackage(tx: Tx, scope: Scope, deviceId: string, kind: OtaKi
   if (packageId) {
     await tx.execute(sql`
       insert into ota_devices (tenant_id, device_id, kind, own_package_id) values (${scope.tenantId}, ${deviceId}, ${kind}, ${packageId})
-      on conflict (tenant_id, device_id, kind) do update set own_package_id = excluded.own_package_id`)
+      on conflict (tenant_id, device_id, kind) do update set own_package_id = excluded.own_package_id, offered_at = null`)
     return
   }
   await tx.execute(sql`update ota_devices set own_package_id = null where device_id = ${deviceId} and kind = ${kind}`)
