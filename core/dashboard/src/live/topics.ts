@@ -8,6 +8,7 @@ export type DeviceLogItem =
   | { type: 'log'; entry: LogEntry }
   | { type: 'reject'; entry: Reject }
   | { type: 'uplink'; at: string | number; key: string; value: unknown; points: number }
+  | { type: 'call'; at: string; requestId: number; method: string; params: unknown }
 
 /** `primary` only when the key value is a newer one. */
 export type DeviceChange = Pick<Device, 'id' | 'state' | 'lastActivityAt'> & { primary?: NonNullable<Device['primary']> }
