@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-only
+import { sql } from 'drizzle-orm'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { until } from '../ingest/mqtt/testing.ts'
 import { startTestPlatform } from '../testing.ts'
@@ -173,6 +174,18 @@ describe('a call that is waited for', () => {
     await session.subscribe()
     expect((await session.next()).body.method).toBe('m')
     expect((await answer).status).toBe(200)
+  })
+})
+
+describe('a server that stops', () => {
+  it('answers the calls that still wait', async () => {
+    const other = await startTestPlatform()
+    const device = await other.createDevice()
+    const call = other.call('POST', `/api/v1/devices/${device.id}/commands`, { body: { method: 'm', timeoutMs: 300_000 } })
+    const numbers = () => other.context.db.withTenant(other.context.rootTenant, (tx) => tx.execute(sql`select 1 from command_counters`))
+    await until(async () => (await numbers()).length === 1, patienceMs)
+    await other.close()
+    expect(await call).toMatchObject({ status: 503 })
   })
 })
 

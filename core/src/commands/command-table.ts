@@ -92,8 +92,11 @@ export async function insertCommand(tx: Tx, scope: Scope, command: NewCommand): 
 /** Brings commands into new states, each with a row of its own [R-12]; @returns those for which it was possible. */
 export async function moveCommands(tx: Tx, now: number, moves: readonly Move[]): Promise<Moved[]> {
   if (moves.length === 0) return []
+  const ids = moves.map(({ id }) => id)
+  // Sent before, so that the statement after it begins when it has the rows, and sees all moves that others have noted.
+  const locked = tx.execute(sql`select 1 from commands c where c.id = any(${sql.param(ids)}::uuid[]) order by c.id for update`)
   const wanted = JSON.stringify(moves.map((move) => ({ ...move, origins: predecessors[move.state] })))
-  const rows = await tx.execute<Moved>(sql`
+  const moved = tx.execute<Moved>(sql`
     with wanted as (
       select * from jsonb_to_recordset(${wanted}::jsonb) as w (id uuid, state text, detail text, attempts int4, response text, origins jsonb)
     ), c as (
@@ -103,6 +106,7 @@ export async function moveCommands(tx: Tx, now: number, moves: readonly Move[]):
       returning c.*, w.detail
     ), ${noteMoves(now)}
     select ${commandColumns}, c.detail from c order by c.no`)
+  const [, rows] = await Promise.all([locked, moved])
   return [...rows]
 }
 

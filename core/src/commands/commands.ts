@@ -11,10 +11,8 @@ import type { Device } from '../ingest/registry.ts'
 import {
   answerCommand,
   countOpen,
-  expireCommands,
   insertCommand,
   moveCommands,
-  nextExpiry,
   recoverCommands,
   removeOldCommands,
   selectCommands,
@@ -22,6 +20,7 @@ import {
   takeQueued,
 } from './command-table.ts'
 import type { CommandView, Move, Moved } from './command-table.ts'
+import { Expiry } from './expiry.ts'
 import { Lane } from './lane.ts'
 import type { CommandReceiver, LaneParts } from './lane.ts'
 
@@ -42,13 +41,13 @@ const shortestTimeoutMs = 5_000
 const longestCallMs = 300_000
 const usualLifeMs = 7 * 86_400_000
 const mostOpen = 1_000
+/** Calls of all devices that wait; more are told to come later. */
+const mostCalls = 2_000
 /** Ended commands are kept this long. */
 const keptMs = 30 * 86_400_000
 const retryMs = 1_000
 /** At the stop; the start finds out about the rest by itself. */
 const flushMs = 1_000
-/** Expiry is looked for at least this often, since another server may have added commands. */
-const sweepMs = 60_000
 
 /**
  * Commands from users to devices (device API §6.1, §6.2). Persistent ones are rows; what is in memory is who
@@ -62,14 +61,15 @@ export class Commands {
   readonly #waitedFor = new Set<string>()
   readonly #giveUps = new Set<() => void>()
   readonly #laneParts: LaneParts
+  readonly #expiry: Expiry
   readonly #stopping = new AbortController()
-  #expiresAt = Number.POSITIVE_INFINITY
+  #calls = 0
   #isGivingUp = false
-  #cancelSweep: (() => void) | undefined
 
   constructor(context: Context, registry: DeviceRegistry) {
     this.#context = context
     this.#registry = registry
+    this.#expiry = new Expiry(context, (command) => this.#end(command))
     this.#laneParts = {
       move: (device, moves) => this.#move(device, moves),
       take: (device, limit, isNoted) => this.#take(device, limit, isNoted),
@@ -89,7 +89,7 @@ export class Commands {
       const devices = await this.#context.db.withTenant(tenant, (tx) => recoverCommands(tx, this.#context.clock.now()))
       for (const id of devices) this.#waitedFor.add(id)
     }
-    await this.#sweep()
+    await this.#expiry.start()
   }
 
   /** Ends the calls that wait, so that their requests are answered. */
@@ -101,7 +101,7 @@ export class Commands {
   /** Stores what is known of commands on their way. */
   async stop(): Promise<void> {
     this.giveUp()
-    this.#cancelSweep?.()
+    this.#expiry.stop()
     for (const lane of this.#lanes.values()) lane.stop()
     const flushed = Promise.all([...this.#lanes.values()].map((lane) => lane.flush()))
     await Promise.race([flushed, new Promise<void>((resolve) => this.#context.clock.after(flushMs, resolve))])
@@ -124,13 +124,28 @@ export class Commands {
    *
    * @param waitsForDevice false refuses at once while nobody listens
    * @returns the number of the command, and the JSON text of the answer to a two-way one
-   * @throws {ProblemError} `NOT_FOUND`, `DEVICE_OFFLINE`, `COMMAND_TIMEOUT` [R-3], `COMMAND_FAILED`
+   * @throws {ProblemError} `NOT_FOUND`, `DEVICE_OFFLINE`, `COMMAND_TIMEOUT` [R-3], `COMMAND_FAILED`, `OVERLOADED`
    */
   async call(
     scope: Scope,
     deviceId: string,
     wish: CommandWish,
     waitsForDevice = true,
+  ): Promise<{ no: number; response: string | undefined }> {
+    if (this.#calls >= mostCalls) throw new ProblemError('OVERLOADED', { retryAfterS: 5 })
+    this.#calls++
+    try {
+      return await this.#call(scope, deviceId, wish, waitsForDevice)
+    } finally {
+      this.#calls--
+    }
+  }
+
+  async #call(
+    scope: Scope,
+    deviceId: string,
+    wish: CommandWish,
+    waitsForDevice: boolean,
   ): Promise<{ no: number; response: string | undefined }> {
     const { clock, db } = this.#context
     const start = clock.now()
@@ -204,7 +219,7 @@ export class Commands {
       })
     })
     this.#waitedFor.add(deviceId)
-    this.#sweepAt(expiresAt)
+    this.#expiry.note(expiresAt)
     const command = await this.get(scope, id)
     this.#tell(device!, [{ ...command, detail: null }])
     this.#lanes.get(deviceId)?.wake()
@@ -232,12 +247,10 @@ export class Commands {
    * @throws {ProblemError} `NOT_FOUND`
    */
   async cancel(scope: Scope, id: string, by: string, deviceId?: string): Promise<void> {
-    const { deviceId: owner } = await this.get(scope, id, deviceId)
+    await this.get(scope, id, deviceId)
     const { clock, db } = this.#context
     const moved = await db.withTenant(scope, (tx) => moveCommands(tx, clock.now(), [{ id, state: 'DELETED', detail: by }]))
-    const device = this.#registry.get(owner)
-    this.#lanes.get(owner)?.forget(id)
-    if (device) this.#tell(device, moved)
+    for (const command of moved) this.#end(command)
   }
 
   /** An answer of the device. @returns false when no command waits for it [R-5] */
@@ -248,6 +261,13 @@ export class Commands {
   async removeOld(scope: Scope): Promise<void> {
     const { clock, db } = this.#context
     await db.withTenant(scope, (tx) => removeOldCommands(tx, clock.now() - keptMs))
+  }
+
+  /** A command has ended, whatever its device does. */
+  #end(command: Moved): void {
+    this.#lanes.get(command.deviceId)?.forget(command.id)
+    const device = this.#registry.get(command.deviceId)
+    if (device) this.#tell(device, [command])
   }
 
   async #move(device: Device, moves: readonly Move[]): Promise<Moved[]> {
@@ -300,40 +320,6 @@ export class Commands {
   #offline(lane: Lane): ProblemError {
     this.#forgetIdle(lane)
     return new ProblemError('DEVICE_OFFLINE')
-  }
-
-  #sweepAt(at: number): void {
-    if (at >= this.#expiresAt || this.#stopping.signal.aborted) return
-    this.#expiresAt = at
-    this.#cancelSweep?.()
-    const waitMs = Math.min(Math.max(at - this.#context.clock.now(), 0), sweepMs)
-    this.#cancelSweep = this.#context.clock.after(waitMs, () => void this.#sweep())
-  }
-
-  /** Ends what has expired, and notes when that is next. */
-  async #sweep(): Promise<void> {
-    const { clock, db, log } = this.#context
-    this.#expiresAt = Number.POSITIVE_INFINITY
-    let next = clock.now() + sweepMs
-    try {
-      for (const tenant of await listTenants(db)) {
-        const { expired, at } = await db.withTenant(tenant, async (tx) => ({
-          expired: await expireCommands(tx, clock.now()),
-          at: await nextExpiry(tx),
-        }))
-        next = Math.min(next, at ?? next)
-        for (const command of expired) {
-          this.#lanes.get(command.deviceId)?.forget(command.id)
-          const device = this.#registry.get(command.deviceId)
-          if (device) this.#tell(device, [command])
-        }
-      }
-    } catch (error) {
-      if (this.#stopping.signal.aborted) return
-      next = clock.now() + retryMs
-      log.warn({ err: error }, 'expired commands could not be looked for')
-    }
-    this.#sweepAt(next)
   }
 }
 

@@ -66,7 +66,7 @@ export function registerCompatCommandRoutes(app: App, context: Context, { comman
     app.post(
       `/api/rpc/${kind}/:id`,
       {
-        config: { permission: 'device.write', compat: true },
+        config: { permission: 'device.write', compat: true, waits: true },
         bodyLimit: maxCommandBytes,
         schema: { tags, summary: `Send a ${kind} command`, params: IdParams, body: RpcBody },
       },

@@ -81,6 +81,25 @@ describe('the end of a session', () => {
   })
 })
 
+describe('who takes back', () => {
+  it('and the device that acknowledges at the same time both get their way, and the time line says so', async () => {
+    const device = await platform.createDevice()
+    const session = await tools.listen(device)
+    for (let count = 0; count < 15; count++) {
+      const { id } = await tools.queue(device.id)
+      const { packetId, no } = await session.next(false)
+      const removed = platform.call('DELETE', `/api/v1/devices/${device.id}/commands/${id}`)
+      session.client.put({ cmd: 'puback', messageId: packetId! })
+      const answered = count % 2 === 0 ? session.answer(no, '1') : session.client.ping()
+      expect((await removed).status).toBe(204)
+      await answered
+      const { state, moves } = await tools.get(device.id, id)
+      expect(['DELETED', 'SUCCESSFUL']).toContain(state)
+      expect(moves.at(-1)!.state).toBe(state)
+    }
+  })
+})
+
 describe('the order of sending [R-7]', () => {
   it('sequential-ack: the next one after the acknowledgement', async () => {
     const device = await tools.createDevice({ submit: 'sequential-ack' })

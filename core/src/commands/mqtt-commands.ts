@@ -12,7 +12,7 @@ import type { CommandMessage, CommandReceiver } from './lane.ts'
 /** As many as may be unacknowledged in a session [M-25]. */
 const mqttRoom = 50
 
-const stale: Reject = { code: 'RPC_STALE', detail: 'no command with this number waits for an answer' }
+export const stale: Reject = { code: 'RPC_STALE', detail: 'no command with this number waits for an answer' }
 const tooDeep: Reject = { code: 'JSON_TOO_DEEP', detail: `nested deeper than ${maxDepth} levels` }
 
 /** Brings commands to MQTT sessions that have subscribed to them, in the form subscribed last [M-39]. */

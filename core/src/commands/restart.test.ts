@@ -6,6 +6,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterEach, beforeEach, expect, it } from 'vitest'
+import type { Ports } from '../start.ts'
 import { createTestDatabase, testAdmin } from '../testing.ts'
 import type { TestAnswer, TestDatabase } from '../testing.ts'
 import { rootDir } from '../version.ts'
@@ -40,6 +41,7 @@ async function start() {
       IOT_PMS_HTTP_PORT: '0',
       IOT_PMS_HTTP_HOST: '127.0.0.1',
       IOT_PMS_MQTT_PORT: '0',
+      IOT_PMS_MQTTS_PORT: 'off',
       IOT_PMS_BUILD_DASHBOARD: '0',
       DATABASE_URL: database.url,
       IOT_PMS_MIGRATE_URL: database.adminUrl,
@@ -74,12 +76,12 @@ async function start() {
   return { call, ports, createDevice, tools: commandTools({ call, ports, createDevice }) }
 }
 
-async function readPorts(server: ChildProcess): Promise<{ http: number; mqtt: number }> {
+async function readPorts(server: ChildProcess): Promise<Ports> {
   let output = ''
   server.stdout!.on('data', (chunk: Buffer) => (output += chunk))
   for (let waited = 0; waited < 60_000 && server.exitCode === null; waited += 20) {
     const line = output.split('\n').find((one) => one.includes('"msg":"ready"'))
-    if (line) return JSON.parse(line) as { http: number; mqtt: number }
+    if (line) return JSON.parse(line) as Ports
     await sleep(20)
   }
   throw new Error(`the server did not start: ${output}`)

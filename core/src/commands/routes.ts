@@ -83,7 +83,7 @@ function registerSending(app: App, commands: Commands): void {
   app.post(
     '/api/v1/devices/:id/commands',
     {
-      config: { permission: 'device.write' },
+      config: { permission: 'device.write', waits: true },
       bodyLimit: maxCommandBytes,
       schema: {
         tags,

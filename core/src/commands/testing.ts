@@ -54,7 +54,7 @@ export type Command = {
 }
 
 /** What tests of commands do again and again on a server. */
-export function commandTools(platform: Pick<TestPlatform, 'call' | 'createDevice' | 'ports'>) {
+export function commandTools(platform: Pick<TestPlatform, 'call' | 'createDevice'> & { ports: { mqtt: number | undefined } }) {
   const clients: RawClient[] = []
   const tools = {
     async connect(

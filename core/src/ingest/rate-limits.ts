@@ -19,6 +19,8 @@ type Counter = (typeof counters)[number]
 
 /** A message that fits within this time only waits. */
 export const mostWaitMs = 5_000
+/** HTTP requests of one device that wait for their turn; more are refused at once. */
+const mostWaiting = 100
 /** After so many refusals in so long a session is ended. */
 const mostRefusals = 100
 const refusalWindowMs = 60_000
@@ -60,6 +62,8 @@ class Bucket {
 export class RateLimiter {
   readonly #scope: RateScope
   readonly #buckets: { counter: Counter; bucket: Bucket }[]
+  /** HTTP requests that wait for their turn. */
+  waiting = 0
   #refusals = 0
   #refusalsSince = 0
 
@@ -168,7 +172,7 @@ export async function admitRequest(
     const now = clock.monotonic()
     const excess = limiter.admit(isTelemetry, now)
     if (excess === undefined) return
-    if (now - start + excess.waitMs > mostWaitMs) {
+    if (now - start + excess.waitMs > mostWaitMs || limiter.waiting >= mostWaiting) {
       const reject = rateReject(excess)
       refused(reject)
       throw new ProblemError('RATE_LIMITED', {
@@ -176,7 +180,9 @@ export async function admitRequest(
         retryAfterS: Math.ceil(excess.waitMs / 1000),
       })
     }
+    limiter.waiting++
     await new Promise<void>((resolve) => clock.after(Math.ceil(excess.waitMs), resolve))
+    limiter.waiting--
   }
 }
 
