@@ -6,7 +6,6 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterEach, beforeEach, expect, it } from 'vitest'
-import type { Ports } from '../start.ts'
 import { createTestDatabase, testAdmin } from '../testing.ts'
 import type { TestAnswer, TestDatabase } from '../testing.ts'
 import { rootDir } from '../version.ts'
@@ -76,12 +75,12 @@ async function start() {
   return { call, ports, createDevice, tools: commandTools({ call, ports, createDevice }) }
 }
 
-async function readPorts(server: ChildProcess): Promise<Ports> {
+async function readPorts(server: ChildProcess): Promise<{ http: number; mqtt: number }> {
   let output = ''
   server.stdout!.on('data', (chunk: Buffer) => (output += chunk))
   for (let waited = 0; waited < 60_000 && server.exitCode === null; waited += 20) {
     const line = output.split('\n').find((one) => one.includes('"msg":"ready"'))
-    if (line) return JSON.parse(line) as Ports
+    if (line) return JSON.parse(line) as { http: number; mqtt: number }
     await sleep(20)
   }
   throw new Error(`the server did not start: ${output}`)

@@ -3,7 +3,7 @@ import { Type } from 'typebox'
 import type { Clock } from '../clock.ts'
 import type { Commands } from '../commands/commands.ts'
 import type { CommandMessage, CommandReceiver } from '../commands/lane.ts'
-import { readAnswer } from '../commands/mqtt-commands.ts'
+import { readAnswer, stale } from '../commands/mqtt-commands.ts'
 import { ProblemError } from '../errors.ts'
 import { problems } from '../http/schemas.ts'
 import { plainAddress } from '../users/security-events.ts'
@@ -89,7 +89,7 @@ export function httpRpcCalls({ commands, polls, clock, active, refused }: HttpRp
           throw new ProblemError('SHAPE_INVALID', { errors: [{ pointer: '', code: reject!.code, detail: reject!.detail }] })
         }
         // [R-5]
-        if (!(await withinCommitWait(clock, commands.answer(device, id, answer)))) refuse(staleAnswer)
+        if (!(await withinCommitWait(clock, commands.answer(device, id, answer)))) refuse(stale)
         return reply.code(200).header('content-length', '0').send()
       },
     )
@@ -97,7 +97,6 @@ export function httpRpcCalls({ commands, polls, clock, active, refused }: HttpRp
 }
 
 const badId: Reject = { code: 'SHAPE_INVALID', detail: `the path ends in a decimal number of at most ${largestId}` }
-const staleAnswer: Reject = { code: 'RPC_STALE', detail: 'no command with this number waits for an answer' }
 
 function readId(text: string): number | undefined {
   return /^(?:0|[1-9]\d{0,9})$/.test(text) && Number(text) <= largestId ? Number(text) : undefined
