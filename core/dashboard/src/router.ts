@@ -3,7 +3,7 @@ import { createRouter, createWebHistory } from 'vue-router'
 import type { Router, RouteRecordRaw } from 'vue-router'
 import { basePath, baseUrl } from './base.ts'
 import { leavePage } from './composables/use-page.ts'
-import { IconCpu, IconKey, IconOverview, IconPackage, IconServer, IconTrash, IconUser, IconUsers } from './icons.ts'
+import { IconBox, IconCpu, IconKey, IconOverview, IconPackage, IconPlug, IconServer, IconTrash, IconUser, IconUsers } from './icons.ts'
 import { readReturnTo } from './return-to.ts'
 import { useSession } from './session.ts'
 
@@ -42,6 +42,28 @@ const routes: RouteRecordRaw[] = [
     ],
   },
   {
+    path: '/products',
+    name: 'products',
+    component: () => import('./pages/products/ProductListPage.vue'),
+    meta: { title: 'products.title', icon: IconBox, group: 'configure', order: 1, permission: 'product.read' },
+  },
+  {
+    path: '/products/:id',
+    component: () => import('./pages/products/ProductPage.vue'),
+    props: true,
+    meta: { permission: 'product.read' },
+    children: [
+      { path: '', redirect: { name: 'product.overview' } },
+      { path: 'overview', name: 'product.overview', component: () => import('./pages/products/BasicsTab.vue') },
+      { path: 'model', name: 'product.model', component: () => import('./pages/products/ModelTab.vue') },
+      { path: 'transport', name: 'product.transport', component: () => import('./pages/products/TransportTab.vue') },
+      { path: 'payload', name: 'product.payload', component: () => import('./pages/products/PayloadTab.vue') },
+      { path: 'limits', name: 'product.limits', component: () => import('./pages/products/LimitsTab.vue') },
+      { path: 'rpc', name: 'product.rpc', component: () => import('./pages/products/RpcTab.vue') },
+      { path: 'provisioning', name: 'product.provisioning', component: () => import('./pages/products/ProvisioningTab.vue') },
+    ],
+  },
+  {
     path: '/firmware',
     name: 'firmware',
     component: () => import('./pages/firmware/FirmwarePage.vue'),
@@ -73,10 +95,16 @@ const routes: RouteRecordRaw[] = [
     meta: { title: 'settings.apiKeys.title', icon: IconKey, group: 'settings', order: 3, permission: 'api-key.write' },
   },
   {
+    path: '/settings/mqtt',
+    name: 'settings.mqtt',
+    component: () => import('./pages/settings/AccessPage.vue'),
+    meta: { title: 'settings.access.title', icon: IconPlug, group: 'settings', order: 4, permission: 'settings.read' },
+  },
+  {
     path: '/settings/system',
     name: 'settings.system',
     component: () => import('./pages/settings/SystemPage.vue'),
-    meta: { title: 'settings.system.title', icon: IconServer, group: 'settings', order: 4, permission: 'settings.read' },
+    meta: { title: 'settings.system.title', icon: IconServer, group: 'settings', order: 5, permission: 'settings.read' },
   },
   { path: '/:path(.*)*', name: 'notFound', component: () => import('./pages/NotFoundPage.vue') },
 ]

@@ -8,9 +8,25 @@ import device from './en/device.json'
 import devices from './en/devices.json'
 import firmware from './en/firmware.json'
 import overview from './en/overview.json'
+import products from './en/products.json'
 import reject from './en/reject.json'
 import settings from './en/settings.json'
 import shell from './en/shell.json'
 import start from './en/start.json'
 
-export const messages = { attributes, bin, commands, common, connect, device, devices, firmware, overview, reject, settings, shell, start }
+export const messages = {
+  attributes,
+  bin,
+  commands,
+  common,
+  connect,
+  device,
+  devices,
+  firmware,
+  overview,
+  products,
+  reject,
+  settings,
+  shell,
+  start,
+}

@@ -8,9 +8,25 @@ import device from './zh/device.json'
 import devices from './zh/devices.json'
 import firmware from './zh/firmware.json'
 import overview from './zh/overview.json'
+import products from './zh/products.json'
 import reject from './zh/reject.json'
 import settings from './zh/settings.json'
 import shell from './zh/shell.json'
 import start from './zh/start.json'
 
-export const messages = { attributes, bin, commands, common, connect, device, devices, firmware, overview, reject, settings, shell, start }
+export const messages = {
+  attributes,
+  bin,
+  commands,
+  common,
+  connect,
+  device,
+  devices,
+  firmware,
+  overview,
+  products,
+  reject,
+  settings,
+  shell,
+  start,
+}
