@@ -24,6 +24,8 @@ import { removeOldIdempotencyKeys, useIdempotency } from './http/idempotency.ts'
 import { isBuildStale, registerPages } from './http/pages.ts'
 import { createServer, listRoutes } from './http/server.ts'
 import type { App, RouteGuard } from './http/server.ts'
+import { routeUpgrades } from './http/upgrades.ts'
+import type { UpgradeHandler } from './http/upgrades.ts'
 import { IngestCounters } from './system/ingest-counters.ts'
 import { httpAttributeCalls } from './ingest/http-attributes.ts'
 import { registerHttpIngest } from './ingest/http.ts'
@@ -246,7 +248,13 @@ async function start(config: Config, log: Log, stops: Stop[], stop: () => Promis
       .catch(explainListenError('IOT_PMS_HTTP_PORT', config.http.port))
     const address = app.server.address()
     ports.http = typeof address === 'object' && address ? address.port : undefined
-    stream.start(app.server, `${basePath}api/v1/stream`)
+    stream.start()
+    routeUpgrades(
+      app.server,
+      new Map<string, UpgradeHandler>([
+        [`${basePath}api/v1/stream`, (request, socket, head, url) => stream.upgrade(request, socket, head, url)],
+      ]),
+    )
   }
   const drain = async () => {
     isDraining = true
