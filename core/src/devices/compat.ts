@@ -68,6 +68,7 @@ type DeviceRow = {
   version: number
   description: string | null
   isGateway: boolean
+  gatewayId: string | null
   additionalInfo: Record<string, unknown>
 }
 
@@ -222,7 +223,7 @@ function splitInfo(info: Record<string, unknown>): { isGateway: boolean; descrip
 }
 
 const columns = sql`d.id, floor(extract(epoch from d.created_at) * 1000)::float8 as "createdTime", d.customer_id as "customerId", d.name, p.name as type, d.label,
-  d.product_id as "productId", d.version, d.description, d.is_gateway as "isGateway", d.additional_info as "additionalInfo"`
+  d.product_id as "productId", d.version, d.description, d.is_gateway as "isGateway", d.gateway_id as "gatewayId", d.additional_info as "additionalInfo"`
 const tables = sql`devices d join products p on p.tenant_id = d.tenant_id and p.id = d.product_id`
 
 /** @throws {ProblemError} `NOT_FOUND` */
@@ -279,6 +280,11 @@ function toCompatDevice(scope: Scope, row: DeviceRow): CompatDevice {
     firmwareId: null,
     softwareId: null,
     version,
-    additionalInfo: { gateway: row.isGateway, description: row.description ?? '', ...row.additionalInfo },
+    additionalInfo: {
+      gateway: row.isGateway,
+      description: row.description ?? '',
+      ...row.additionalInfo,
+      ...(row.gatewayId === null ? {} : { lastConnectedGateway: row.gatewayId }),
+    },
   }
 }

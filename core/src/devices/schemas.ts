@@ -21,6 +21,9 @@ export const Device = Type.Object({
   state: Type.Union([Type.Literal('never'), Type.Literal('online'), Type.Literal('offline')]),
   disabled: Type.Boolean(),
   gateway: Type.Boolean(),
+  /** The gateway that speaks for it; null for a device that speaks for itself. */
+  gatewayId: Nullable(Id),
+  gatewayName: Nullable(Type.String()),
   tags: Type.Array(Type.String()),
   timeZone: Nullable(Type.String()),
   inactivityTimeoutMs: Nullable(Type.Integer()),
@@ -69,6 +72,7 @@ export const filterQuery = {
   q: Type.Optional(Type.String({ maxLength: 255 })),
   state: Type.Optional(Type.Union([Type.Literal('never'), Type.Literal('online'), Type.Literal('offline')])),
   productId: Type.Optional(Id),
+  gatewayId: Type.Optional(Id),
   tag: Type.Optional(Type.String({ maxLength: 64 })),
   lastSeenBefore: Type.Optional(Instant),
   disabled: Type.Optional(Type.Boolean()),

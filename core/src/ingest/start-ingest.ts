@@ -15,6 +15,7 @@ import { DeviceStates } from '../devices/states.ts'
 import { createChunkHandlers } from '../firmware/chunks.ts'
 import { Contents } from '../firmware/contents.ts'
 import { OtaTargets } from '../firmware/targets.ts'
+import { Gateways } from '../gateway/gateways.ts'
 import type { Topics } from '../live/topics.ts'
 import { mqttProvisioning } from '../provisioning/entrances.ts'
 import { ProvisioningProducts } from '../provisioning/provisioning-products.ts'
@@ -82,7 +83,7 @@ export function createIngest(context: Context, parts: IngestParts): Ingest {
   const refused = new RefusedConnections(clock, events)
   const provisioningProducts = new ProvisioningProducts(context)
   const provisioning = new Provisioning(context, { products: provisioningProducts, devices, refused: (refusal) => refused.add(refusal) })
-  const states = new DeviceStates(context, (deviceId) => sessions.get(deviceId)?.lastActivityAt)
+  const states = new DeviceStates(context, (deviceId) => sessions.get(deviceId)?.lastActivityAt ?? gateways.activityOf(deviceId))
   const deviceLog = new DeviceLog(context)
   const telemetry = createWriter(context, parts.disk.watch(parts.store), config.writer.connections)
   const attributeWriter = createWriter(context, parts.disk.watch(new AttributeStore(context)), 1)
@@ -119,11 +120,13 @@ export function createIngest(context: Context, parts: IngestParts): Ingest {
       { name: 'updates', run: (stored) => ota.targets.note(stored) },
     ],
   })
+  const gateways = new Gateways(context, { registry, sessions, states, log: deviceLog, rejects, pipeline, commands, reads })
   /** What devices ask for, kind by kind; a kind that is missing here is an unknown topic. */
   const requests: RequestHandlers = {
     attributeRequest: answerAttributeRequests(reads),
     rpcResponse: takeAnswers(commands),
     rpcRequest: clientRpc.serve,
+    gateway: gateways.serve,
     ...createChunkHandlers({ ...ota, clock, log }),
   }
   const admission = () => {
@@ -223,6 +226,7 @@ export function createIngest(context: Context, parts: IngestParts): Ingest {
       provisioningProducts.stop()
       commands.giveUp()
       reads.stop()
+      gateways.stop()
       // Side by side: the endpoint waits for answers, and the writers give them, at the latest when the time is over.
       await Promise.all([endpoint?.stop(deadlineMs), telemetry.stop(deadlineMs - answerMs), attributeWriter.stop(deadlineMs - answerMs)])
       const flushed = Promise.all([states.stop(), deviceLog.flush(), rejects.flush(), commands.stop(), ota.targets.stop()])

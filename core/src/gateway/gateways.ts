@@ -1,0 +1,333 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+import type { AttributeReads } from '../attributes/attribute-reads.ts'
+import { answerTooLarge } from '../attributes/questions.ts'
+import type { Commands } from '../commands/commands.ts'
+import { stale } from '../commands/mqtt-commands.ts'
+import type { Context } from '../context.ts'
+import type { DeviceLog } from '../devices/device-log.ts'
+import type { DeviceStates } from '../devices/states.ts'
+import type { DeviceRegistry } from '../ingest/device-registry.ts'
+import type { Pipeline } from '../ingest/pipeline.ts'
+import { rateReject } from '../ingest/rate-limits.ts'
+import type { Device } from '../ingest/registry.ts'
+import type { RejectLog } from '../ingest/reject-log.ts'
+import type { Reject } from '../ingest/rejects.ts'
+import { served } from '../ingest/requests.ts'
+import type { DeviceRequest, RequestHandler } from '../ingest/requests.ts'
+import type { DisconnectReason, Session, Sessions } from '../ingest/sessions.ts'
+import type { Outcome } from '../ingest/uplink.ts'
+import { ChildData } from './child-data.ts'
+import { ChildDevices } from './child-devices.ts'
+import type { WantedChild } from './child-devices.ts'
+import { formatAnswer, parseAnswer, parseConnect, parseName, parseQuestion } from './child-requests.ts'
+import { ChildSession } from './child-session.ts'
+import { GatewayLink, sourceOfChild } from './gateway-link.ts'
+import type { ChildReject, Taken } from './gateway-link.ts'
+
+export type GatewayParts = {
+  registry: DeviceRegistry
+  sessions: Sessions
+  states: DeviceStates
+  log: DeviceLog
+  rejects: RejectLog
+  pipeline: Pipeline
+  commands: Commands
+  reads: AttributeReads
+}
+
+type Serve = (link: GatewayLink, request: DeviceRequest) => Outcome | Promise<Outcome>
+
+/** Why a gateway is told that a child is not served: MQTT 5 reason codes [G-8]. */
+const tooFast = 150
+const removed = 152
+/** A gateway that goes on too fast is told about each child this often. */
+const limitToldMs = 1_000
+/** [G-4] */
+const metricsMs = 60_000
+/** [G-8] Operators hear of a child that found no room at most this often. */
+const limitNotedMs = 600_000
+const mostNoted = 1_000
+
+const wrongName: Reject = { code: 'SHAPE_INVALID', detail: 'the name of a child has 1–255 characters' }
+const unknownTopic: Reject = { code: 'TOPIC_UNKNOWN', detail: 'no gateway topic has this name' }
+
+/**
+ * Gateways and the devices behind them (device API §9). A child has a session inside that of its gateway: it is
+ * online as long as both are, takes commands and attribute pushes through it, and has limits of its own.
+ */
+export class Gateways {
+  readonly #context: Context
+  readonly #parts: GatewayParts
+  readonly #devices: ChildDevices
+  readonly #data: ChildData
+  readonly #links = new Map<Session, GatewayLink>()
+  readonly #children = new Map<string, ChildSession>()
+  /** When operators last heard of a child without room, by gateway and name, the last one at the end. */
+  readonly #notedAt = new Map<string, number>()
+
+  constructor(context: Context, parts: GatewayParts) {
+    this.#context = context
+    this.#parts = parts
+    this.#devices = new ChildDevices(context, parts)
+    this.#data = new ChildData({
+      pipeline: parts.pipeline,
+      connect: (link, names) =>
+        this.#connect(
+          link,
+          names.map((name) => ({ name })),
+        ),
+      admit: (link, child, isTelemetry) => this.#admit(link, child, isTelemetry),
+      refuse: (refusal) => this.#refuse(refusal),
+      measure: (link, text, receivedAt) => this.#measure(link, text, receivedAt),
+    })
+    this.#listen()
+  }
+
+  /** Gives up what waits for the database. */
+  stop(): void {
+    this.#devices.stop()
+  }
+
+  /** ms since 1970 of the last message that named a child which is connected. */
+  activityOf(deviceId: string): number | undefined {
+    return this.#children.get(deviceId)?.lastActivityAt
+  }
+
+  /** Serves what gateways publish. */
+  readonly serve: RequestHandler = (request) => {
+    const serve = this.#topics.get(request.topic)
+    if (serve === undefined) return { status: 'refused', reject: unknownTopic }
+    const link = this.#links.get(request.session) ?? new GatewayLink(request.session)
+    this.#links.set(request.session, link)
+    return serve(link, request)
+  }
+
+  readonly #topics: ReadonlyMap<string, Serve> = new Map<string, Serve>([
+    ['v1/gateway/telemetry', (link, request) => link.inTurn(() => this.#data.take(link, request, 'telemetry'))],
+    ['v1/gateway/attributes', (link, request) => link.inTurn(() => this.#data.take(link, request, 'attributes'))],
+    ['v1/gateway/connect', (link, request) => this.#serveConnect(link, request)],
+    ['v1/gateway/disconnect', (link, request) => this.#serveDisconnect(link, request)],
+    ['v1/gateway/attributes/request', (link, request) => this.#serveQuestion(link, request)],
+    ['v1/gateway/rpc', (link, request) => this.#serveAnswer(link, request)],
+  ])
+
+  /** [G-1] */
+  #serveConnect(link: GatewayLink, request: DeviceRequest): Outcome | Promise<Outcome> {
+    const wanted = parseConnect(request.payload, request.device.rules)
+    if ('code' in wanted) return { status: 'refused', reject: wanted }
+    return this.#withChild(link, request, wanted, () => served)
+  }
+
+  #serveDisconnect(link: GatewayLink, request: DeviceRequest): Outcome | Promise<Outcome> {
+    const wanted = parseConnect(request.payload, request.device.rules)
+    if ('code' in wanted) return { status: 'refused', reject: wanted }
+    return link.inTurn(() => {
+      const child = link.children.get(wanted.name)
+      if (child) this.#end(child, 'client')
+      return { outcome: served }
+    })
+  }
+
+  /** [G-6] */
+  #serveQuestion(link: GatewayLink, request: DeviceRequest): Outcome | Promise<Outcome> {
+    const asked = parseQuestion(request.payload, request.device.rules)
+    if ('code' in asked) return { status: 'refused', reject: asked }
+    return this.#withChild(link, request, asked, async (child): Promise<Outcome> => {
+      const answer = await this.#parts.reads.read(child.device, asked.question)
+      if (answer === 'unavailable') return { status: 'unavailable' }
+      if (answer === 'too_large') return { status: 'refused', reject: answerTooLarge }
+      link.session.send({ topic: 'v1/gateway/attributes/response', payload: Buffer.from(formatAnswer(asked, answer)) })
+      return served
+    })
+  }
+
+  /** [G-7] */
+  #serveAnswer(link: GatewayLink, request: DeviceRequest): Outcome | Promise<Outcome> {
+    const answer = parseAnswer(request.payload, request.device.rules)
+    if ('code' in answer) return { status: 'refused', reject: answer }
+    return this.#withChild(link, request, answer, async (child): Promise<Outcome> => {
+      if (await this.#parts.commands.answer(child.device, answer.id, answer.data)) return served
+      this.#refuse({ request, child, name: child.name, reject: stale, payload: request.payload })
+      return { status: 'stored', accepted: 0, rejects: [stale] }
+    })
+  }
+
+  /** Connects the one child a message names, and serves it unless it comes too fast. */
+  #withChild(
+    link: GatewayLink,
+    request: DeviceRequest,
+    wanted: WantedChild,
+    serve: (child: ChildSession) => Outcome | Promise<Outcome>,
+  ): Outcome | Promise<Outcome> {
+    const refuse = (reject: Reject, child?: ChildSession): Taken => {
+      this.#refuse({ request, child, name: wanted.name, reject, payload: request.payload })
+      return { outcome: { status: 'rejected', rejects: [reject] } }
+    }
+    const take = (child: ChildSession | Reject): Taken => {
+      if ('code' in child) return refuse(child)
+      child.lastActivityAt = request.receivedAt
+      const excess = this.#admit(link, child, false)
+      return excess === undefined ? { outcome: serve(child) } : refuse(excess, child)
+    }
+    return link.inTurn(() => {
+      const known = link.children.get(wanted.name)
+      if (known !== undefined) return take(known)
+      return this.#connect(link, [wanted]).then((found) =>
+        found === 'unavailable' ? { outcome: { status: 'unavailable' } } : take(found.get(wanted.name)!),
+      )
+    })
+  }
+
+  /** Opens the sessions of children: those the gateway had before without asking the database for each [G-2]. */
+  async #connect(link: GatewayLink, wanted: readonly WantedChild[]): Promise<Map<string, ChildSession | Reject> | 'unavailable'> {
+    const gateway = link.session.device
+    if (link.owned === undefined) {
+      const owned = await this.#devices.list(gateway)
+      if (owned === 'unavailable') return owned
+      link.owned = owned
+    }
+    const found = new Map<string, ChildSession | Reject>()
+    const unknown: WantedChild[] = []
+    for (const child of wanted) {
+      const { name } = child
+      const device = this.#findOwned(link, name)
+      if (parseName(name) === undefined) found.set(name, wrongName)
+      else if (device !== undefined) found.set(name, this.#open(link, name, device))
+      else unknown.push(child)
+    }
+    const ensured = unknown.length > 0 ? await this.#devices.ensure(gateway, unknown) : new Map<string, Device | Reject>()
+    if (ensured === 'unavailable') return ensured
+    for (const [name, one] of ensured) found.set(name, 'code' in one ? one : this.#open(link, name, one))
+    return found
+  }
+
+  /** What was read of a device once is worth nothing when it was renamed, given away, or speaks for itself by now. */
+  #findOwned({ owned, session }: GatewayLink, name: string): Device | undefined {
+    const device = this.#parts.registry.get(owned?.get(name) ?? '')
+    const isOurs = device?.gatewayId === session.device.id && device.name === name && !device.isDisabled
+    return isOurs && !this.#parts.sessions.get(device.id) ? device : undefined
+  }
+
+  #open(link: GatewayLink, name: string, device: Device): ChildSession {
+    const known = link.children.get(name)
+    if (known !== undefined) return known
+    const before = this.#children.get(device.id)
+    if (before) this.#end(before, 'takeover')
+    const { states, log, commands } = this.#parts
+    const at = this.#context.clock.now()
+    const child = new ChildSession({ device, name, gateway: link.session, at, close: (one) => this.#end(one, 'admin') })
+    // What came before the gateway's session ended is still stored; it connects nobody.
+    if (link.isEnded) return child
+    link.owned?.set(name, device.id)
+    link.children.set(name, child)
+    this.#children.set(device.id, child)
+    states.sessionOpened(device, false)
+    log.add(device, 'connected', { gateway: link.session.device.name })
+    commands.attach(device, child)
+    return child
+  }
+
+  #end(child: ChildSession, reason: DisconnectReason): void {
+    if (!this.#forget(child)) return
+    this.#parts.states.sessionClosed(child, reason)
+    this.#parts.log.add(child.device, 'disconnected', { reason, gateway: child.gateway.device.name })
+  }
+
+  /** Ends the session of a child without a word about its state. @returns false when it has ended before */
+  #forget(child: ChildSession): boolean {
+    if (this.#children.get(child.device.id) !== child) return false
+    this.#children.delete(child.device.id)
+    this.#links.get(child.gateway)?.children.delete(child.name)
+    this.#parts.commands.detach(child.device, child)
+    child.end()
+    return true
+  }
+
+  /** [G-10] */
+  #endAll(session: Session, reason: DisconnectReason): void {
+    const link = this.#links.get(session)
+    if (link === undefined) return
+    link.isEnded = true
+    for (const child of link.children.values()) this.#end(child, reason)
+    this.#links.delete(session)
+    this.#writeMetrics(link)
+  }
+
+  #listen(): void {
+    const { events } = this.#context
+    const { sessions } = this.#parts
+    sessions.on('closed', (session, reason) => this.#endAll(session, reason))
+    // A device that connects by itself is its own master from then on; its state is that of its own session.
+    sessions.on('opened', ({ device }) => {
+      const child = this.#children.get(device.id)
+      if (child) this.#forget(child)
+    })
+    events.on('attributes.changed', (change) => {
+      if (change.scope === 'shared') this.#children.get(change.deviceId)?.pushAttributes(change)
+    })
+    events.on('device.changed', ({ deviceId, change }) => {
+      const child = this.#children.get(deviceId)
+      if (child && (change === 'deleted' || change === 'disabled')) {
+        child.tellDisconnect(removed)
+        // The row of a deleted device needs no state any more [G-9].
+        if (change === 'deleted') this.#forget(child)
+        else this.#end(child, 'admin')
+      }
+      const session = sessions.get(deviceId)
+      if (session && !session.device.isGateway) this.#endAll(session, 'admin')
+    })
+  }
+
+  /** [G-8] Never holds the gateway up: what comes too fast is refused at once. */
+  #admit(link: GatewayLink, child: ChildSession, isTelemetry: boolean): Reject | undefined {
+    const limiter = link.session.device.limits?.childLimiter(child.device)
+    if (limiter === undefined) return undefined
+    const now = this.#context.clock.monotonic()
+    const excess = limiter.admit(isTelemetry, now)
+    if (excess === undefined) return undefined
+    if (now - child.limitToldAt >= limitToldMs) {
+      child.limitToldAt = now
+      child.tellDisconnect(tooFast)
+    }
+    return rateReject(excess)
+  }
+
+  /** A refusal shows at the child when there is one; what the gateway itself did wrong, or cannot have, shows there too. */
+  #refuse({ request, child, name, reject, payload }: ChildReject): void {
+    const source = sourceOfChild(request)
+    if (child) this.#parts.rejects.record({ device: child.device, source, reject, payload })
+    const isGateways = child === undefined || reject.code === 'SHAPE_INVALID'
+    if (isGateways) this.#parts.rejects.record({ device: request.device, source, reject: { ...reject, key: name }, payload })
+    if (reject.code === 'DEVICE_LIMIT') this.#noteLimit(request.device, name)
+  }
+
+  #noteLimit(gateway: Device, name: string): void {
+    const now = this.#context.clock.monotonic()
+    for (const [key, at] of this.#notedAt) {
+      if (now - at < limitNotedMs) break
+      this.#notedAt.delete(key)
+    }
+    const key = `${gateway.id} ${name}`
+    if (this.#notedAt.has(key) || this.#notedAt.size >= mostNoted) return
+    this.#notedAt.set(key, now)
+    this.#parts.log.add(gateway, 'child_limit', { child: name })
+  }
+
+  /** [G-4] */
+  #measure(link: GatewayLink, text: string, receivedAt: number): boolean {
+    const isMetadata = link.metrics.add(text, receivedAt)
+    if (isMetadata) link.cancelMetrics ??= this.#context.clock.after(metricsMs, () => this.#writeMetrics(link))
+    return isMetadata
+  }
+
+  #writeMetrics(link: GatewayLink): void {
+    link.cancelMetrics?.()
+    link.cancelMetrics = undefined
+    if (link.metrics.isEmpty) return
+    const payload = Buffer.from(`{"gatewayMetrics":${link.metrics.take()}}`)
+    const { device } = link.session
+    const source = { transport: 'user', topic: '', address: '' } as const
+    const receivedAt = this.#context.clock.now()
+    this.#parts.pipeline.accept({ device, kind: 'telemetry', payload, transport: 'user', source, receivedAt }, () => {})
+  }
+}
