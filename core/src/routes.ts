@@ -24,6 +24,7 @@ import { registerRetentionRoutes } from './system/retention-routes.ts'
 import { registerSystemRoutes } from './system/routes.ts'
 import type { Health } from './system/routes.ts'
 import { refuseHeavyWork, registerStorageRoutes } from './system/storage.ts'
+import type { Ports } from './start.ts'
 import type { TelemetryParts } from './telemetry/answers.ts'
 import { registerCompatTelemetryRoutes } from './telemetry/compat.ts'
 import { registerTelemetryRoutes } from './telemetry/routes.ts'
@@ -46,14 +47,23 @@ export type RouteParts = {
   authenticate: Authenticate
   metrics: Registry
   health: Health
-  ports: () => { http: number | undefined; mqtt: number | undefined }
+  ports: () => Ports
 }
 
 /** Every route of the REST API; openapi.json is what comes out of it. */
 export async function registerRoutes(app: App, context: Context, parts: RouteParts): Promise<void> {
   const { store, counters, ingest, people, setup, devices, demo, authenticate, metrics, health, ports } = parts
   refuseHeavyWork(app, ingest.disk)
-  registerSystemRoutes(app, context, { store, counters, refused: ingest.refused, metrics, authenticate, health, ports })
+  registerSystemRoutes(app, context, {
+    store,
+    counters,
+    refused: ingest.refused,
+    certificate: ingest.certificate,
+    metrics,
+    authenticate,
+    health,
+    ports,
+  })
   registerStorageRoutes(app, context, { disk: ingest.disk, store })
   registerRetentionRoutes(app, context, { retention: parts.retention })
   registerUserRoutes(app, people, setup)

@@ -37,6 +37,7 @@ function run(args: string[], environment: Record<string, string> = {}): Run {
       IOT_PMS_DATA_DIR: dataDir,
       IOT_PMS_HTTP_PORT: '0',
       IOT_PMS_MQTT_PORT: '0',
+      IOT_PMS_MQTTS_PORT: '0',
       IOT_PMS_BUILD_DASHBOARD: '0',
       ...environment,
     },

@@ -52,6 +52,9 @@ import { createPeople } from './users/people.ts'
 import { ensureSetup } from './users/setup.ts'
 import { rootDir, version } from './version.ts'
 
+/** Ports in use; undefined when not opened. */
+export type Ports = { http: number | undefined; mqtt: number | undefined; mqtts: number | undefined }
+
 /** A running server. */
 export type Platform = {
   context: Context
@@ -60,8 +63,7 @@ export type Platform = {
   routes: readonly RouteGuard[]
   ingest: Ingest
   demo: Demo
-  /** Ports in use; undefined when not opened. */
-  ports: { http: number | undefined; mqtt: number | undefined }
+  ports: Ports
   /** One-time link while there is no administrator. */
   setupLink: string | undefined
   /** Drains and stops; safe to call twice. Everything accepted is committed and answered first. */
@@ -142,7 +144,7 @@ async function start(config: Config, log: Log, stops: Stop[], stop: () => Promis
   topics.start()
   stops.push(() => topics.stop())
 
-  const ports: Platform['ports'] = { http: undefined, mqtt: undefined }
+  const ports: Ports = { http: undefined, mqtt: undefined, mqtts: undefined }
   let isDraining = false
   const ingest = createIngest(context, { store, counters, topics, load, disk, metrics, isDraining: () => isDraining })
   const { devices } = ingest
@@ -240,8 +242,9 @@ async function start(config: Config, log: Log, stops: Stop[], stop: () => Promis
   stream.registerRoutes(app)
   const pages = registerPages(app, join(rootDir, 'core/dashboard/dist'), basePath)
 
-  await ingest.start().catch(explainListenError('IOT_PMS_MQTT_PORT', config.mqtt.port))
-  ports.mqtt = ingest.endpoint?.port
+  await ingest.start().catch(explainMqttPort(config))
+  ports.mqtt = ingest.endpoint.port || undefined
+  ports.mqtts = ingest.endpoint.tlsPort || undefined
   if (config.http.port !== 'off') {
     await app
       .listen({ port: config.http.port, ...(config.http.host ? { host: config.http.host } : { host: '::' }) })
@@ -316,6 +319,13 @@ async function prepareSecrets(config: Config, db: Db, knownKeyId: string | null)
   }
   if (secrets.keyId !== knownKeyId) await saveSecretKeyId(db, secrets.keyId)
   return secrets
+}
+
+function explainMqttPort({ mqtt: { port, tlsPort } }: Config): (error: NodeJS.ErrnoException) => never {
+  return (error) => {
+    const isTls = (error as { port?: number }).port === tlsPort && tlsPort !== port
+    return explainListenError(isTls ? 'IOT_PMS_MQTTS_PORT' : 'IOT_PMS_MQTT_PORT', isTls ? tlsPort : port)(error)
+  }
 }
 
 function explainListenError(setting: string, port: number | 'off'): (error: NodeJS.ErrnoException) => never {

@@ -48,6 +48,7 @@ export class Server {
         IOT_PMS_HTTP_HOST: '127.0.0.1',
         IOT_PMS_HTTP_PORT: String(this.#ports?.http ?? 0),
         IOT_PMS_MQTT_PORT: String(this.#ports?.mqtt ?? 0),
+        IOT_PMS_MQTTS_PORT: '0',
         IOT_PMS_BUILD_DASHBOARD: '0',
         ...this.#environment,
       },

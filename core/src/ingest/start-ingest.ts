@@ -23,6 +23,7 @@ import { Provisioning } from '../provisioning/provisioning.ts'
 import type { DiskGuard } from '../system/disk-guard.ts'
 import type { Load } from '../system/load.ts'
 import { RefusedConnections } from '../system/refused-connections.ts'
+import { ServerCertificate } from '../tls/server-certificate.ts'
 import type { TelemetryStore } from '../telemetry/store.ts'
 import { watchGauge } from '../system/ingest-counters.ts'
 import type { IngestCounters } from '../system/ingest-counters.ts'
@@ -57,7 +58,9 @@ export type Ingest = {
   commands: Commands
   /** What devices shall install, and the bytes of it. */
   ota: { targets: OtaTargets; contents: Contents }
-  endpoint: MqttEndpoint | undefined
+  endpoint: MqttEndpoint
+  /** Undefined when there is no port for TLS. */
+  certificate: ServerCertificate | undefined
   disk: DiskGuard
   start(): Promise<void>
   /** Answers what was accepted, closes the sessions, writes what is left; at most `deadlineMs`. */
@@ -134,26 +137,25 @@ export function createIngest(context: Context, parts: IngestParts): Ingest {
     if (parts.disk.isClosed) return 'full'
     return parts.load.isOverloaded ? 'overloaded' : 'open'
   }
-  const endpoint = config.mqtt.port === 'off' ? undefined : createEndpoint(config.mqtt.port)
-
-  function createEndpoint(port: number): MqttEndpoint {
-    return new MqttEndpoint({
-      port,
-      host: config.mqtt.host,
-      sink: pipeline,
-      sessions,
-      authenticate: (credentials) => registry.authenticate(credentials),
-      rejects,
-      requests,
-      provision: mqttProvisioning(provisioning, clock),
-      refused: ({ address, clientId, userNameLast4, reason }) =>
-        refused.add({ address, clientId, reason, ...(userNameLast4 ? { last4: userNameLast4 } : {}) }),
-      admission,
-      clock,
-      log,
-      limits: { connectRate: config.mqtt.connectRate },
-    })
-  }
+  const { port, tlsPort } = config.mqtt
+  const certificate = tlsPort === 'off' ? undefined : new ServerCertificate(config, clock, log)
+  const endpoint = new MqttEndpoint({
+    port,
+    tls: certificate && tlsPort !== 'off' ? { port: tlsPort, context: () => certificate.context } : undefined,
+    host: config.mqtt.host,
+    sink: pipeline,
+    sessions,
+    authenticate: (credentials) => registry.authenticate(credentials),
+    rejects,
+    requests,
+    provision: mqttProvisioning(provisioning, clock),
+    refused: ({ address, clientId, userNameLast4, reason }) =>
+      refused.add({ address, clientId, reason, ...(userNameLast4 ? { last4: userNameLast4 } : {}) }),
+    admission,
+    clock,
+    log,
+    limits: { connectRate: config.mqtt.connectRate },
+  })
 
   sessions.on('opened', (session) => {
     const { device, protocol, clientId, address } = session
@@ -189,7 +191,7 @@ export function createIngest(context: Context, parts: IngestParts): Ingest {
       parts.metrics,
       `iot_pms_mqtt_${name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)}`,
       'Sockets of the MQTT endpoint, by what they wait for',
-      () => endpoint?.depths[name] ?? 0,
+      () => endpoint.depths[name],
     )
   }
   watchGauge(parts.metrics, 'iot_pms_devices', 'Devices in memory', () => registry.size)
@@ -212,6 +214,7 @@ export function createIngest(context: Context, parts: IngestParts): Ingest {
     commands,
     ota,
     endpoint,
+    certificate,
     disk: parts.disk,
     async start() {
       await registry.start()
@@ -219,16 +222,18 @@ export function createIngest(context: Context, parts: IngestParts): Ingest {
       await commands.start()
       await ota.targets.start()
       states.start()
-      await endpoint?.start()
+      certificate?.start()
+      await endpoint.start()
     },
     async stop(deadlineMs) {
       polls.stop()
       provisioningProducts.stop()
+      certificate?.stop()
       commands.giveUp()
       reads.stop()
       gateways.stop()
       // Side by side: the endpoint waits for answers, and the writers give them, at the latest when the time is over.
-      await Promise.all([endpoint?.stop(deadlineMs), telemetry.stop(deadlineMs - answerMs), attributeWriter.stop(deadlineMs - answerMs)])
+      await Promise.all([endpoint.stop(deadlineMs), telemetry.stop(deadlineMs - answerMs), attributeWriter.stop(deadlineMs - answerMs)])
       const flushed = Promise.all([states.stop(), deviceLog.flush(), rejects.flush(), commands.stop(), ota.targets.stop()])
       await Promise.race([flushed, new Promise<void>((resolve) => clock.after(flushMs, resolve))])
     },

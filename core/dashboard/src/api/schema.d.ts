@@ -208,6 +208,11 @@ export interface paths {
                                 host: string | null;
                                 port: number;
                             } | null;
+                            mqtts: {
+                                host: string | null;
+                                port: number;
+                                fingerprint: string;
+                            } | null;
                             addresses: string[];
                         };
                     };

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-only
-import type { Socket } from 'node:net'
+import type { Duplex } from 'node:stream'
 import type { Clock } from '../../clock.ts'
 import type { Log } from '../../log.ts'
 import type { Device } from '../registry.ts'
@@ -25,6 +25,9 @@ import type { RejectRecorder } from './uplinks.ts'
 
 /** What a CONNECT leads to: a session of a device, one for provisioning, or none. */
 export type Login = { device: Device } | { provision: ProvisionHandler } | { refusal: ConnectRefusal }
+
+/** Who is at the other end of a connection, as far as is known before its CONNECT. */
+export type Peer = { address: string; tls: boolean }
 
 /** What all connections of an endpoint share. */
 export type ConnectionContext = {
@@ -72,7 +75,8 @@ export class Connection {
   /** Already on the endpoint's list of connections to flush. */
   isDirty = false
   readonly #context: ConnectionContext
-  readonly #socket: Socket
+  readonly #socket: Duplex
+  readonly #peer: Peer
   readonly #splitter: FrameSplitter
   readonly #output: Output
   #state: 'connecting' | 'refusing' | 'open' | 'closing' | 'closed' = 'connecting'
@@ -90,10 +94,11 @@ export class Connection {
   #held: Buffer | undefined
   #isDraining = false
 
-  constructor(context: ConnectionContext, socket: Socket, address: string, since: number) {
+  constructor(context: ConnectionContext, socket: Duplex, peer: Peer, since: number) {
     this.#context = context
     this.#socket = socket
-    this.address = address
+    this.#peer = peer
+    this.address = peer.address
     this.#splitter = new FrameSplitter(context.limits.connectBytes)
     this.#output = new Output(socket)
     this.#since = since
@@ -269,6 +274,7 @@ export class Connection {
       protocol: connect.protocol,
       clientId: connect.clientId,
       address: this.address,
+      tls: this.#peer.tls,
       keepAliveS: Math.min(connect.keepAliveS, limits.keepAliveMaxS),
       connectedAt: clock.now(),
       downlinks: {

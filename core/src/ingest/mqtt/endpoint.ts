@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { createServer } from 'node:net'
 import type { Server, Socket } from 'node:net'
+import type { Duplex } from 'node:stream'
+import type { SecureContext, TLSSocket } from 'node:tls'
 import type { Clock } from '../../clock.ts'
 import type { Log } from '../../log.ts'
 import type { Device } from '../registry.ts'
@@ -11,18 +13,21 @@ import { Admission, Refusals, TokenBucket } from './admission.ts'
 import type { ConnectRefusal } from './answers.ts'
 import type { Authentication, Connect, Credentials } from './connect.ts'
 import { Connection } from './connection.ts'
-import type { ConnectionContext, Login } from './connection.ts'
+import type { ConnectionContext, Login, Peer } from './connection.ts'
 import { defaultMqttLimits } from './limits.ts'
 import type { MqttLimits } from './limits.ts'
 import type { ProvisionHandler } from './provisioning-session.ts'
+import { startTls } from './tls.ts'
 import type { RejectRecorder } from './uplinks.ts'
 
 /** A refused CONNECT for the list of these; nothing in it is a secret [L-4]. */
 export type RefusedConnect = { at: number; address: string; clientId: string; userNameLast4: string | undefined; reason: ConnectRefusal }
 
 export type MqttEndpointOptions = {
-  /** 0 takes a free port. */
-  port: number
+  /** 0 takes a free port, `off` opens none. */
+  port: number | 'off'
+  /** The same over TLS; `context` is asked for each new connection. */
+  tls?: { port: number; context: () => SecureContext } | undefined
   host?: string | undefined
   sink: IngestSink
   sessions: Sessions
@@ -64,7 +69,7 @@ const guesses: ReadonlySet<ConnectRefusal> = new Set<ConnectRefusal>([
 ])
 
 /**
- * The MQTT endpoint, 3.1, 3.1.1 and 5, over TCP. It is no broker: devices send, the server answers
+ * The MQTT endpoint, 3.1, 3.1.1 and 5, over TCP and TLS. It is no broker: devices send, the server answers
  * after the commit (device API §2).
  */
 export class MqttEndpoint {
@@ -76,9 +81,14 @@ export class MqttEndpoint {
   readonly #connections = new Set<Connection>()
   readonly #unauthenticated = new Set<Connection>()
   readonly #waitingForRoom = new Set<Connection>()
+  /** Sockets that begin with a handshake of TLS, and those that are at it. */
+  readonly #encrypted = new WeakSet<Duplex>()
+  readonly #handshakes = new Set<TLSSocket>()
   readonly #connectBuckets = new WeakMap<Device, TokenBucket>()
   #dirty: Connection[] = []
   #server: Server | undefined
+  #tlsServer: Server | undefined
+  #isStarted = false
   #stopping: Promise<void> | undefined
   #whenEmpty: (() => void) | undefined
   #cancelTick: (() => void) | undefined
@@ -114,8 +124,11 @@ export class MqttEndpoint {
 
   /** Port in use; 0 before the start. */
   get port(): number {
-    const address = this.#server?.address()
-    return typeof address === 'object' && address !== null ? address.port : 0
+    return portOf(this.#server)
+  }
+
+  get tlsPort(): number {
+    return portOf(this.#tlsServer)
   }
 
   /** Depths of what is bounded here, for the metrics [RE-50]. */
@@ -125,28 +138,43 @@ export class MqttEndpoint {
   }
 
   async start(): Promise<void> {
-    if (this.#server !== undefined) return
+    if (this.#isStarted) return
+    this.#isStarted = true
+    const { port, tls, sink, clock, log } = this.#options
+    try {
+      if (port !== 'off') this.#server = await this.#listen(port, (socket) => this.#accept(socket))
+      if (tls !== undefined) {
+        this.#tlsServer = await this.#listen(tls.port, (socket) => {
+          this.#encrypted.add(socket)
+          this.#accept(socket)
+        })
+      }
+    } catch (err) {
+      this.#server?.close()
+      this.#isStarted = false
+      throw err
+    }
+    this.#leaveSink = sink.onRoom(() => this.#onRoom())
+    this.#lastTickAt = clock.monotonic()
+    this.#scheduleTick()
+    log.info({ port: this.port, tlsPort: this.tlsPort }, 'MQTT endpoint listens')
+  }
+
+  async #listen(port: number, accept: (socket: Socket) => void): Promise<Server> {
+    const { host } = this.#options
     // A socket stays unread until it is admitted.
     const server = createServer({ pauseOnConnect: true, noDelay: true, keepAlive: true, keepAliveInitialDelay: tcpKeepAliveMs })
-    this.#server = server
-    server.on('connection', (socket) => this.#accept(socket))
+    server.on('connection', accept)
     await new Promise<void>((resolve, reject) => {
       server.once('error', reject)
-      const { port, host } = this.#options
       // The queue of the kernel must hold a storm of devices that all come back at once.
       server.listen({ port, backlog: 4_096, ...(host === undefined ? {} : { host }) }, () => {
         server.off('error', reject)
         resolve()
       })
-    }).catch((err: unknown) => {
-      this.#server = undefined
-      throw err
     })
     server.on('error', (err) => this.#onAcceptError(err))
-    this.#leaveSink = this.#options.sink.onRoom(() => this.#onRoom())
-    this.#lastTickAt = this.#options.clock.monotonic()
-    this.#scheduleTick()
-    this.#options.log.info({ port: this.port }, 'MQTT endpoint listens')
+    return server
   }
 
   /** Takes no new connections, answers what is pending, says goodbye to each session [M-20]. */
@@ -156,10 +184,11 @@ export class MqttEndpoint {
   }
 
   async #stop(deadlineMs: number): Promise<void> {
-    const server = this.#server
-    if (server === undefined) return
-    const closed = new Promise<void>((resolve) => server.close(() => resolve()))
+    if (!this.#isStarted) return
+    const servers = [this.#server, this.#tlsServer].filter((server) => server !== undefined)
+    const closed = Promise.all(servers.map((server) => new Promise<void>((resolve) => server.close(() => resolve()))))
     this.#admission.stop()
+    for (const secure of this.#handshakes) secure.destroy()
     const empty = new Promise<void>((resolve) => (this.#whenEmpty = resolve))
     for (const connection of this.#connections) connection.drain()
     if (this.#connections.size === 0) this.#whenEmpty?.()
@@ -182,8 +211,22 @@ export class MqttEndpoint {
     else this.#admission.add(socket, address.startsWith('::ffff:') ? address.slice(7) : address)
   }
 
-  #begin(socket: Socket, address: string, since: number): void {
-    const connection = new Connection(this.#context, socket, address, since)
+  #begin(socket: Duplex, address: string, since: number): void {
+    const { tls, clock } = this.#options
+    if (tls === undefined || !this.#encrypted.has(socket)) return this.#connect(socket, { address, tls: false }, since)
+    const { handshakeMs } = this.#limits
+    const secure = startTls(socket as Socket, { context: tls.context(), clock, handshakeMs }, (done) => {
+      this.#handshakes.delete(secure)
+      // [M-2] The time for a CONNECT begins after the handshake.
+      if (done !== undefined) this.#connect(done, { address, tls: true }, clock.monotonic())
+      else this.#admission.release(address)
+    })
+    secure.on('error', (err) => this.#options.log.debug({ err, address }, 'TLS socket error'))
+    this.#handshakes.add(secure)
+  }
+
+  #connect(socket: Duplex, peer: Peer, since: number): void {
+    const connection = new Connection(this.#context, socket, peer, since)
     this.#connections.add(connection)
     this.#unauthenticated.add(connection)
   }
@@ -284,4 +327,9 @@ export class MqttEndpoint {
     this.#acceptErrorAt = now
     this.#options.log.warn({ err }, 'MQTT connections cannot be accepted')
   }
+}
+
+function portOf(server: Server | undefined): number {
+  const address = server?.address()
+  return typeof address === 'object' && address !== null ? address.port : 0
 }

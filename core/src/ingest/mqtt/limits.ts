@@ -4,6 +4,8 @@
 export type MqttLimits = {
   /** A CONNECT must be complete within this time [M-2]. */
   connectMs: number
+  /** The handshake of TLS, which comes before. */
+  handshakeMs: number
   /** Largest remaining length of the first packet [M-3] and of later ones. */
   connectBytes: number
   payloadBytes: number
@@ -44,6 +46,7 @@ export type MqttLimits = {
 
 export const defaultMqttLimits: MqttLimits = {
   connectMs: 5_000,
+  handshakeMs: 5_000,
   connectBytes: 4_096,
   payloadBytes: 65_536,
   inFlight: 100,

@@ -10,6 +10,7 @@ export type MqttSessionOptions = {
   protocol: number
   clientId: string
   address: string
+  tls: boolean
   keepAliveS: number
   connectedAt: number
   downlinks: Omit<DownlinksOptions, 'protocol' | 'subscriptions'>
@@ -22,7 +23,7 @@ export class MqttSession implements Session {
   readonly protocol: number
   readonly clientId: string
   readonly address: string
-  readonly tls = false
+  readonly tls: boolean
   readonly keepAliveS: number
   readonly connectedAt: number
   readonly subscriptions = new Map<string, number>()
@@ -36,11 +37,12 @@ export class MqttSession implements Session {
   #isEnded = false
 
   constructor(options: MqttSessionOptions) {
-    const { device, protocol, clientId, address, keepAliveS, connectedAt } = options
+    const { device, protocol, clientId, address, tls, keepAliveS, connectedAt } = options
     this.device = device
     this.protocol = protocol
     this.clientId = clientId
     this.address = address
+    this.tls = tls
     this.keepAliveS = keepAliveS
     this.connectedAt = connectedAt
     this.lastActivityAt = connectedAt

@@ -98,7 +98,7 @@ export type Bench = Awaited<ReturnType<typeof startEndpoint>>
 /** A running endpoint on a free port; devices are known by the token `token-<name>`. */
 export async function startEndpoint(
   options: { limits?: Partial<MqttLimits>; maxSessions?: number; clock?: Clock } & Partial<
-    Pick<MqttEndpointOptions, 'pausesKeepAlive' | 'port' | 'requests' | 'provision'>
+    Pick<MqttEndpointOptions, 'pausesKeepAlive' | 'port' | 'requests' | 'provision' | 'tls'>
   > = {},
 ) {
   const clock = options.clock ?? systemClock
@@ -299,7 +299,11 @@ export class RawClient {
 }
 
 /** The client library of devices; tries again while the server is too busy to let anybody in, as devices do. */
-export async function connectDevice(port: number | undefined, token: string | undefined, options: IClientOptions = {}): Promise<MqttClient> {
+export async function connectDevice(
+  port: number | undefined,
+  token: string | undefined,
+  options: IClientOptions = {},
+): Promise<MqttClient> {
   const deadline = Date.now() + 20_000
   for (;;) {
     try {
@@ -318,5 +322,18 @@ export async function until(condition: () => boolean | Promise<boolean>, ms = 3_
   while (!(await condition())) {
     if (Date.now() > deadline) throw new Error('did not happen in time')
     await sleep(2)
+  }
+}
+
+/** Connects like a device does that tries again while the server says that it is busy, as on a loaded machine. */
+export async function connectPatiently(url: string, options: IClientOptions): Promise<MqttClient> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await mqtt.connectAsync(url, { reconnectPeriod: 0, ...options })
+    } catch (error) {
+      // Server unavailable of 3.1.1, and busy of MQTT 5.
+      if (attempt === 40 || ![3, 0x88, 0x89].includes(Number((error as { code?: number }).code))) throw error
+      await sleep(250)
+    }
   }
 }
