@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { hash } from 'node:crypto'
+import type { X509Certificate } from 'node:crypto'
 import { sql } from 'drizzle-orm'
 import type { SQL } from 'drizzle-orm'
 import type { Context } from '../context.ts'
 import type { Scope, Tx } from '../db/client.ts'
 import { listTenants } from '../db/installation.ts'
+import { certificateLookup, certificateProblem } from '../devices/certificates.ts'
 import { isEqual, sha256 } from '../secrets.ts'
 import { loadDeviceLimits } from '../products/device-limits.ts'
 import type { StoredSettings } from '../products/schemas.ts'
@@ -14,11 +16,16 @@ import type { ScopeRates } from './rate-limits.ts'
 import type { Device } from './registry.ts'
 
 /** What a device presents in CONNECT. */
-export type PresentedCredentials = { clientId: string; userName: string | undefined; password: Buffer | undefined }
+export type PresentedCredentials = {
+  clientId: string
+  userName: string | undefined
+  password: Buffer | undefined
+  certificate?: { leaf: X509Certificate } | undefined
+}
 
 export type AuthResult =
   | { status: 'ok'; device: Device }
-  | { status: 'refused'; reason: 'bad_credentials' | 'unknown_client_id' | 'nothing_given' | 'disabled'; device?: Device }
+  | { status: 'refused'; reason: 'bad_credentials' | 'unknown_client_id' | 'nothing_given' | 'certificate' | 'disabled'; device?: Device }
 
 type CredentialKind = 'access_token' | 'mqtt_basic' | 'x509'
 type Credential = { device: Device; kind: CredentialKind; passwordHmac: Buffer | null; expiresAt: number | undefined }
@@ -88,9 +95,10 @@ export class DeviceRegistry {
     return credential?.kind === 'access_token' && !credential.device.isDisabled ? credential.device : undefined
   }
 
-  /** Device API §2.2 (without provisioning and certificates, which come before it). */
+  /** Device API §2.2 (without provisioning, which comes before it). */
   authenticate(presented: PresentedCredentials): AuthResult {
-    const { clientId, userName, password } = presented
+    const { clientId, userName, password, certificate } = presented
+    if (certificate) return this.#checkCertificate(certificate.leaf)
     if (!userName) {
       const credential = clientId ? this.#find(basicLookup(clientId, '')) : undefined
       if (credential) return this.#checkPassword(credential, password)
@@ -231,6 +239,15 @@ export class DeviceRegistry {
   #findUnexpired(lookup: string): Credential | undefined {
     const credential = this.#credentials.get(lookup)
     return credential?.expiresAt !== undefined && credential.expiresAt <= this.#context.clock.now() ? undefined : credential
+  }
+
+  /** A certificate decides alone: one that does not match is not made good by a password [§2.2]. */
+  #checkCertificate(certificate: X509Certificate): AuthResult {
+    const found = this.#find(certificateLookup(certificate.raw))
+    if (found?.kind !== 'x509') return { status: 'refused', reason: 'certificate' }
+    const { device } = found
+    if (certificateProblem(certificate, this.#context.clock.now())) return { status: 'refused', reason: 'certificate', device }
+    return device.isDisabled ? { status: 'refused', reason: 'disabled', device } : { status: 'ok', device }
   }
 
   #checkPassword(credential: Credential, password: Buffer | undefined): AuthResult {

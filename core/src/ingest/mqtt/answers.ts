@@ -40,6 +40,7 @@ export const connectRefusals = {
   bad_credentials: { v5: reason.badCredentials, v3: 5, text: 'unknown access token, or wrong user name or password' },
   unknown_client_id: { v5: reason.badClientId, v3: 2, text: 'unknown client id and no user name given' },
   nothing_given: { v5: reason.notAuthorized, v3: 5, text: 'no credentials given; send the access token as user name' },
+  certificate: { v5: reason.notAuthorized, v3: 5, text: 'the client certificate is unknown, expired or revoked' },
   disabled: { v5: reason.notAuthorized, v3: 5, text: 'the device is disabled' },
   client_id_invalid: { v5: reason.badClientId, v3: 2, text: 'client id and user name: well-formed text of at most 256 characters' },
   client_id_missing: { v5: reason.badClientId, v3: 2, text: 'an empty client id needs clean session 1' },

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { randomInt } from 'node:crypto'
+import type { X509Certificate } from 'node:crypto'
 import type { IConnectPacket } from 'mqtt-packet'
 import type { Device } from '../registry.ts'
 import type { ConnectRefusal } from './answers.ts'
@@ -10,12 +11,17 @@ export type Credentials = {
   /** Absent and empty are the same. */
   userName: string | undefined
   password: Buffer | undefined
+  /** Of the handshake of TLS; its key is proven to be the client's. */
+  certificate?: ClientCertificate | undefined
 }
 
+/** What a client showed in the handshake: its certificate, and those it brought along to explain that one. */
+export type ClientCertificate = { leaf: X509Certificate; others: readonly X509Certificate[] }
+
+export type LoginRefusal = 'bad_credentials' | 'unknown_client_id' | 'nothing_given' | 'certificate' | 'disabled'
+
 /** Result of looking credentials up (device API §2.2); `device` of a refusal only says whose they nearly were. */
-export type Authentication =
-  | { status: 'ok'; device: Device }
-  | { status: 'refused'; reason: 'bad_credentials' | 'unknown_client_id' | 'nothing_given' | 'disabled'; device?: Device }
+export type Authentication = { status: 'ok'; device: Device } | { status: 'refused'; reason: LoginRefusal; device?: Device }
 
 /** A CONNECT that may be authenticated. */
 export type Connect = {

@@ -9,7 +9,7 @@ import type { IngestSink } from '../uplink.ts'
 import { encodeAcceptance, encodeDisconnect, encodeRefusal, reason } from './answers.ts'
 import type { ConnectRefusal } from './answers.ts'
 import { judgeConnect } from './connect.ts'
-import type { Connect, Credentials } from './connect.ts'
+import type { ClientCertificate, Connect, Credentials } from './connect.ts'
 import { FrameSplitter } from './frames.ts'
 import type { FrameProblem } from './frames.ts'
 import type { MqttLimits } from './limits.ts'
@@ -27,7 +27,7 @@ import type { RejectRecorder } from './uplinks.ts'
 export type Login = { device: Device } | { provision: ProvisionHandler } | { refusal: ConnectRefusal }
 
 /** Who is at the other end of a connection, as far as is known before its CONNECT. */
-export type Peer = { address: string; tls: boolean }
+export type Peer = { address: string; tls: boolean; certificate?: ClientCertificate | undefined }
 
 /** What all connections of an endpoint share. */
 export type ConnectionContext = {
@@ -41,7 +41,7 @@ export type ConnectionContext = {
   /** False only in a fault test: keep-alive then runs on while we don't read. */
   pausesKeepAlive: boolean
   /** Looks a CONNECT up and decides about it. */
-  login(connect: Connect, address: string): Login
+  login(connect: Connect, peer: Peer): Login | Promise<Login>
   /** Notes a refused CONNECT; how long its answer has to wait, `undefined` for ever [M-11]. */
   noteRefusal(address: string, refusal: ConnectRefusal, credentials: Credentials | undefined): number | undefined
   /** The first packet came, or the socket closed before it. */
@@ -90,6 +90,8 @@ export class Connection {
   #partialSince = 0
   #unsentSince = 0
   #isPaused = false
+  /** The CONNECT is here, and what it leads to is being looked up. */
+  #isLoggingIn = false
   /** A message that came too fast and waits for its turn, with all that came after it [Q-3]. */
   #held: Buffer | undefined
   #isDraining = false
@@ -180,7 +182,7 @@ export class Connection {
 
   #pump(): void {
     const now = this.#context.clock.monotonic()
-    while (this.#state === 'connecting' || this.#state === 'open') {
+    while (!this.#isLoggingIn && (this.#state === 'connecting' || this.#state === 'open')) {
       const first = this.#splitter.peek()
       if (this.#state === 'connecting' && first !== -1 && first !== connectByte) return this.destroy()
       if (this.#state === 'open' && this.#mustWait(first)) return this.#pause()
@@ -192,7 +194,7 @@ export class Connection {
       if (this.#state === 'connecting') this.#onConnect(frame)
       else this.#onPacket(frame, first >> 4, this.#splitter.bodyAt)
     }
-    if (this.#state !== 'connecting' && this.#state !== 'open') return
+    if (this.#isLoggingIn || (this.#state !== 'connecting' && this.#state !== 'open')) return
     if (this.#splitter.waiting > 0 && this.#partialSince === 0) this.#partialSince = now
     this.#resume(now)
   }
@@ -234,10 +236,34 @@ export class Connection {
     const judged = judgeConnect(frame, this.#splitter.bodyAt)
     if (judged.status === 'malformed') return this.destroy()
     if (judged.status === 'refused') return this.#refuse(judged.protocol, judged.refusal, judged.credentials)
-    const login = this.#context.login(judged.connect, this.address)
-    if ('refusal' in login) return this.#refuse(judged.connect.protocol, login.refusal, judged.connect.credentials)
-    if ('provision' in login) this.#openProvisioning(judged.connect, login.provision)
-    else this.#open(judged.connect, login.device)
+    const login = this.#context.login(judged.connect, this.#peer)
+    if (login instanceof Promise) this.#awaitLogin(judged.connect, login)
+    else this.#onLogin(judged.connect, login)
+  }
+
+  /** [M-7] What comes meanwhile is read as far as it is here already, and handled after the answer. */
+  #awaitLogin(connect: Connect, login: Promise<Login>): void {
+    this.#isLoggingIn = true
+    this.#pause()
+    login.then(
+      (result) => {
+        this.#isLoggingIn = false
+        if (this.#state !== 'connecting') return
+        try {
+          this.#onLogin(connect, result)
+          this.#pump()
+        } catch (err) {
+          this.#crash(err)
+        }
+      },
+      (err: unknown) => this.#crash(err),
+    )
+  }
+
+  #onLogin(connect: Connect, login: Login): void {
+    if ('refusal' in login) return this.#refuse(connect.protocol, login.refusal, connect.credentials)
+    if ('provision' in login) this.#openProvisioning(connect, login.provision)
+    else this.#open(connect, login.device)
   }
 
   #openProvisioning(connect: Connect, handle: ProvisionHandler): void {
@@ -376,7 +402,7 @@ export class Connection {
   }
 
   #onClose(): void {
-    if (this.#state === 'connecting') this.#context.leaveUnauthenticated(this)
+    if (this.#state === 'connecting' && !this.#isLoggingIn) this.#context.leaveUnauthenticated(this)
     const wasOpen = this.#state === 'open'
     this.#state = 'closed'
     if (wasOpen) this.#leave('network')
@@ -396,7 +422,7 @@ export class Connection {
     }
     switch (this.#state) {
       case 'connecting':
-        if (now - this.#since > limits.connectMs) this.destroy()
+        if (!this.#isLoggingIn && now - this.#since > limits.connectMs) this.destroy()
         return
       case 'refusing':
         if (now >= this.#since) this.#end()

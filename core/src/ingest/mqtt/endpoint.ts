@@ -17,7 +17,7 @@ import type { ConnectionContext, Login, Peer } from './connection.ts'
 import { defaultMqttLimits } from './limits.ts'
 import type { MqttLimits } from './limits.ts'
 import type { ProvisionHandler } from './provisioning-session.ts'
-import { startTls } from './tls.ts'
+import { readClientCertificate, startTls } from './tls.ts'
 import type { RejectRecorder } from './uplinks.ts'
 
 /** A refused CONNECT for the list of these; nothing in it is a secret [L-4]. */
@@ -32,7 +32,7 @@ export type MqttEndpointOptions = {
   sink: IngestSink
   sessions: Sessions
   /** Looks credentials up in memory (device API §2.2). */
-  authenticate(credentials: Credentials): Authentication
+  authenticate(credentials: Credentials): Authentication | Promise<Authentication>
   /** Logs what never reaches the sink; the sink logs the rest. */
   rejects: RejectRecorder
   /** Who serves what is neither telemetry nor client attributes. */
@@ -64,6 +64,7 @@ const guesses: ReadonlySet<ConnectRefusal> = new Set<ConnectRefusal>([
   'bad_credentials',
   'unknown_client_id',
   'nothing_given',
+  'certificate',
   'disabled',
   'client_id_invalid',
 ])
@@ -113,7 +114,7 @@ export class MqttEndpoint {
       log,
       limits: this.#limits,
       pausesKeepAlive: options.pausesKeepAlive ?? true,
-      login: (connect, address) => this.#login(connect, address),
+      login: (connect, peer) => this.#login(connect, peer),
       noteRefusal: (address, refusal, credentials) => this.#noteRefusal(address, refusal, credentials),
       leaveUnauthenticated: (connection) => this.#leaveUnauthenticated(connection),
       markDirty: (connection) => this.#markDirty(connection),
@@ -218,7 +219,7 @@ export class MqttEndpoint {
     const secure = startTls(socket as Socket, { context: tls.context(), clock, handshakeMs }, (done) => {
       this.#handshakes.delete(secure)
       // [M-2] The time for a CONNECT begins after the handshake.
-      if (done !== undefined) this.#connect(done, { address, tls: true }, clock.monotonic())
+      if (done !== undefined) this.#connect(done, { address, tls: true, certificate: readClientCertificate(done) }, clock.monotonic())
       else this.#admission.release(address)
     })
     secure.on('error', (err) => this.#options.log.debug({ err, address }, 'TLS socket error'))
@@ -231,8 +232,8 @@ export class MqttEndpoint {
     this.#unauthenticated.add(connection)
   }
 
-  #login(connect: Connect, address: string): Login {
-    const { sessions, rejects, clock, provision } = this.#options
+  #login(connect: Connect, peer: Peer): Login | Promise<Login> {
+    const { provision } = this.#options
     const state = this.#options.admission()
     if (state !== 'open') return { refusal: state }
     const { clientId, userName } = connect.credentials
@@ -241,7 +242,13 @@ export class MqttEndpoint {
       this.#provisioningSessions++
       return { provision }
     }
-    const found = this.#options.authenticate(connect.credentials)
+    const found = this.#options.authenticate({ ...connect.credentials, certificate: peer.certificate })
+    if (found instanceof Promise) return found.then((result) => this.#admit(connect, peer, result))
+    return this.#admit(connect, peer, found)
+  }
+
+  #admit(connect: Connect, { address }: Peer, found: Authentication): Login {
+    const { sessions, rejects, clock } = this.#options
     if (found.status === 'refused') {
       if (found.device !== undefined) {
         const source = { transport: 'mqtt' as const, topic: '', clientId: connect.clientId, address }
