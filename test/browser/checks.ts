@@ -19,6 +19,7 @@ const areas = [
   'devices',
   'firmware',
   'overview',
+  'products',
   'reject',
   'settings',
   'shell',

@@ -91,7 +91,8 @@ describe.skipIf(!hasBrowser())('the dashboard as it is served', () => {
     await page.getByRole('button', { name: '查看设备' }).click()
     await waitForPage(page, 'device.overview')
     const id = new URL(page.url()).pathname.split('/')[3]!
-    for (const { path, name } of readRoutes(id).pages) {
+    const { items: products } = await server.call<{ items: { id: string }[] }>('GET', '/api/v1/products')
+    for (const { path, name } of readRoutes({ deviceId: id, productId: products[0]!.id }).pages) {
       await page.goto(base + path.slice(1))
       await waitForPage(page, name)
       const links = await page.locator('a[href]').evaluateAll((all) => all.map((link) => (link as HTMLAnchorElement).href))

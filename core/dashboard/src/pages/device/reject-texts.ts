@@ -16,6 +16,10 @@ const withFix = new Set([
   'KEY_INVALID',
   'AUTH_FAILED',
   'STORE_FAILED',
+  'RPC_STALE',
+  'DEVICE_LIMIT',
+  'CHILD_FORBIDDEN',
+  'DOWNLINK_TOO_LARGE',
 ])
 
 /** Key of the sentence that says how to mend what was refused. */
