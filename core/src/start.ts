@@ -30,6 +30,7 @@ import { IngestCounters } from './system/ingest-counters.ts'
 import { httpAttributeCalls } from './ingest/http-attributes.ts'
 import { registerHttpIngest } from './ingest/http.ts'
 import { httpRpcCalls } from './ingest/http-rpc.ts'
+import { mqttOverWebSocket } from './ingest/mqtt/ws.ts'
 import { createIngest } from './ingest/start-ingest.ts'
 import type { Ingest } from './ingest/start-ingest.ts'
 import { writeAsUser } from './ingest/user-writes.ts'
@@ -256,6 +257,7 @@ async function start(config: Config, log: Log, stops: Stop[], stop: () => Promis
       app.server,
       new Map<string, UpgradeHandler>([
         [`${basePath}api/v1/stream`, (request, socket, head, url) => stream.upgrade(request, socket, head, url)],
+        [`${basePath}mqtt`, mqttOverWebSocket(config.trustedProxies, (socket, address) => ingest.endpoint.accept(socket, address))],
       ]),
     )
   }

@@ -205,11 +205,17 @@ export class MqttEndpoint {
   }
 
   #accept(socket: Socket): void {
-    // Without a listener an error of a socket would end the process; 'close' follows and is handled.
-    socket.on('error', (err) => this.#options.log.debug({ err }, 'MQTT socket error'))
     const address = socket.remoteAddress
-    if (address === undefined || this.#stopping !== undefined) socket.destroy()
-    else this.#admission.add(socket, address.startsWith('::ffff:') ? address.slice(7) : address)
+    if (address === undefined) socket.destroy()
+    else this.accept(socket, address.startsWith('::ffff:') ? address.slice(7) : address)
+  }
+
+  /** Takes a stream of MQTT that nobody has read from, from wherever it comes. */
+  accept(stream: Duplex, address: string): void {
+    // Without a listener an error of a socket would end the process; 'close' follows and is handled.
+    stream.on('error', (err) => this.#options.log.debug({ err }, 'MQTT socket error'))
+    if (!this.#isStarted || this.#stopping !== undefined) stream.destroy()
+    else this.#admission.add(stream, address)
   }
 
   #begin(socket: Duplex, address: string, since: number): void {
