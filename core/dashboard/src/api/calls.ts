@@ -165,6 +165,10 @@ export const firmware = {
         body: { ota: kind === 'firmware' ? { firmwareId: packageId } : { softwareId: packageId } },
       }),
     ),
+  ofDevice: (deviceId: string, kind: OtaKind) =>
+    kind === 'firmware'
+      ? unwrap(client.GET('/api/v1/devices/{id}/firmware', byId(deviceId)))
+      : unwrap(client.GET('/api/v1/devices/{id}/software', byId(deviceId))),
   assign: (deviceId: string, kind: OtaKind, packageId: string) =>
     kind === 'firmware'
       ? unwrap(client.PUT('/api/v1/devices/{id}/firmware', { ...byId(deviceId), body: { packageId } }))

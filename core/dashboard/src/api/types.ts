@@ -63,6 +63,7 @@ export type PackageCreate = Body<'/api/v1/ota-packages', 'post'>
 export type PackageQuery = Query<'/api/v1/ota-packages', 'get'>
 export type Rollout = Answer<'/api/v1/ota-packages/{id}/devices', 'get', 200>
 export type RolloutQuery = Query<'/api/v1/ota-packages/{id}/devices', 'get'>
+export type OtaEvent = Answer<'/api/v1/devices/{id}/firmware', 'get', 200>['trace'][number]
 export type OtaState = NonNullable<RolloutQuery['state']>
 
 export type Overview = Answer<'/api/v1/overview', 'get', 200>
