@@ -110,6 +110,11 @@ export const configKeys = {
     default: '',
     help: 'Bearer token that may read /metrics. Empty: an API key with scope metrics.read is needed.',
   },
+  IOT_PMS_COMPAT_THINGSBOARD: {
+    type: 'flag',
+    default: '1',
+    help: 'Answer the ThingsBoard-style user REST and WebSocket. 0: 404 on every path of them; the device API stays.',
+  },
   IOT_PMS_BUILD_DASHBOARD: {
     type: 'flag',
     default: '1',
@@ -150,6 +155,7 @@ export type Config = {
   logLevel: string
   writer: { commitWindowMs: number; connections: number }
   metricsToken: string | undefined
+  compat: { thingsboard: boolean }
   buildsDashboard: boolean
   testHooks: ReadonlySet<TestHook>
 }
@@ -207,6 +213,7 @@ export function readConfig(environment: Environment = process.env): Config {
     logLevel: values.get('IOT_PMS_LOG_LEVEL') || 'info',
     writer: { commitWindowMs: integer('IOT_PMS_COMMIT_WINDOW_MS'), connections: integer('IOT_PMS_WRITER_CONNECTIONS') },
     metricsToken: text('IOT_PMS_METRICS_TOKEN'),
+    compat: { thingsboard: flag('IOT_PMS_COMPAT_THINGSBOARD') },
     buildsDashboard: flag('IOT_PMS_BUILD_DASHBOARD'),
     testHooks: new Set(list('IOT_PMS_TEST_HOOKS') as TestHook[]),
   }

@@ -78,8 +78,9 @@ export async function registerRoutes(app: App, context: Context, parts: RoutePar
     writeAsUser: (_, deviceId, payload, options) => writeAsUser(ingest, deviceId, payload, options, context.clock.now()),
   }
   await registerTelemetryRoutes(app, context, telemetry)
-  await registerCompatTelemetryRoutes(app, telemetry)
   await registerAttributeRoutes(app, ingest)
+  if (!context.config.compat.thingsboard) return
+  await registerCompatTelemetryRoutes(app, telemetry)
   await registerCompatAttributeRoutes(app, ingest)
   await registerCompatScope(app, (scope) => {
     registerCompatLogin(scope, people)

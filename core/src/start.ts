@@ -34,6 +34,7 @@ import { mqttOverWebSocket } from './ingest/mqtt/ws.ts'
 import { createIngest } from './ingest/start-ingest.ts'
 import type { Ingest } from './ingest/start-ingest.ts'
 import { writeAsUser } from './ingest/user-writes.ts'
+import { CompatStream } from './live/compat-stream.ts'
 import { LiveStream } from './live/stream.ts'
 import { Topics } from './live/topics.ts'
 import { createLog } from './log.ts'
@@ -169,6 +170,9 @@ async function start(config: Config, log: Log, stops: Stop[], stop: () => Promis
   })
   useIdempotency(app, context)
   const stream = new LiveStream(context, topics)
+  const compatStream = config.compat.thingsboard
+    ? new CompatStream(context, { topics, store, attributes: ingest.attributes, devices, people })
+    : undefined
   const health: Health = {
     isAlive: () => load.isAlive,
     hasBeenReady: false,
@@ -253,11 +257,14 @@ async function start(config: Config, log: Log, stops: Stop[], stop: () => Promis
     const address = app.server.address()
     ports.http = typeof address === 'object' && address ? address.port : undefined
     stream.start()
+    compatStream?.start()
+    const acceptMqtt = mqttOverWebSocket(config.trustedProxies, (socket, from) => ingest.endpoint.accept(socket, from))
     routeUpgrades(
       app.server,
       new Map<string, UpgradeHandler>([
-        [`${basePath}api/v1/stream`, (request, socket, head, url) => stream.upgrade(request, socket, head, url)],
-        [`${basePath}mqtt`, mqttOverWebSocket(config.trustedProxies, (socket, address) => ingest.endpoint.accept(socket, address))],
+        [`${basePath}api/v1/stream`, (...upgrade) => stream.upgrade(...upgrade)],
+        [`${basePath}mqtt`, acceptMqtt],
+        ...(compatStream?.upgrades(basePath) ?? []),
       ]),
     )
   }
@@ -265,6 +272,7 @@ async function start(config: Config, log: Log, stops: Stop[], stop: () => Promis
     isDraining = true
     log.info('stopping: everything accepted is committed and answered first')
     stream.stop()
+    compatStream?.stop()
     ingest.polls.stop()
     await Promise.all([app.close(), ingest.stop(drainMs)])
   }

@@ -54,6 +54,9 @@ const overviewMs = 2000
 /** Uplinks of one device are shown at most this often in its log. */
 const uplinkShownMs = 250
 
+/** Hears of a device message by message, where a client wants no more than that put together (device API §16.6). */
+export type Watcher = { message?: (stored: Stored) => void; attributes?: (change: AttributeChange) => void }
+
 /** Brings what happens to the subscriptions that asked for it; a device nobody watches costs one look-up. */
 export class Topics {
   readonly #context: Context
@@ -67,6 +70,7 @@ export class Topics {
   readonly #logs = new Map<string, Set<Subscription>>()
   readonly #system = new Set<Subscription>()
   readonly #overview = new Set<Subscription>()
+  readonly #watchers = new Map<string, Set<Watcher>>()
   readonly #uplinkShownAt = new Map<string, number>()
   #stops: (() => void)[] = []
   #timer: NodeJS.Timeout | undefined
@@ -114,11 +118,21 @@ export class Topics {
     if (stored.kind !== 'telemetry' || stored.points.length === 0) return
     // Mostly nobody looks at anything: then not even a device's id is looked up.
     if (this.#telemetry.size > 0) this.#publishPoints(stored)
+    if (this.#watchers.size > 0) for (const { message } of this.#watchers.get(stored.device.id) ?? []) message?.(stored)
     if (this.#devices.size > 0 && this.#devices.has(stored.device.id)) {
       this.#primaries.take(stored)
       this.#publishDevice(stored)
     }
     if (this.#logs.size > 0) this.#publishUplink(stored)
+  }
+
+  /** @returns what ends it */
+  watch(deviceId: string, watcher: Watcher): () => void {
+    setOf(this.#watchers, deviceId).add(watcher)
+    return () => {
+      const watchers = this.#watchers.get(deviceId)
+      if (watchers?.delete(watcher) && watchers.size === 0) this.#watchers.delete(deviceId)
+    }
   }
 
   /**
@@ -198,7 +212,9 @@ export class Topics {
   }
 
   /** One item per key, so that a client that is too slow gets the newest word on each. */
-  #publishAttributes({ deviceId, scope, values, deleted }: AttributeChange): void {
+  #publishAttributes(change: AttributeChange): void {
+    const { deviceId, scope, values, deleted } = change
+    for (const { attributes } of this.#watchers.get(deviceId) ?? []) attributes?.(change)
     for (const subscription of this.#attributes.get(deviceId) ?? []) {
       for (const value of values) subscription.push({ deviceId, scope, ...viewAttribute(value) }, `${deviceId} ${scope} ${value.key}`)
       for (const key of deleted) subscription.push({ deviceId, scope, key, deleted: true }, `${deviceId} ${scope} ${key}`)
@@ -273,8 +289,8 @@ function devicesOf({ topic, params }: Subscription): readonly string[] {
   }
 }
 
-function setOf(index: Map<string, Set<Subscription>>, id: string): Set<Subscription> {
-  const set = index.get(id) ?? new Set()
+function setOf<T>(index: Map<string, Set<T>>, id: string): Set<T> {
+  const set = index.get(id) ?? new Set<T>()
   index.set(id, set)
   return set
 }
