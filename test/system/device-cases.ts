@@ -273,7 +273,7 @@ export class CaseRunner {
   #fill(value: unknown): unknown {
     if (Array.isArray(value)) return value.map((one) => this.#fill(one))
     if (typeof value === 'object' && value !== null) {
-      return Object.fromEntries(Object.entries(value).map(([name, one]) => [name, this.#fill(one)]))
+      return Object.fromEntries(Object.entries(value).map(([name, one]) => [String(this.#fill(name)), this.#fill(one)]))
     }
     if (typeof value !== 'string') return value
     const whole = /^\{\{([^{}]+)\}\}$/.exec(value)
