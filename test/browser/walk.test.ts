@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: AGPL-3.0-only
-import { connectAsync } from 'mqtt'
 import type { Browser } from 'playwright-core'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { hasBrowser, launchBrowser, openContext, signIn, variants, waitForPage } from './browser.ts'
@@ -51,7 +50,7 @@ describe.skipIf(!hasBrowser())('every page', () => {
     const binned = await server.createDevice('binned')
     await server.call('DELETE', `/api/v1/devices/${binned.id}`)
     browser = await launchBrowser()
-  })
+  }, 180_000)
   afterAll(async () => {
     await browser?.close()
     await server.remove()
@@ -134,7 +133,7 @@ async function fillProduct(server: Server): Promise<string> {
 
 /** Values of every kind, a refused message, and a log. */
 async function fillDevice(server: Server, token: string): Promise<void> {
-  const client = await connectAsync(`mqtt://127.0.0.1:${server.ports.mqtt}`, { username: token, clientId: 'walked', protocolVersion: 5 })
+  const client = await server.connectDevice(token, 'walked')
   const now = Date.now()
   const topic = 'v1/devices/me/telemetry'
   const points = Array.from({ length: 60 }, (_, at) => ({
