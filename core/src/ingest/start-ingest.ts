@@ -17,6 +17,7 @@ import { Contents } from '../firmware/contents.ts'
 import { OtaTargets } from '../firmware/targets.ts'
 import { Gateways } from '../gateway/gateways.ts'
 import type { Topics } from '../live/topics.ts'
+import { ChainProvisioning } from '../provisioning/chain.ts'
 import { mqttProvisioning } from '../provisioning/entrances.ts'
 import { ProvisioningProducts } from '../provisioning/provisioning-products.ts'
 import { Provisioning } from '../provisioning/provisioning.ts'
@@ -86,6 +87,7 @@ export function createIngest(context: Context, parts: IngestParts): Ingest {
   const refused = new RefusedConnections(clock, events)
   const provisioningProducts = new ProvisioningProducts(context)
   const provisioning = new Provisioning(context, { products: provisioningProducts, devices, refused: (refusal) => refused.add(refusal) })
+  const chain = new ChainProvisioning(context, { registry, products: provisioningProducts, devices })
   const states = new DeviceStates(context, (deviceId) => sessions.get(deviceId)?.lastActivityAt ?? gateways.activityOf(deviceId))
   const deviceLog = new DeviceLog(context)
   const telemetry = createWriter(context, parts.disk.watch(parts.store), config.writer.connections)
@@ -145,7 +147,7 @@ export function createIngest(context: Context, parts: IngestParts): Ingest {
     host: config.mqtt.host,
     sink: pipeline,
     sessions,
-    authenticate: (credentials) => registry.authenticate(credentials),
+    authenticate: (credentials) => chain.authenticate(credentials),
     rejects,
     requests,
     provision: mqttProvisioning(provisioning, clock),

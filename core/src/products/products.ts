@@ -5,10 +5,12 @@ import type { Context } from '../context.ts'
 import type { Scope, Tx } from '../db/client.ts'
 import { products } from '../db/tables.ts'
 import { isUniqueViolation, unwrapDbError } from '../db/errors.ts'
+import { certificateLookup, parseCertificate } from '../devices/certificates.ts'
 import { ProblemError } from '../errors.ts'
 import { checkAssignable } from '../firmware/packages.ts'
 import { formatCursor, parseCursor } from '../http/schemas.ts'
 import type { DeviceRegistry } from '../ingest/device-registry.ts'
+import { namePatternProblem } from '../provisioning/name-pattern.ts'
 import { randomBase62, sha256 } from '../secrets.ts'
 import type { SealPlace } from '../secrets.ts'
 import { completeSettings, mergeSettings } from './settings.ts'
@@ -176,11 +178,16 @@ function toProduct(row: ProductRow): Product {
   return {
     ...product,
     model: { keys: settings.model?.keys ?? {}, primaryKey: settings.model?.primaryKey ?? null },
-    provisioning: { strategy: settings.provisioning?.strategy ?? 'disabled', key: settings.provisioning?.key ?? null, secret: null },
+    provisioning: showProvisioning(settings.provisioning),
     ...completeSettings(settings),
     createdAt: new Date(createdAt).toISOString(),
     updatedAt: new Date(updatedAt).toISOString(),
   }
+}
+
+function showProvisioning(stored: NonNullable<StoredSettings['provisioning']> = {}) {
+  const { sealedSecret: _, strategy = 'disabled', key, ...chain } = stored
+  return { strategy, key: key ?? null, secret: null, ...chain }
 }
 
 /** The packages a product gives its devices are its own, and have content [O-2]. */
@@ -208,22 +215,48 @@ function mergeProvisioning(
 ): { settings: Pick<StoredSettings, 'provisioning'>; lookup: Buffer | null; secret: string | null; isGenerated: boolean } {
   if (patch === null) return { settings: { provisioning: {} }, lookup: null, secret: null, isGenerated: false }
   const strategy = (patch?.strategy === undefined ? stored?.strategy : patch.strategy) ?? 'disabled'
-  const isOn = strategy !== 'disabled'
+  const chain = mergeChain(strategy, stored, patch)
+  const isOn = strategy !== 'disabled' && strategy !== 'x509-chain'
   const given = patch?.key === undefined ? stored?.key : (patch.key ?? undefined)
   const key = given ?? (isOn ? randomBase62(generatedLength) : undefined)
   const known = patch?.secret ?? (stored?.sealedSecret ? context.secrets.open(stored.sealedSecret, place) : undefined)
   const secret = known ?? (isOn ? randomBase62(generatedLength) : undefined)
   const provisioning = {
+    ...chain.settings,
     strategy,
     ...(key === undefined ? {} : { key }),
     ...(secret === undefined ? {} : { sealedSecret: context.secrets.seal(secret, place) }),
   }
   return {
     settings: { provisioning },
-    lookup: isOn ? provisioningLookup(key!, secret!) : null,
+    lookup: isOn ? provisioningLookup(key!, secret!) : chain.lookup,
     secret: secret ?? null,
     isGenerated: known === undefined && isOn,
   }
+}
+
+/** What provisioning by certificates becomes; its look-up is that of the authority, which has one product only. */
+function mergeChain(
+  strategy: string,
+  stored: StoredSettings['provisioning'] = {},
+  patch: ProductPatch['provisioning'] = {},
+): { settings: NonNullable<StoredSettings['provisioning']>; lookup: Buffer | null } {
+  const settings: NonNullable<StoredSettings['provisioning']> = {}
+  const { certificate, namePattern, allowCreate, revoked } = { ...stored, ...patch }
+  if (certificate) settings.certificate = certificate
+  if (namePattern) settings.namePattern = namePattern
+  if (allowCreate) settings.allowCreate = allowCreate
+  if (revoked && revoked.length > 0) settings.revoked = revoked
+  const authority = certificate ? parseCertificate(certificate) : undefined
+  const isNeeded = strategy === 'x509-chain'
+  if ((certificate || isNeeded) && !authority?.ca) {
+    throw new ProblemError('UNPROCESSABLE', {
+      errors: [{ pointer: '/provisioning/certificate', detail: 'Give the certificate of an authority as PEM.' }],
+    })
+  }
+  const problem = namePattern ? namePatternProblem(namePattern) : undefined
+  if (problem) throw new ProblemError('UNPROCESSABLE', { errors: [{ pointer: '/provisioning/namePattern', detail: problem }] })
+  return { settings, lookup: isNeeded && authority ? certificateLookup(authority.raw) : null }
 }
 
 async function withUniqueNames<T>(name: string, work: () => Promise<T>): Promise<T> {

@@ -38,10 +38,18 @@ const transport = {
   attributesPushTopic: Filter,
 }
 
-const strategies = Type.Union([Type.Literal('disabled'), Type.Literal('create'), Type.Literal('preregistered')])
+const strategies = Type.Union([Type.Literal('disabled'), Type.Literal('create'), Type.Literal('preregistered'), Type.Literal('x509-chain')])
 /** Key and secret of provisioning: 8 to 64 characters, none of them a control character. */
 const Shared = Type.String({ pattern: '^[^\\u0000-\\u001f\\u007f\\ud800-\\udfff]{8,64}$' })
-const provisioning = { strategy: strategies, key: Shared, secret: Shared }
+/** Of strategy `x509-chain` [X-3]: the certificate of the authority, and what becomes of the names it signs. */
+const chain = {
+  certificate: Type.String({ minLength: 1, maxLength: 16_384 }),
+  namePattern: Type.String({ minLength: 1, maxLength: 256 }),
+  allowCreate: Type.Boolean(),
+  /** SHA-256 of certificates that are no longer good, in hex. */
+  revoked: Type.Array(Type.String({ pattern: '^[0-9a-f]{64}$' }), { maxItems: 1000, uniqueItems: true }),
+}
+const provisioning = { strategy: strategies, key: Shared, secret: Shared, ...chain }
 
 const gateway = { autoCreate: Type.Boolean() }
 
@@ -107,7 +115,12 @@ export const Product = Type.Object({
   transport: Type.Object({ ...transport, attributesPushTopic: Nullable(Filter) }),
   payload: Type.Object(payload),
   /** The secret is shown by the answer that made it, and never again. */
-  provisioning: Type.Object({ strategy: strategies, key: Nullable(Type.String()), secret: Nullable(Type.String()) }),
+  provisioning: Type.Object({
+    strategy: strategies,
+    key: Nullable(Type.String()),
+    secret: Nullable(Type.String()),
+    ...Type.Partial(Type.Object(chain)).properties,
+  }),
   gateway: Type.Object(gateway),
   limits: Type.Object({ ...DeviceRates.properties, maxChildDevices: MaxChildDevices }),
   rpc: Type.Object(rpc),
@@ -154,7 +167,15 @@ export type StoredSettings = {
   model?: { keys?: Record<string, KeyModel>; primaryKey?: string }
   transport?: { telemetryTopics?: string[]; attributesTopics?: string[]; attributesPushTopic?: string }
   payload?: Partial<Product['payload']>
-  provisioning?: { strategy?: Product['provisioning']['strategy']; key?: string; sealedSecret?: string }
+  provisioning?: {
+    strategy?: Product['provisioning']['strategy']
+    key?: string
+    sealedSecret?: string
+    certificate?: string
+    namePattern?: string
+    allowCreate?: boolean
+    revoked?: string[]
+  }
   gateway?: Partial<Product['gateway']>
   limits?: { device?: Partial<Rates>; gateway?: Partial<Rates>; gatewayDevice?: Partial<Rates>; maxChildDevices?: number }
   rpc?: Partial<Product['rpc']>

@@ -168,7 +168,7 @@ describe('provisioning of a product', () => {
   it('refuses short ones, and a pair that is in use', async () => {
     expect((await post({ provisioning: { strategy: 'create', key: 'short' } })).status).toBe(400)
     expect((await post({ provisioning: { strategy: 'create', secret: 'x'.repeat(65) } })).status).toBe(400)
-    expect((await post({ provisioning: { strategy: 'x509-chain' } })).status).toBe(400)
+    expect((await post({ provisioning: { strategy: 'x509-chain' } })).status).toBe(422)
     const pair = { strategy: 'create', key: randomUUID(), secret: randomUUID() }
     await create({ provisioning: pair })
     expect(await post({ provisioning: pair })).toMatchObject({ status: 409, body: { code: 'PROVISIONING_TAKEN' } })

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: AGPL-3.0-only
+import type { X509Certificate } from 'node:crypto'
 import { sql } from 'drizzle-orm'
 import type { Context } from '../context.ts'
 import type { Scope } from '../db/client.ts'
 import { listTenants } from '../db/installation.ts'
+import { parseCertificate } from '../devices/certificates.ts'
 import { provisioningLookup } from '../products/products.ts'
 import type { StoredSettings } from '../products/schemas.ts'
 import { isEqual } from '../secrets.ts'
@@ -27,6 +29,9 @@ const retryMs = 1000
 export class ProvisioningProducts {
   readonly #context: Context
   #products: readonly ProvisioningProduct[] = []
+  /** Authorities whose certificates provision devices, and what they have revoked. */
+  #authorities: readonly { product: ProvisioningProduct; authority: X509Certificate }[] = []
+  #revoked: ReadonlySet<string> = new Set()
   #turn: Promise<void> = Promise.resolve()
   #leave: (() => void) | undefined
 
@@ -43,13 +48,24 @@ export class ProvisioningProducts {
     this.#leave?.()
   }
 
+  /** Authorities with their products. */
+  async listAuthorities(): Promise<readonly { product: ProvisioningProduct; authority: X509Certificate }[]> {
+    await this.#turn
+    return this.#authorities
+  }
+
+  /** [X-2] Whether a product has the certificate on its list. */
+  isRevoked(certificate: X509Certificate): boolean {
+    return this.#revoked.size > 0 && this.#revoked.has(certificate.fingerprint256.replaceAll(':', '').toLowerCase())
+  }
+
   /** The product of a key and its secret; each candidate is compared in constant time [P-6]. */
   async find(key: string, secret: string): Promise<ProvisioningProduct | undefined> {
     await this.#turn
     const lookup = provisioningLookup(key, secret)
     let found: ProvisioningProduct | undefined
     for (const product of this.#products) if (isEqual(product.lookup, lookup)) found = product
-    return found
+    return found?.settings.strategy === 'x509-chain' ? undefined : found
   }
 
   /** One after the other, so that the newest rows are the last ones read. */
@@ -61,7 +77,7 @@ export class ProvisioningProducts {
         if (scope) await this.#load(scope)
       } catch (error) {
         // The change may have switched provisioning off, or revoked a secret.
-        this.#products = this.#products.filter((one) => one.scope.tenantId !== tenantId)
+        this.#take(this.#products.filter((one) => one.scope.tenantId !== tenantId))
         this.#context.log.warn({ err: error }, 'changed products could not be read yet')
         this.#context.clock.after(retryMs, () => void this.#refresh(tenantId))
       }
@@ -77,6 +93,16 @@ export class ProvisioningProducts {
         where provisioning_sha256 is not null`),
     )
     const loaded = rows.map((row) => ({ scope, id: row.id, settings: row.settings ?? {}, lookup: Buffer.from(row.lookup, 'hex') }))
-    this.#products = [...this.#products.filter((one) => one.scope.tenantId !== tenantId), ...loaded]
+    this.#take([...this.#products.filter((one) => one.scope.tenantId !== tenantId), ...loaded])
+  }
+
+  #take(products: readonly ProvisioningProduct[]): void {
+    this.#products = products
+    this.#revoked = new Set(products.flatMap(({ settings }) => settings.revoked ?? []))
+    this.#authorities = products.flatMap((product) => {
+      const { strategy, certificate } = product.settings
+      const authority = strategy === 'x509-chain' && certificate ? parseCertificate(certificate) : undefined
+      return authority ? [{ product, authority }] : []
+    })
   }
 }

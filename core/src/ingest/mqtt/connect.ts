@@ -18,7 +18,7 @@ export type Credentials = {
 /** What a client showed in the handshake: its certificate, and those it brought along to explain that one. */
 export type ClientCertificate = { leaf: X509Certificate; others: readonly X509Certificate[] }
 
-export type LoginRefusal = 'bad_credentials' | 'unknown_client_id' | 'nothing_given' | 'certificate' | 'disabled'
+export type LoginRefusal = 'bad_credentials' | 'unknown_client_id' | 'nothing_given' | 'certificate' | 'disabled' | 'starting'
 
 /** Result of looking credentials up (device API §2.2); `device` of a refusal only says whose they nearly were. */
 export type Authentication = { status: 'ok'; device: Device } | { status: 'refused'; reason: LoginRefusal; device?: Device }
