@@ -104,8 +104,9 @@ describe.skipIf(!hasBrowser())('attributes, commands and products at the dashboa
     await drawer.getByRole('button', { name: '设置', exact: true }).click()
     await drawer.getByText('2 台已设置').waitFor()
     await drawer.locator(`[data-failed="${made[1]!.id}"]`).getByText('bulk-2').waitFor()
-    for (const { id } of [made[0]!, made[2]!])
+    for (const { id } of [made[0]!, made[2]!]) {
       expect((await attributesOf(id, 'shared')).items).toMatchObject([{ key: 'interval', value: 15 }])
+    }
     await server.call('POST', '/api/v1/bin/restore', { ids: [made[1]!.id] })
     await drawer.getByRole('button', { name: '重试失败的设备' }).click()
     await drawer.getByText('1 台已设置').waitFor()
@@ -153,6 +154,7 @@ describe.skipIf(!hasBrowser())('attributes, commands and products at the dashboa
     await page.getByRole('button', { name: '发送', exact: true }).click()
     await page.getByRole('button', { name: '停止等待' }).click()
     await page.locator('[data-outcome="stopped"]').waitFor()
+    expect(await commandsOf(device.id)).toEqual([])
   })
 
   it('stores a command, follows its states live to the end, shows its time line, cancels and sends again', async () => {

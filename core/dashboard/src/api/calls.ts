@@ -100,9 +100,9 @@ export const bin = {
 export const attributes = {
   list: async (id: string, scope: AttributeScope, query: PageQuery) =>
     parseExact(
-      (await unwrap(
+      await unwrap<string>(
         client.GET('/api/v1/devices/{id}/attributes/{scope}', { params: { path: { id, scope }, query }, parseAs: 'text' }),
-      )) as string,
+      ),
     ) as Page<Attribute>,
   /** `json` is the merge patch as text; null deletes. */
   set: (id: string, scope: 'shared' | 'server', json: string) => sendText('PATCH', `/api/v1/devices/${id}/attributes/${scope}`, json),
@@ -113,15 +113,13 @@ export const attributes = {
 export const commands = {
   list: async (id: string, query: PageQuery, signal: AbortSignal) =>
     parseExact(
-      (await unwrap(
-        client.GET('/api/v1/devices/{id}/commands', { params: { path: { id }, query }, signal, parseAs: 'text' }),
-      )) as unknown as string,
+      await unwrap<string>(client.GET('/api/v1/devices/{id}/commands', { params: { path: { id }, query }, signal, parseAs: 'text' })),
     ) as Page<Command>,
   get: async (id: string, commandId: string) =>
     parseExact(
-      (await unwrap(
+      await unwrap<string>(
         client.GET('/api/v1/devices/{id}/commands/{commandId}', { params: { path: { id, commandId } }, parseAs: 'text' }),
-      )) as unknown as string,
+      ),
     ) as Command,
   /** `json` is the wish as text. A stored command answers at once, another when it has ended. */
   send: async (id: string, json: string, signal?: AbortSignal) =>
