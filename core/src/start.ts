@@ -11,6 +11,7 @@ import { loadInstallation, loadRootTenant, saveSecretKeyId } from './db/installa
 import { migrate } from './db/migrate.ts'
 import { checkDatabase, ensureDataDir, openDatabase } from './db/open.ts'
 import { PlannerStatistics } from './db/planner-statistics.ts'
+import { httpClaimCalls } from './claims/routes.ts'
 import { httpClientRpcCalls } from './client-rpc/http.ts'
 import { Demo } from './demo/demo.ts'
 import type { Devices } from './devices/devices.ts'
@@ -18,6 +19,7 @@ import { StartError, exitCodes } from './errors.ts'
 import { EventBus } from './events.ts'
 import { httpDownloadCalls } from './firmware/http-downloads.ts'
 import { OtaOffers } from './firmware/offers.ts'
+import { ChildDevices } from './gateway/child-devices.ts'
 import { createAuthenticate } from './http/authenticate.ts'
 import { compatProblem } from './http/compat.ts'
 import { removeOldIdempotencyKeys, useIdempotency } from './http/idempotency.ts'
@@ -30,6 +32,7 @@ import { IngestCounters } from './system/ingest-counters.ts'
 import { httpAttributeCalls } from './ingest/http-attributes.ts'
 import { registerHttpIngest } from './ingest/http.ts'
 import { httpRpcCalls } from './ingest/http-rpc.ts'
+import { registerInfluxWrites } from './ingest/influx/http.ts'
 import { mqttOverWebSocket } from './ingest/mqtt/ws.ts'
 import { createIngest } from './ingest/start-ingest.ts'
 import type { Ingest } from './ingest/start-ingest.ts'
@@ -219,6 +222,12 @@ async function start(config: Config, log: Log, stops: Stop[], stop: () => Promis
         clock: context.clock,
         active: (device) => ingest.states.activeOverHttp(device, context.clock.now()),
       }),
+      httpClaimCalls({
+        claims: ingest.claims,
+        context,
+        rejects: ingest.rejects,
+        active: (device) => ingest.states.activeOverHttp(device, context.clock.now()),
+      }),
       httpClientRpcCalls({
         clientRpc: ingest.clientRpc,
         rejects: ingest.rejects,
@@ -243,6 +252,17 @@ async function start(config: Config, log: Log, stops: Stop[], stop: () => Promis
         active: (device) => ingest.states.activeOverHttp(device, context.clock.now()),
       }),
     ],
+  })
+  const children = new ChildDevices(context, ingest)
+  await registerInfluxWrites(app, {
+    pipeline: ingest.pipeline,
+    rejects: ingest.rejects,
+    children,
+    monotonic: () => context.clock.monotonic(),
+    clock: context.clock,
+    assertTakesData: () => disk.assertTakesTelemetry(),
+    findByToken: (token) => ingest.registry.findByToken(token),
+    refused: ({ address, reason, tokenLast4 }) => ingest.refused.add({ address, reason, last4: tokenLast4 }),
   })
   stream.registerRoutes(app)
   const pages = registerPages(app, join(rootDir, 'core/dashboard/dist'), basePath)
@@ -274,6 +294,7 @@ async function start(config: Config, log: Log, stops: Stop[], stop: () => Promis
     stream.stop()
     compatStream?.stop()
     ingest.polls.stop()
+    children.stop()
     await Promise.all([app.close(), ingest.stop(drainMs)])
   }
   stops.push(Object.assign(drain, { limitMs: drainMs + 1200 }))
@@ -370,6 +391,7 @@ function startUpkeep(context: Context, ingest: Ingest, devices: Devices, stops: 
     { name: 'device log', run: (tenant) => ingest.log.removeOld(tenant) },
     { name: 'events of updates', run: (tenant) => ingest.ota.targets.trace.removeOld(tenant) },
     { name: 'broken uploads', run: (tenant) => ingest.ota.contents.removeOrphans(tenant) },
+    { name: 'claims', run: (tenant) => ingest.claims.removeOld(tenant) },
     { name: 'commands', run: (tenant) => ingest.commands.removeOld(tenant) },
     { name: 'idempotency keys', run: (tenant) => removeOldIdempotencyKeys(context, tenant) },
   ])

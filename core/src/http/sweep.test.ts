@@ -23,6 +23,7 @@ const publicRoutes = [
   'GET /api/v1/:token/software',
   'POST /api/auth/login',
   'POST /api/auth/token',
+  'POST /api/v1/:token/claim',
   'POST /api/v1/:token/attributes',
   'POST /api/v1/:token/rpc/:requestId',
   'POST /api/v1/:token/rpc',
@@ -33,6 +34,7 @@ const publicRoutes = [
   'POST /api/v1/auth/reset',
   'POST /api/v1/provision',
   'POST /api/v1/setup',
+  'POST /api/v2/write',
 ]
 const unknownId = '01920000-0000-7000-8000-000000000000'
 

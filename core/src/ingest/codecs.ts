@@ -267,7 +267,7 @@ class Members {
   }
 }
 
-function isValidKey(name: string): boolean {
+export function isValidKey(name: string): boolean {
   if (name === '' || name.length > 2 * maxKeyLength || !name.isWellFormed()) return false
   // oxlint-disable-next-line no-control-regex -- controls are what is being looked for
   if (/[\u0000-\u001f\u007f]/.test(name)) return false
@@ -278,7 +278,7 @@ function isValidKey(name: string): boolean {
  * The next server-made timestamp of a device [V-6]. A burst may take it 1,000 ms ahead of the clock
  * and not further; when the clock itself went back by more than that, growing strictly comes first.
  */
-function nextServerTs(device: Pick<Device, 'lastServerTs'>, receivedAt: number): number {
+export function nextServerTs(device: Pick<Device, 'lastServerTs'>, receivedAt: number): number {
   const last = device.lastServerTs
   const isBurst = last === receivedAt + maxLeadMs
   device.lastServerTs = isBurst ? last : Math.max(receivedAt, last + 1)
