@@ -33,6 +33,7 @@ const routes: RouteRecordRaw[] = [
       { path: '', redirect: { name: 'device.overview' } },
       { path: 'overview', name: 'device.overview', component: () => import('./pages/device/OverviewTab.vue') },
       { path: 'telemetry', name: 'device.telemetry', component: () => import('./pages/device/TelemetryTab.vue') },
+      { path: 'children', name: 'device.children', component: () => import('./pages/device/ChildrenTab.vue') },
       { path: 'attributes', name: 'device.attributes', component: () => import('./pages/device/AttributesTab.vue') },
       { path: 'commands', name: 'device.commands', component: () => import('./pages/device/CommandsTab.vue') },
       { path: 'rejects', name: 'device.rejects', component: () => import('./pages/device/RejectsTab.vue') },

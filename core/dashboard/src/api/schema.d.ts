@@ -3048,9 +3048,13 @@ export interface paths {
                                     ackInvalidPayload: boolean;
                                 };
                                 provisioning: {
-                                    strategy: "disabled" | "create" | "preregistered";
+                                    strategy: "disabled" | "create" | "preregistered" | "x509-chain";
                                     key: string | null;
                                     secret: string | null;
+                                    certificate?: string;
+                                    namePattern?: string;
+                                    allowCreate?: boolean;
+                                    revoked?: string[];
                                 };
                                 gateway: {
                                     autoCreate: boolean;
@@ -3174,9 +3178,13 @@ export interface paths {
                             ackInvalidPayload?: boolean | null;
                         } | null;
                         provisioning?: {
-                            strategy?: ("disabled" | "create" | "preregistered") | null;
+                            strategy?: ("disabled" | "create" | "preregistered" | "x509-chain") | null;
                             key?: string | null;
                             secret?: string | null;
+                            certificate?: string | null;
+                            namePattern?: string | null;
+                            allowCreate?: boolean | null;
+                            revoked?: string[] | null;
                         } | null;
                         gateway?: {
                             autoCreate?: boolean | null;
@@ -3261,9 +3269,13 @@ export interface paths {
                                 ackInvalidPayload: boolean;
                             };
                             provisioning: {
-                                strategy: "disabled" | "create" | "preregistered";
+                                strategy: "disabled" | "create" | "preregistered" | "x509-chain";
                                 key: string | null;
                                 secret: string | null;
+                                certificate?: string;
+                                namePattern?: string;
+                                allowCreate?: boolean;
+                                revoked?: string[];
                             };
                             gateway: {
                                 autoCreate: boolean;
@@ -3425,9 +3437,13 @@ export interface paths {
                                 ackInvalidPayload: boolean;
                             };
                             provisioning: {
-                                strategy: "disabled" | "create" | "preregistered";
+                                strategy: "disabled" | "create" | "preregistered" | "x509-chain";
                                 key: string | null;
                                 secret: string | null;
+                                certificate?: string;
+                                namePattern?: string;
+                                allowCreate?: boolean;
+                                revoked?: string[];
                             };
                             gateway: {
                                 autoCreate: boolean;
@@ -3638,9 +3654,13 @@ export interface paths {
                             ackInvalidPayload?: boolean | null;
                         } | null;
                         provisioning?: {
-                            strategy?: ("disabled" | "create" | "preregistered") | null;
+                            strategy?: ("disabled" | "create" | "preregistered" | "x509-chain") | null;
                             key?: string | null;
                             secret?: string | null;
+                            certificate?: string | null;
+                            namePattern?: string | null;
+                            allowCreate?: boolean | null;
+                            revoked?: string[] | null;
                         } | null;
                         gateway?: {
                             autoCreate?: boolean | null;
@@ -3725,9 +3745,13 @@ export interface paths {
                                 ackInvalidPayload: boolean;
                             };
                             provisioning: {
-                                strategy: "disabled" | "create" | "preregistered";
+                                strategy: "disabled" | "create" | "preregistered" | "x509-chain";
                                 key: string | null;
                                 secret: string | null;
+                                certificate?: string;
+                                namePattern?: string;
+                                allowCreate?: boolean;
+                                revoked?: string[];
                             };
                             gateway: {
                                 autoCreate: boolean;
@@ -3858,6 +3882,7 @@ export interface paths {
                     q?: string;
                     state?: "never" | "online" | "offline";
                     productId?: string;
+                    gatewayId?: string;
                     tag?: string;
                     lastSeenBefore?: string;
                     disabled?: boolean;
@@ -3891,6 +3916,8 @@ export interface paths {
                                 state: "never" | "online" | "offline";
                                 disabled: boolean;
                                 gateway: boolean;
+                                gatewayId: string | null;
+                                gatewayName: string | null;
                                 tags: string[];
                                 timeZone: string | null;
                                 inactivityTimeoutMs: number | null;
@@ -3986,6 +4013,8 @@ export interface paths {
                             state: "never" | "online" | "offline";
                             disabled: boolean;
                             gateway: boolean;
+                            gatewayId: string | null;
+                            gatewayName: string | null;
                             tags: string[];
                             timeZone: string | null;
                             inactivityTimeoutMs: number | null;
@@ -4091,6 +4120,7 @@ export interface paths {
                     q?: string;
                     state?: "never" | "online" | "offline";
                     productId?: string;
+                    gatewayId?: string;
                     tag?: string;
                     lastSeenBefore?: string;
                     disabled?: boolean;
@@ -4201,6 +4231,8 @@ export interface paths {
                             state: "never" | "online" | "offline";
                             disabled: boolean;
                             gateway: boolean;
+                            gatewayId: string | null;
+                            gatewayName: string | null;
                             tags: string[];
                             timeZone: string | null;
                             inactivityTimeoutMs: number | null;
@@ -4365,6 +4397,8 @@ export interface paths {
                             state: "never" | "online" | "offline";
                             disabled: boolean;
                             gateway: boolean;
+                            gatewayId: string | null;
+                            gatewayName: string | null;
                             tags: string[];
                             timeZone: string | null;
                             inactivityTimeoutMs: number | null;
@@ -5341,6 +5375,8 @@ export interface paths {
                                 state: "never" | "online" | "offline";
                                 disabled: boolean;
                                 gateway: boolean;
+                                gatewayId: string | null;
+                                gatewayName: string | null;
                                 tags: string[];
                                 timeZone: string | null;
                                 inactivityTimeoutMs: number | null;
@@ -5454,6 +5490,8 @@ export interface paths {
                                 method: string;
                                 params: unknown;
                                 kind: "oneway" | "twoway";
+                                /** @enum {boolean} */
+                                persistent: true;
                                 state: "QUEUED" | "SENT" | "DELIVERED" | "SUCCESSFUL" | "TIMEOUT" | "EXPIRED" | "FAILED" | "DELETED";
                                 response: unknown;
                                 retries: number;
@@ -5568,6 +5606,8 @@ export interface paths {
                             method: string;
                             params: unknown;
                             kind: "oneway" | "twoway";
+                            /** @enum {boolean} */
+                            persistent: true;
                             state: "QUEUED" | "SENT" | "DELIVERED" | "SUCCESSFUL" | "TIMEOUT" | "EXPIRED" | "FAILED" | "DELETED";
                             response: unknown;
                             retries: number;
@@ -5721,6 +5761,8 @@ export interface paths {
                             method: string;
                             params: unknown;
                             kind: "oneway" | "twoway";
+                            /** @enum {boolean} */
+                            persistent: true;
                             state: "QUEUED" | "SENT" | "DELIVERED" | "SUCCESSFUL" | "TIMEOUT" | "EXPIRED" | "FAILED" | "DELETED";
                             response: unknown;
                             retries: number;
@@ -8324,6 +8366,266 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/devices/{id}/attributes/{scope}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List the attributes of a scope by key */
+        get: {
+            parameters: {
+                query?: {
+                    limit?: number;
+                    cursor?: string;
+                    /** @description Keys separated by commas. */
+                    keys?: string;
+                    /** @description A key as it is, also with commas; may be repeated. Wins over `keys`. */
+                    key?: string | string[];
+                };
+                header?: never;
+                path: {
+                    id: string;
+                    scope: "client" | "shared" | "server";
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            items: {
+                                key: string;
+                                /** @description Integers beyond ±(2⁵³−1) as decimal strings. */
+                                value: unknown;
+                                /** @enum {string} */
+                                kind: "double" | "integer" | "boolean" | "string" | "json";
+                                /** @description ms since 1970, server clock */
+                                lastUpdateTs: number;
+                            }[];
+                            nextCursor: string | null;
+                        };
+                    };
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        /** Delete attributes; unknown keys are ignored */
+        delete: {
+            parameters: {
+                query?: {
+                    /** @description Keys separated by commas. */
+                    keys?: string;
+                    /** @description A key as it is, also with commas; may be repeated. Wins over `keys`. */
+                    key?: string | string[];
+                };
+                header?: never;
+                path: {
+                    id: string;
+                    scope: "client" | "shared" | "server";
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Nothing. */
+                204: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content?: never;
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                422: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        options?: never;
+        head?: never;
+        /** Set attributes of the scope shared or server; null deletes */
+        patch: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                    scope: "client" | "shared" | "server";
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            items: {
+                                key: string;
+                                /** @description Integers beyond ±(2⁵³−1) as decimal strings. */
+                                value: unknown;
+                                /** @enum {string} */
+                                kind: "double" | "integer" | "boolean" | "string" | "json";
+                                /** @description ms since 1970, server clock */
+                                lastUpdateTs: number;
+                            }[];
+                        };
+                    };
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                413: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                415: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                422: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        trace?: never;
+    };
     "/api/plugins/telemetry/DEVICE/{id}/keys/timeseries": {
         parameters: {
             query?: never;
@@ -8651,266 +8953,6 @@ export interface paths {
         options?: never;
         head?: never;
         patch?: never;
-        trace?: never;
-    };
-    "/api/v1/devices/{id}/attributes/{scope}": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /** List the attributes of a scope by key */
-        get: {
-            parameters: {
-                query?: {
-                    limit?: number;
-                    cursor?: string;
-                    /** @description Keys separated by commas. */
-                    keys?: string;
-                    /** @description A key as it is, also with commas; may be repeated. Wins over `keys`. */
-                    key?: string | string[];
-                };
-                header?: never;
-                path: {
-                    id: string;
-                    scope: "client" | "shared" | "server";
-                };
-                cookie?: never;
-            };
-            requestBody?: never;
-            responses: {
-                /** @description Default Response */
-                200: {
-                    headers: {
-                        [name: string]: unknown;
-                    };
-                    content: {
-                        "application/json": {
-                            items: {
-                                key: string;
-                                /** @description Integers beyond ±(2⁵³−1) as decimal strings. */
-                                value: unknown;
-                                /** @enum {string} */
-                                kind: "double" | "integer" | "boolean" | "string" | "json";
-                                /** @description ms since 1970, server clock */
-                                lastUpdateTs: number;
-                            }[];
-                            nextCursor: string | null;
-                        };
-                    };
-                };
-                /** @description Default Response */
-                400: {
-                    headers: {
-                        [name: string]: unknown;
-                    };
-                    content: {
-                        "application/json": components["schemas"]["Problem"];
-                    };
-                };
-                /** @description Default Response */
-                401: {
-                    headers: {
-                        [name: string]: unknown;
-                    };
-                    content: {
-                        "application/json": components["schemas"]["Problem"];
-                    };
-                };
-                /** @description Default Response */
-                403: {
-                    headers: {
-                        [name: string]: unknown;
-                    };
-                    content: {
-                        "application/json": components["schemas"]["Problem"];
-                    };
-                };
-                /** @description Default Response */
-                404: {
-                    headers: {
-                        [name: string]: unknown;
-                    };
-                    content: {
-                        "application/json": components["schemas"]["Problem"];
-                    };
-                };
-            };
-        };
-        put?: never;
-        post?: never;
-        /** Delete attributes; unknown keys are ignored */
-        delete: {
-            parameters: {
-                query?: {
-                    /** @description Keys separated by commas. */
-                    keys?: string;
-                    /** @description A key as it is, also with commas; may be repeated. Wins over `keys`. */
-                    key?: string | string[];
-                };
-                header?: never;
-                path: {
-                    id: string;
-                    scope: "client" | "shared" | "server";
-                };
-                cookie?: never;
-            };
-            requestBody?: never;
-            responses: {
-                /** @description Nothing. */
-                204: {
-                    headers: {
-                        [name: string]: unknown;
-                    };
-                    content?: never;
-                };
-                /** @description Default Response */
-                400: {
-                    headers: {
-                        [name: string]: unknown;
-                    };
-                    content: {
-                        "application/json": components["schemas"]["Problem"];
-                    };
-                };
-                /** @description Default Response */
-                401: {
-                    headers: {
-                        [name: string]: unknown;
-                    };
-                    content: {
-                        "application/json": components["schemas"]["Problem"];
-                    };
-                };
-                /** @description Default Response */
-                403: {
-                    headers: {
-                        [name: string]: unknown;
-                    };
-                    content: {
-                        "application/json": components["schemas"]["Problem"];
-                    };
-                };
-                /** @description Default Response */
-                404: {
-                    headers: {
-                        [name: string]: unknown;
-                    };
-                    content: {
-                        "application/json": components["schemas"]["Problem"];
-                    };
-                };
-                /** @description Default Response */
-                422: {
-                    headers: {
-                        [name: string]: unknown;
-                    };
-                    content: {
-                        "application/json": components["schemas"]["Problem"];
-                    };
-                };
-            };
-        };
-        options?: never;
-        head?: never;
-        /** Set attributes of the scope shared or server; null deletes */
-        patch: {
-            parameters: {
-                query?: never;
-                header?: never;
-                path: {
-                    id: string;
-                    scope: "client" | "shared" | "server";
-                };
-                cookie?: never;
-            };
-            requestBody?: never;
-            responses: {
-                /** @description Default Response */
-                200: {
-                    headers: {
-                        [name: string]: unknown;
-                    };
-                    content: {
-                        "application/json": {
-                            items: {
-                                key: string;
-                                /** @description Integers beyond ±(2⁵³−1) as decimal strings. */
-                                value: unknown;
-                                /** @enum {string} */
-                                kind: "double" | "integer" | "boolean" | "string" | "json";
-                                /** @description ms since 1970, server clock */
-                                lastUpdateTs: number;
-                            }[];
-                        };
-                    };
-                };
-                /** @description Default Response */
-                400: {
-                    headers: {
-                        [name: string]: unknown;
-                    };
-                    content: {
-                        "application/json": components["schemas"]["Problem"];
-                    };
-                };
-                /** @description Default Response */
-                401: {
-                    headers: {
-                        [name: string]: unknown;
-                    };
-                    content: {
-                        "application/json": components["schemas"]["Problem"];
-                    };
-                };
-                /** @description Default Response */
-                403: {
-                    headers: {
-                        [name: string]: unknown;
-                    };
-                    content: {
-                        "application/json": components["schemas"]["Problem"];
-                    };
-                };
-                /** @description Default Response */
-                404: {
-                    headers: {
-                        [name: string]: unknown;
-                    };
-                    content: {
-                        "application/json": components["schemas"]["Problem"];
-                    };
-                };
-                /** @description Default Response */
-                413: {
-                    headers: {
-                        [name: string]: unknown;
-                    };
-                    content: {
-                        "application/json": components["schemas"]["Problem"];
-                    };
-                };
-                /** @description Default Response */
-                415: {
-                    headers: {
-                        [name: string]: unknown;
-                    };
-                    content: {
-                        "application/json": components["schemas"]["Problem"];
-                    };
-                };
-                /** @description Default Response */
-                422: {
-                    headers: {
-                        [name: string]: unknown;
-                    };
-                    content: {
-                        "application/json": components["schemas"]["Problem"];
-                    };
-                };
-            };
-        };
         trace?: never;
     };
     "/api/plugins/telemetry/DEVICE/{id}/keys/attributes": {
