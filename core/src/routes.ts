@@ -2,6 +2,7 @@
 import type { Registry } from 'prom-client'
 import { registerCompatAttributeRoutes } from './attributes/compat.ts'
 import { registerAttributeRoutes } from './attributes/routes.ts'
+import { registerClaimRoutes, registerCompatClaimRoutes } from './claims/routes.ts'
 import { registerCompatCommandRoutes } from './commands/compat.ts'
 import { registerCommandRoutes } from './commands/routes.ts'
 import type { Context } from './context.ts'
@@ -69,6 +70,7 @@ export async function registerRoutes(app: App, context: Context, parts: RoutePar
   registerUserRoutes(app, people, setup)
   registerProductRoutes(app, context, { registry: ingest.registry })
   registerDeviceRoutes(app, context, { devices, store, sessions: ingest.sessions, rejects: ingest.rejects })
+  registerClaimRoutes(app, { claims: ingest.claims, devices })
   await registerCommandRoutes(app, { commands: ingest.commands, devices })
   registerDemoRoutes(app, { demo })
   await registerFirmwareRoutes(app, context, { ...ingest.ota, offers: parts.offers, store })
@@ -85,6 +87,7 @@ export async function registerRoutes(app: App, context: Context, parts: RoutePar
   await registerCompatScope(app, (scope) => {
     registerCompatLogin(scope, people)
     registerCompatCommandRoutes(scope, context, { commands: ingest.commands })
+    registerCompatClaimRoutes(scope, context, { claims: ingest.claims })
     registerCompatDeviceRoutes(scope, context, { devices })
   })
 }

@@ -5,6 +5,7 @@ import { AttributeStore } from '../attributes/attribute-store.ts'
 import { Attributes } from '../attributes/attributes.ts'
 import { pushSharedAttributes } from '../attributes/pushes.ts'
 import { answerAttributeRequests } from '../attributes/questions.ts'
+import { Claims } from '../claims/claims.ts'
 import { ClientRpc } from '../client-rpc/client-rpc.ts'
 import { Commands } from '../commands/commands.ts'
 import { serveMqttCommands, takeAnswers } from '../commands/mqtt-commands.ts'
@@ -45,6 +46,7 @@ export type Ingest = {
   registry: DeviceRegistry
   devices: Devices
   provisioning: Provisioning
+  claims: Claims
   sessions: Sessions
   rejects: RejectLog
   refused: RefusedConnections
@@ -87,6 +89,7 @@ export function createIngest(context: Context, parts: IngestParts): Ingest {
   const refused = new RefusedConnections(clock, events)
   const provisioningProducts = new ProvisioningProducts(context)
   const provisioning = new Provisioning(context, { products: provisioningProducts, devices, refused: (refusal) => refused.add(refusal) })
+  const claims = new Claims(context, registry)
   const chain = new ChainProvisioning(context, { registry, products: provisioningProducts, devices })
   const states = new DeviceStates(context, (deviceId) => sessions.get(deviceId)?.lastActivityAt ?? gateways.activityOf(deviceId))
   const deviceLog = new DeviceLog(context)
@@ -131,6 +134,7 @@ export function createIngest(context: Context, parts: IngestParts): Ingest {
     attributeRequest: answerAttributeRequests(reads),
     rpcResponse: takeAnswers(commands),
     rpcRequest: clientRpc.serve,
+    claim: claims.serve,
     gateway: gateways.serve,
     ...createChunkHandlers({ ...ota, clock, log }),
   }
@@ -203,6 +207,7 @@ export function createIngest(context: Context, parts: IngestParts): Ingest {
     registry,
     devices,
     provisioning,
+    claims,
     sessions,
     rejects,
     refused,
