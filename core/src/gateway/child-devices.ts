@@ -20,7 +20,7 @@ export type WantedChild = { name: string; type?: string | undefined }
 
 export type ChildDeviceParts = { registry: DeviceRegistry; sessions: Sessions; states: DeviceStates; log: DeviceLog }
 
-type Row = { id: string; name: string; gatewayId: string | null; disabled: boolean; ownConnectAt: number | null }
+type Row = { id: string; name: string; gatewayId: string | null; disabled: boolean; isForeign: boolean; ownConnectAt: number | null }
 
 /** [G-3] A device that spoke for itself during this time is not given to a gateway. */
 const ownDays = 30
@@ -87,8 +87,9 @@ export class ChildDevices {
   async #find(gateway: Device, names: readonly string[]): Promise<Map<string, Row> | 'unavailable'> {
     const rows = await this.#transact(gateway, (tx) =>
       tx.execute<Row>(sql`
-        select id, name, gateway_id as "gatewayId", disabled_at is not null as disabled, extract(epoch from own_connect_at)::float8 * 1000 as "ownConnectAt"
-        from devices where name = any(${sql.param(names)}::text[]) and deleted_at is null`),
+        select d.id, d.name, d.gateway_id as "gatewayId", d.disabled_at is not null as disabled,
+          coalesce(d.customer_id <> g.customer_id, false) as "isForeign", extract(epoch from d.own_connect_at)::float8 * 1000 as "ownConnectAt"
+        from devices d, devices g where d.name = any(${sql.param(names)}::text[]) and d.deleted_at is null and g.id = ${gateway.id}`),
     )
     return rows === 'unavailable' ? rows : new Map(rows.map((row) => [row.name, row]))
   }
@@ -110,8 +111,8 @@ export class ChildDevices {
       const children = wanted.slice(0, room).map(({ name, type }) => ({ id: randomUUIDv7(), name, productId: products.get(type)! }))
       // In one order everywhere, so that two gateways with the same names wait for each other instead of blocking each other.
       const inserted = await tx.execute<{ id: string }>(sql`
-        insert into devices (tenant_id, id, product_id, name, gateway_id)
-        select ${scope.tenantId}, r.id, r."productId", r.name, ${gateway.id}
+        insert into devices (tenant_id, id, customer_id, product_id, name, gateway_id)
+        select ${scope.tenantId}, r.id, (select customer_id from devices where id = ${gateway.id}), r."productId", r.name, ${gateway.id}
         from jsonb_to_recordset(${JSON.stringify(children)}::jsonb) as r (id uuid, "productId" uuid, name text)
         order by r.name collate "C"
         on conflict (tenant_id, name) where deleted_at is null do nothing returning id`)
@@ -173,6 +174,7 @@ export class ChildDevices {
     if (row.disabled) return forbid('the device is disabled')
     if (sessions.get(row.id)) return forbid('the device is connected with its own credentials')
     if (row.gatewayId === gateway.id) return undefined
+    if (row.isForeign) return forbid('the device belongs to another customer than the gateway')
     const ownConnectAt = Math.max(row.ownConnectAt ?? 0, states.ownConnectAt(row.id) ?? 0)
     const isOwn = ownConnectAt > this.#context.clock.now() - ownDays * dayMs
     return isOwn ? forbid(`the device connected with its own credentials during the last ${ownDays} days`) : undefined

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-only
+import { randomUUID } from 'node:crypto'
 import { sql } from 'drizzle-orm'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { until } from '../ingest/mqtt/testing.ts'
@@ -149,6 +150,26 @@ describe('adoption', () => {
     expect(await gateway.session.next('disconnect')).toEqual({ device: name, reason: 152 })
     expect(await gateway.session.publish('telemetry', { [name]: { t: 1 } })).toMatchObject({ code: 0x87 })
     await tools.reach(name, 'offline')
+  })
+
+  it('leaves a device with its customer, who owns what his gateway creates', async () => {
+    const gateway = await tools.createGateway()
+    const device = await platform.createDevice()
+    const { db, rootTenant } = platform.context
+    const [mine, other] = [randomUUID(), randomUUID()]
+    await db.withTenant(rootTenant, async (tx) => {
+      for (const id of [mine, other]) {
+        await tx.execute(
+          sql`insert into customers (tenant_id, id, path, name) values (${rootTenant.tenantId}, ${id}, array[${id}::uuid], ${id})`,
+        )
+      }
+      await tx.execute(sql`update devices set customer_id = ${mine} where id = ${gateway.id}`)
+      await tx.execute(sql`update devices set customer_id = ${other} where id = ${device.id}`)
+    })
+    expect(await gateway.session.publish('connect', { device: device.name })).toMatchObject({ code: 0x87 })
+    const name = newName()
+    await gateway.session.connectChild(name)
+    expect(await tools.find(name)).toMatchObject({ customerId: { id: mine } })
   })
 
   it('ends the session of a child that connects by itself', async () => {
