@@ -3,8 +3,19 @@ import type { Device } from './registry.ts'
 import type { Session } from './sessions.ts'
 import type { Outcome, UplinkSource } from './uplink.ts'
 
-/** What a device can publish besides telemetry and client attributes (device API §3). */
-export type RequestKind = 'attributeRequest' | 'rpcResponse' | 'rpcRequest' | 'claim' | 'firmwareChunk' | 'softwareChunk' | 'gateway'
+/**
+ * What a device can publish besides telemetry and client attributes (device API §3); `discovery` is any other topic of
+ * a device that announces its own.
+ */
+export type RequestKind =
+  | 'attributeRequest'
+  | 'rpcResponse'
+  | 'rpcRequest'
+  | 'claim'
+  | 'firmwareChunk'
+  | 'softwareChunk'
+  | 'gateway'
+  | 'discovery'
 
 /** The family of topics a request came on; its answer uses the same [T-1]. */
 export type RequestForm = 'v1' | 'v2' | 'v2/j'

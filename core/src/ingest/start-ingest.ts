@@ -30,6 +30,7 @@ import type { TelemetryStore } from '../telemetry/store.ts'
 import { watchGauge } from '../system/ingest-counters.ts'
 import type { IngestCounters } from '../system/ingest-counters.ts'
 import { DeviceRegistry } from './device-registry.ts'
+import { Discovery } from './discovery/discovery.ts'
 import { LongPolls } from './long-polls.ts'
 import { MqttEndpoint } from './mqtt/endpoint.ts'
 import { defaultMqttLimits } from './mqtt/limits.ts'
@@ -136,6 +137,7 @@ export function createIngest(context: Context, parts: IngestParts): Ingest {
     rpcRequest: clientRpc.serve,
     claim: claims.serve,
     gateway: gateways.serve,
+    discovery: new Discovery({ pipeline, attributes }).serve,
     ...createChunkHandlers({ ...ota, clock, log }),
   }
   const admission = () => {

@@ -50,6 +50,7 @@ describe('creating products', () => {
       payload: defaultPayload,
       provisioning: { strategy: 'disabled', key: null, secret: null },
       gateway: { autoCreate: true },
+      discovery: 'off',
       limits: { device: null, gateway: null, gatewayDevice: null, maxChildDevices: 10_000 },
       rpc: {
         submit: 'burst',

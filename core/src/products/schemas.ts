@@ -53,6 +53,9 @@ const provisioning = { strategy: strategies, key: Shared, secret: Shared, ...cha
 
 const gateway = { autoCreate: Type.Boolean() }
 
+/** Whether devices announce themselves and name their own topics; `home-assistant`: as its MQTT discovery has it. */
+const Discovery = Type.Union([Type.Literal('off'), Type.Literal('home-assistant')])
+
 /** A rate by the grammar of device API §15; empty for no limit whatever the installation says. */
 const Rate = Type.String({ maxLength: 200 })
 const rateCounters = { messages: Rate, telemetryMessages: Rate, telemetryDataPoints: Rate }
@@ -122,6 +125,7 @@ export const Product = Type.Object({
     ...Type.Partial(Type.Object(chain)).properties,
   }),
   gateway: Type.Object(gateway),
+  discovery: Discovery,
   limits: Type.Object({ ...DeviceRates.properties, maxChildDevices: MaxChildDevices }),
   rpc: Type.Object(rpc),
   clientRpc: Type.Record(Type.String(), Type.Object({ reply: Type.Unknown() })),
@@ -141,6 +145,7 @@ const changeable = {
   payload: Type.Optional(Nullable(Patch(payload))),
   provisioning: Type.Optional(Nullable(Patch(provisioning))),
   gateway: Type.Optional(Nullable(Patch(gateway))),
+  discovery: Type.Optional(Nullable(Discovery)),
   limits: Type.Optional(Nullable(Patch({ ...scopeRates, maxChildDevices: MaxChildDevices }))),
   rpc: Type.Optional(Nullable(Patch(rpc))),
   clientRpc: Type.Optional(Nullable(Type.Record(Method, Nullable(ClientRpc), { additionalProperties: false, maxProperties: 100 }))),
@@ -160,7 +165,9 @@ export type ProductPatch = Static<typeof ProductPatch>
  * What a product says about its devices, complete: what the ingest path holds once per product and never changes
  * in place. Neither the model, which is for pages, nor the secrets of provisioning are in it.
  */
-export type ProductSettings = Readonly<Pick<Product, 'transport' | 'payload' | 'gateway' | 'limits' | 'rpc' | 'clientRpc' | 'ota'>>
+export type ProductSettings = Readonly<
+  Pick<Product, 'transport' | 'payload' | 'gateway' | 'discovery' | 'limits' | 'rpc' | 'clientRpc' | 'ota'>
+>
 
 /** What a product changes of the defaults, as it is stored. */
 export type StoredSettings = {
@@ -177,6 +184,7 @@ export type StoredSettings = {
     revoked?: string[]
   }
   gateway?: Partial<Product['gateway']>
+  discovery?: Product['discovery']
   limits?: { device?: Partial<Rates>; gateway?: Partial<Rates>; gatewayDevice?: Partial<Rates>; maxChildDevices?: number }
   rpc?: Partial<Product['rpc']>
   clientRpc?: Product['clientRpc']

@@ -25,11 +25,12 @@ const limitScopes = ['device', 'gateway', 'gatewayDevice'] as const
 
 /** What a product stores, with the defaults filled in. */
 export function completeSettings(stored: StoredSettings): ProductSettings {
-  const { transport, payload, gateway, limits, rpc, clientRpc, ota } = stored
+  const { transport, payload, gateway, discovery, limits, rpc, clientRpc, ota } = stored
   return Object.freeze({
     transport: { telemetryTopics: [], attributesTopics: [], attributesPushTopic: null, ...transport },
     payload: payload ? { ...defaultPayloadRules, ...payload } : defaultPayloadRules,
     gateway: { autoCreate: true, ...gateway },
+    discovery: discovery ?? 'off',
     limits: {
       device: completeRates(limits?.device),
       gateway: completeRates(limits?.gateway),
@@ -57,8 +58,10 @@ export function completeRates(rates: Partial<Rates> | undefined): Rates | null {
  * @throws {ProblemError} `UNPROCESSABLE`, `RATE_LIMIT_SYNTAX`
  */
 export function mergeSettings(stored: StoredSettings, patch: Partial<ProductPatch>): StoredSettings {
-  const { model, transport, payload, gateway, limits, rpc, ota, clientRpc } = patch
-  const given = Object.entries({ model, transport, payload, gateway, limits, rpc, ota }).filter(([, value]) => value !== undefined)
+  const { model, transport, payload, gateway, discovery, limits, rpc, ota, clientRpc } = patch
+  const given = Object.entries({ model, transport, payload, gateway, discovery, limits, rpc, ota }).filter(
+    ([, value]) => value !== undefined,
+  )
   // The schema of the patch has checked every member of it, so what was valid stays so.
   const merged = mergePatch(stored, Object.fromEntries(given)) as StoredSettings
   if (clientRpc !== undefined) {

@@ -13,9 +13,13 @@ const compiled = new WeakMap<Transport, readonly OwnFilter[]>()
 /** What a message on this topic is by the product's own filters; telemetry where both kinds match. */
 export function findOwnTopic(transport: Transport, topic: string): UplinkKind | undefined {
   if (transport.telemetryTopics.length === 0 && transport.attributesTopics.length === 0) return undefined
-  if (fixedTopics.test(topic)) return undefined
+  if (isFixedTopic(topic)) return undefined
   const levels = topic.split('/')
   return compile(transport).find((filter) => isMatch(filter.levels, levels))?.kind
+}
+
+export function isFixedTopic(topic: string): boolean {
+  return fixedTopics.test(topic)
 }
 
 function compile(transport: Transport): readonly OwnFilter[] {

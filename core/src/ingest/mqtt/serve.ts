@@ -8,12 +8,13 @@ import type { Sessions } from '../sessions.ts'
 import { encodeSuback, encodeUnsuback, reason } from './answers.ts'
 import type { MqttLimits } from './limits.ts'
 import type { Output } from './output.ts'
-import { findOwnTopic } from './own-topics.ts'
+import { findOwnTopic, isFixedTopic } from './own-topics.ts'
 import { isTopicAllowed, packetType, parsePacket, parsePublish } from './packets.ts'
 import type { Publish } from './packets.ts'
 import { grantFilters, releaseFilters } from './subscriptions.ts'
 import type { MqttSession } from './session.ts'
 import { routeTopic } from './topics.ts'
+import type { Route } from './topics.ts'
 import type { Uplinks } from './uplinks.ts'
 
 /** An accepted session as its packets need it. */
@@ -39,6 +40,8 @@ const incomplete: Mistake = { code: reason.protocolError, detail: 'no packet id 
 const notGateway: Reject = { code: 'TOPIC_FORBIDDEN', detail: 'the device is not a gateway' }
 const unknownTopic: Reject = { code: 'TOPIC_UNKNOWN', detail: 'no device topic has this name' }
 const badId: Reject = { code: 'SHAPE_INVALID', detail: 'the topic needs a decimal number of at most 2147483647' }
+/** Whatever topic it is: the device says itself which ones it uses. */
+const announced: Route = { kind: 'discovery', form: 'v1', id: 0 }
 const pingreq = 0xc0
 const pingresp = Buffer.from([0xd0, 0])
 
@@ -159,7 +162,8 @@ function serveExcess(
 function serveRequest({ session, uplinks }: Live, publish: Publish, { clock, requests }: ServeContext): void {
   const { topic } = publish
   if (topic.startsWith('v1/gateway/') && !session.device.isGateway) return uplinks.refuse(publish, notGateway)
-  const route = routeTopic(topic)
+  const isAnnounced = session.device.settings.discovery !== 'off' && !isFixedTopic(topic)
+  const route = isAnnounced ? announced : routeTopic(topic)
   if (route === 'bad_id') return uplinks.refuse(publish, badId)
   const handler = route === undefined ? undefined : requests[route.kind]
   if (route === undefined || handler === undefined) uplinks.refuse(publish, unknownTopic)
