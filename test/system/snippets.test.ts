@@ -9,6 +9,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 
 /** The README's own commands, copied out of it and run by a shell, read back from the API. */
 const readme = readFileSync(join(import.meta.dirname, '../../README.md'), 'utf8')
+const telegraf = readFileSync(join(import.meta.dirname, '../../docs/how-to/telegraf.md'), 'utf8')
 const run = promisify(execFile)
 
 let platform: TestPlatform
@@ -63,3 +64,18 @@ for (const program of ['mosquitto_pub', 'curl']) {
   })
   if (!isInstalled(program)) console.log(`skipped: ${program} is not installed`)
 }
+
+describe.skipIf(!isInstalled('curl'))("the Telegraf page's curl snippet", () => {
+  it('stores the line it sends', async () => {
+    const command = telegraf.split('\n').find((line) => line.startsWith('curl '))!
+    const device = await platform.createDevice()
+    expect(await runSnippet(command, device.token)).toBe('')
+    const answer = await platform.call('GET', `/api/v1/devices/${device.id}/telemetry`)
+    const { items } = answer.json<{ items: { key: string; value: unknown }[] }>()
+    expect(items.map(({ key, value }) => [key, value])).toEqual([
+      ['boiler_count', 7],
+      ['boiler_on', true],
+      ['boiler_temperature', 25.1],
+    ])
+  })
+})
