@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: AGPL-3.0-only
-import type { IncomingMessage } from 'node:http'
-import { BlockList, isIP } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { WebSocketServer, createWebSocketStream } from 'ws'
 import type { WebSocket } from 'ws'
+import { createAddressOf } from '../../http/client-address.ts'
 import { refuseUpgrade } from '../../http/upgrades.ts'
 import type { UpgradeHandler } from '../../http/upgrades.ts'
 
@@ -42,29 +41,4 @@ function openStream(webSocket: WebSocket): Duplex {
     webSocket.close(unsupportedData, 'binary messages only')
   })
   return stream
-}
-
-/** Address of the client: of the connection, or what the proxies before us say where they are trusted. */
-function createAddressOf(trustedProxies: readonly string[]): (request: IncomingMessage) => string | undefined {
-  const trusted = new BlockList()
-  const family = (address: string) => (isIP(address) === 6 ? 'ipv6' : 'ipv4')
-  for (const proxy of trustedProxies) {
-    const [address = '', bits] = proxy.split('/')
-    if (isIP(address) === 0) continue
-    if (bits === undefined) trusted.addAddress(address, family(address))
-    else trusted.addSubnet(address, Number(bits), family(address))
-  }
-  const isTrusted = (address: string) => isIP(address) !== 0 && trusted.check(address, family(address))
-  return ({ headers, socket }) => {
-    const { remoteAddress } = socket
-    if (remoteAddress === undefined) return undefined
-    const hops = [headers['x-forwarded-for'] ?? []].flat().flatMap((list) => list.split(','))
-    const way = [...hops.map((hop) => plain(hop.trim())).filter(Boolean), plain(remoteAddress)]
-    // From our end backwards: the first that is no proxy of ours.
-    return way.findLast((address) => !isTrusted(address)) ?? way[0]
-  }
-}
-
-function plain(address: string): string {
-  return address.startsWith('::ffff:') ? address.slice(7) : address
 }
