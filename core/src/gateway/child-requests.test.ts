@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-only
+import { sql } from 'drizzle-orm'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { until } from '../ingest/mqtt/testing.ts'
 import { startTestPlatform } from '../testing.ts'
@@ -203,6 +204,26 @@ describe('a command to a child', () => {
     })
     expect(await tools.rejects(id)).toMatchObject([{ code: 'RPC_STALE', transport: 'gateway', topic: 'v1/gateway/rpc' }])
     expect(await session.publish('rpc', { device: name, data: {} })).toMatchObject({ code: 0x99 })
+  })
+})
+
+describe('a claim of a child', () => {
+  it('is kept for whoever knows its secret, child by child, and leaves no trace in logs [CL-1, L-3]', async () => {
+    const gateway = await tools.createGateway()
+    const [a, b, c] = [newName(), newName(), newName()]
+    const answer = await gateway.session.publish('claim', { [a]: { secretKey: 'hidden' }, [b]: {}, [c]: { secretKey: ['hidden'] } })
+    expect(answer).toMatchObject({ code: 0, rejected: '1' })
+    const { db, rootTenant } = platform.context
+    const rows = await db.withTenant(rootTenant, (tx) =>
+      tx.execute<{ name: string }>(sql`
+        select d.name from device_claims c join devices d on d.tenant_id = c.tenant_id and d.id = c.device_id where d.gateway_id = ${gateway.id}`),
+    )
+    expect(new Set(rows.map(({ name }) => name))).toEqual(new Set([a, b]))
+    expect(await tools.find(c)).toBeUndefined()
+    expect(await gateway.session.publish('claim', '{"a":{"secretKey":"hidden"}')).toMatchObject({ code: 0x99 })
+    const log = await platform.call('GET', `/api/v1/devices/${gateway.id}/rejects`)
+    expect(log.json<{ items: { code: string }[] }>().items).toHaveLength(2)
+    expect(log.text).not.toContain('hidden')
   })
 })
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import type { AttributeAnswer, AttributeQuestion } from '../attributes/attribute-reads.ts'
 import { formatValues, splitKeys } from '../attributes/questions.ts'
+import { parseOffer } from '../claims/claims.ts'
+import type { ClaimOffer } from '../claims/claims.ts'
 import { JsonReader } from '../ingest/json.ts'
 import type { PayloadRules } from '../ingest/registry.ts'
 import type { Reject } from '../ingest/rejects.ts'
@@ -25,6 +27,7 @@ const largestId = 2 ** 31 - 1
 const wrong = (expected: string): Reject => ({ code: 'SHAPE_INVALID', detail: `expected ${expected}` })
 const wrongConnect = wrong('{"device":"A","type":"meter"}; a name has 1–255 characters')
 const wrongQuestion = wrong('{"id":1,"device":"A","client":true,"key":"k"} or "keys":["k","l"]')
+const wrongClaims = wrong('one object with a member for each child: {"A":{"secretKey":"…"}}')
 const wrongAnswer = wrong('{"device":"A","id":1,"data":…}')
 
 /** [G-1] A name: 1–255 characters, blanks around them don't count. */
@@ -84,6 +87,13 @@ export function parseAnswer(payload: Buffer, rules: PayloadRules): ChildAnswer |
   if (name === undefined || id === undefined) return wrongAnswer
   const data = members.get('data')
   return { id, name, data: data === undefined ? 'null' : toStrictText(data) }
+}
+
+/** [CL-1] What each child offers, by its name; a child whose offer is none is refused alone. */
+export function parseClaims(payload: Buffer, rules: PayloadRules): Map<string, ClaimOffer | Reject> | Reject {
+  const members = readMembers(payload, rules, wrongClaims)
+  if ('code' in members) return members
+  return new Map([...members].map(([name, { text }]) => [name.trim(), parseOffer(Buffer.from(text))]))
 }
 
 function readMembers(payload: Buffer, rules: PayloadRules, wrongShape: Reject): Members | Reject {

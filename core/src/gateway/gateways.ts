@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import type { AttributeReads } from '../attributes/attribute-reads.ts'
 import { answerTooLarge } from '../attributes/questions.ts'
+import type { ClaimOffer, Claims } from '../claims/claims.ts'
 import type { Commands } from '../commands/commands.ts'
 import { stale } from '../commands/mqtt-commands.ts'
 import type { Context } from '../context.ts'
@@ -19,10 +20,11 @@ import type { Outcome } from '../ingest/uplink.ts'
 import { ChildData } from './child-data.ts'
 import { ChildDevices } from './child-devices.ts'
 import type { WantedChild } from './child-devices.ts'
-import { formatAnswer, parseAnswer, parseConnect, parseName, parseQuestion } from './child-requests.ts'
+import { formatAnswer, parseAnswer, parseClaims, parseConnect, parseName, parseQuestion } from './child-requests.ts'
 import { ChildSession } from './child-session.ts'
 import { GatewayLink, sourceOfChild } from './gateway-link.ts'
 import type { ChildReject, Taken } from './gateway-link.ts'
+import { LimitNotes } from './limit-notes.ts'
 
 export type GatewayParts = {
   registry: DeviceRegistry
@@ -33,6 +35,7 @@ export type GatewayParts = {
   pipeline: Pipeline
   commands: Commands
   reads: AttributeReads
+  claims: Claims
 }
 
 type Serve = (link: GatewayLink, request: DeviceRequest) => Outcome | Promise<Outcome>
@@ -44,9 +47,6 @@ const removed = 152
 const limitToldMs = 1_000
 /** [G-4] */
 const metricsMs = 60_000
-/** [G-8] Operators hear of a child that found no room at most this often. */
-const limitNotedMs = 600_000
-const mostNoted = 1_000
 
 const wrongName: Reject = { code: 'SHAPE_INVALID', detail: 'the name of a child has 1–255 characters' }
 const unknownTopic: Reject = { code: 'TOPIC_UNKNOWN', detail: 'no gateway topic has this name' }
@@ -62,13 +62,13 @@ export class Gateways {
   readonly #data: ChildData
   readonly #links = new Map<Session, GatewayLink>()
   readonly #children = new Map<string, ChildSession>()
-  /** When operators last heard of a child without room, by gateway and name, the last one at the end. */
-  readonly #notedAt = new Map<string, number>()
+  readonly #limitNotes: LimitNotes
 
   constructor(context: Context, parts: GatewayParts) {
     this.#context = context
     this.#parts = parts
     this.#devices = new ChildDevices(context, parts)
+    this.#limitNotes = new LimitNotes(context.clock, parts.log)
     this.#data = new ChildData({
       pipeline: parts.pipeline,
       connect: (link, names) =>
@@ -109,6 +109,7 @@ export class Gateways {
     ['v1/gateway/disconnect', (link, request) => this.#serveDisconnect(link, request)],
     ['v1/gateway/attributes/request', (link, request) => this.#serveQuestion(link, request)],
     ['v1/gateway/rpc', (link, request) => this.#serveAnswer(link, request)],
+    ['v1/gateway/claim', (link, request) => this.#serveClaims(link, request)],
   ])
 
   /** [G-1] */
@@ -152,6 +153,33 @@ export class Gateways {
     })
   }
 
+  /** [CL-1] */
+  #serveClaims(link: GatewayLink, request: DeviceRequest): Outcome | Promise<Outcome> {
+    const offers = parseClaims(request.payload, request.device.rules)
+    if ('code' in offers) return { status: 'refused', reject: offers }
+    const wanted = [...offers].flatMap(([name, offer]) => ('code' in offer ? [] : [{ name }]))
+    return link.inTurn(async (): Promise<Taken> => {
+      const children = await this.#connect(link, wanted)
+      if (children === 'unavailable') return { outcome: { status: 'unavailable' } }
+      const rejects: Reject[] = []
+      for (const [name, offer] of offers) {
+        const reject = 'code' in offer ? offer : await this.#takeOffer(link, children.get(name)!, offer)
+        if (reject === undefined) continue
+        rejects.push(reject)
+        // Nothing of a claim may be kept in a log [L-3].
+        this.#refuse({ request, child: link.children.get(name), name, reject, payload: Buffer.alloc(0) })
+      }
+      if (rejects.length > 0 && rejects.length === offers.size) return { outcome: { status: 'rejected', rejects } }
+      return { outcome: { status: 'stored', accepted: 0, rejects } }
+    })
+  }
+
+  async #takeOffer(link: GatewayLink, child: ChildSession | Reject, offer: ClaimOffer): Promise<Reject | undefined> {
+    const reject = 'code' in child ? child : this.#admit(link, child, false)
+    if (reject === undefined && !('code' in child)) await this.#parts.claims.offer(child.device, offer)
+    return reject
+  }
+
   /** Connects the one child a message names, and serves it unless it comes too fast. */
   #withChild(
     link: GatewayLink,
@@ -190,8 +218,10 @@ export class Gateways {
     const unknown: WantedChild[] = []
     for (const child of wanted) {
       const { name } = child
+      const known = link.children.get(name)
       const device = this.#findOwned(link, name)
-      if (parseName(name) === undefined) found.set(name, wrongName)
+      if (known !== undefined) found.set(name, known)
+      else if (parseName(name) === undefined) found.set(name, wrongName)
       else if (device !== undefined) found.set(name, this.#open(link, name, device))
       else unknown.push(child)
     }
@@ -298,19 +328,7 @@ export class Gateways {
     if (child) this.#parts.rejects.record({ device: child.device, source, reject, payload })
     const isGateways = child === undefined || reject.code === 'SHAPE_INVALID'
     if (isGateways) this.#parts.rejects.record({ device: request.device, source, reject: { ...reject, key: name }, payload })
-    if (reject.code === 'DEVICE_LIMIT') this.#noteLimit(request.device, name)
-  }
-
-  #noteLimit(gateway: Device, name: string): void {
-    const now = this.#context.clock.monotonic()
-    for (const [key, at] of this.#notedAt) {
-      if (now - at < limitNotedMs) break
-      this.#notedAt.delete(key)
-    }
-    const key = `${gateway.id} ${name}`
-    if (this.#notedAt.has(key) || this.#notedAt.size >= mostNoted) return
-    this.#notedAt.set(key, now)
-    this.#parts.log.add(gateway, 'child_limit', { child: name })
+    if (reject.code === 'DEVICE_LIMIT') this.#limitNotes.add(request.device, name)
   }
 
   /** [G-4] */

@@ -129,7 +129,7 @@ export function createIngest(context: Context, parts: IngestParts): Ingest {
       { name: 'updates', run: (stored) => ota.targets.note(stored) },
     ],
   })
-  const gateways = new Gateways(context, { registry, sessions, states, log: deviceLog, rejects, pipeline, commands, reads })
+  const gateways = new Gateways(context, { registry, sessions, states, log: deviceLog, rejects, pipeline, commands, reads, claims })
   /** What devices ask for, kind by kind; a kind that is missing here is an unknown topic. */
   const requests: RequestHandlers = {
     attributeRequest: answerAttributeRequests(reads),
