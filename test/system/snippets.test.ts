@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { startTestPlatform } from '@iot-pms/core/testing'
 import type { TestPlatform } from '@iot-pms/core/testing'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 
 /** The README's own commands, copied out of it and run by a shell, read back from the API. */
 const readme = readFileSync(join(import.meta.dirname, '../../README.md'), 'utf8')
@@ -57,7 +57,8 @@ for (const program of ['mosquitto_pub', 'curl']) {
       expect(commands.length).toBeGreaterThan(0)
       for (const command of new Set(commands)) {
         const device = await platform.createDevice()
-        await runSnippet(command, device.token)
+        // A server that has only just started may say that it is busy.
+        await vi.waitFor(() => runSnippet(command, device.token), { timeout: 20_000, interval: 500 })
         expect(await temperature(device.id), command).toBe(25.1)
       }
     })
