@@ -8,11 +8,11 @@ import type { Attributes } from '../attributes/attributes.ts'
 import type { Devices } from '../devices/devices.ts'
 import { findActor } from '../http/authenticate.ts'
 import type { Credential } from '../http/authenticate.ts'
+import { createAddressOf } from '../http/client-address.ts'
 import { refuseUpgrade } from '../http/upgrades.ts'
 import type { UpgradeHandler } from '../http/upgrades.ts'
 import type { TelemetryStore } from '../telemetry/store.ts'
 import type { People } from '../users/people.ts'
-import { plainAddress } from '../users/security-events.ts'
 import { CompatClient } from './compat-client.ts'
 import type { CompatParts } from './compat-client.ts'
 import { parseRequest } from './compat-commands.ts'
@@ -60,6 +60,7 @@ export class CompatStream {
   readonly #context: Context
   readonly #parts: CompatParts
   readonly #people: People
+  readonly #addressOf: ReturnType<typeof createAddressOf>
   readonly #sockets = new WebSocketServer({ noServer: true, maxPayload: maxFrameBytes, perMessageDeflate: false })
   readonly #peers = new Set<Peer>()
   #timers: NodeJS.Timeout[] = []
@@ -68,6 +69,7 @@ export class CompatStream {
   constructor(context: Context, { devices, people, ...parts }: StreamParts) {
     this.#context = context
     this.#people = people
+    this.#addressOf = createAddressOf(context.config.trustedProxies)
     this.#parts = { ...parts, findDevice: (scope, id) => devices.find(scope, id), log: context.log }
   }
 
@@ -106,8 +108,8 @@ export class CompatStream {
     const unknown = [...this.#peers].filter(({ client }) => !client).length
     if (this.#peers.size >= maxSockets || unknown >= maxUnknown) return refuseUpgrade(socket, '503 Service Unavailable')
     const token = url.searchParams.get('token') ?? (needsToken ? '' : undefined)
-    // Behind a proxy this is the proxy's: an API key that is bound to addresses is then refused rather than let in.
-    const address = plainAddress(request.socket.remoteAddress ?? '')
+    const address = this.#addressOf(request)
+    if (address === undefined) return void socket.destroy()
     this.#sockets.handleUpgrade(request, socket, head, (webSocket) => this.#open(webSocket, address, token))
   }
 
