@@ -59,7 +59,7 @@ describe.skipIf(!hasBrowser())('every page', () => {
   it.concurrent.each(variants)(
     'is clean, accessible and complete in $language, $theme, $width px',
     // Some forty pages: minutes where other work goes on beside.
-    { timeout: 300_000 },
+    { timeout: 600_000 },
     async (variant) => {
       expect(await walk(variant)).toEqual([])
     },
