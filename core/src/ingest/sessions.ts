@@ -24,7 +24,7 @@ export type Session = {
   messagesIn: number
   pointsIn: number
   /** Messages taken and not yet answered. */
-  inFlight: number
+  readonly inFlight: number
   /** Granted filters with their QoS. */
   readonly subscriptions: ReadonlyMap<string, number>
   /** Ends the connection with the answer that belongs to the reason; reports back through `Sessions.end`. */

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { generate } from 'mqtt-packet'
-import type { IConnackPacket } from 'mqtt-packet'
 import type { PayloadRules } from '../registry.ts'
 import type { Reject, RejectCode } from '../rejects.ts'
+import type { DisconnectReason } from '../sessions.ts'
 import type { Outcome } from '../uplink.ts'
+import type { Connect } from './connect.ts'
+import type { MqttLimits } from './limits.ts'
 
 /** MQTT 5 reason codes we send (MQTT 5 §2.4). */
 export const reason = {
@@ -143,11 +145,20 @@ export function encodeRefusal(refusal: ConnectRefusal, protocol: number): Buffer
   return generate({ cmd: 'connack', reasonCode, sessionPresent: false, properties: { reasonString: text } }, v5)
 }
 
-/** CONNACK that accepts [M-14]. */
-export function encodeAcceptance(protocol: number, properties: NonNullable<IConnackPacket['properties']>): Buffer {
-  if (protocol < 5) return generate({ cmd: 'connack', returnCode: 0, sessionPresent: false }, { protocolVersion: 4 })
-  const fixed = { retainAvailable: false, sharedSubscriptionAvailable: false, subscriptionIdentifiersAvailable: false }
-  return generate({ cmd: 'connack', reasonCode: reason.success, sessionPresent: false, properties: { ...properties, ...fixed } }, v5)
+/** CONNACK that accepts [M-14]: `keepAliveS` is what we agree to. */
+export function encodeAcceptance(connect: Connect, keepAliveS: number, limits: MqttLimits): Buffer {
+  if (connect.protocol < 5) return generate({ cmd: 'connack', returnCode: 0, sessionPresent: false }, { protocolVersion: 4 })
+  const properties = {
+    receiveMaximum: limits.inFlight,
+    maximumPacketSize: limits.payloadBytes + 4,
+    retainAvailable: false,
+    sharedSubscriptionAvailable: false,
+    subscriptionIdentifiersAvailable: false,
+    ...(connect.assignedClientId === undefined ? {} : { assignedClientIdentifier: connect.assignedClientId }),
+    ...(keepAliveS === connect.keepAliveS ? {} : { serverKeepAlive: keepAliveS }),
+    ...(connect.asksForExpiry ? { sessionExpiryInterval: 0 } : {}),
+  }
+  return generate({ cmd: 'connack', reasonCode: reason.success, sessionPresent: false, properties }, v5)
 }
 
 export function encodeSuback(messageId: number, granted: number[], protocol: number): Buffer {
@@ -156,4 +167,15 @@ export function encodeSuback(messageId: number, granted: number[], protocol: num
 
 export function encodeUnsuback(messageId: number, granted: number[], protocol: number): Buffer {
   return generate({ cmd: 'unsuback', messageId, granted: protocol === 5 ? granted : [] }, { protocolVersion: protocol })
+}
+
+/** How a session ends from our side: the code for MQTT 5, 3.1.1 sees the close only. */
+export const closings: Record<DisconnectReason, { code: number; text: string }> = {
+  client: { code: reason.success, text: '' },
+  network: { code: reason.quotaExceeded, text: 'too much unsent data' },
+  protocol: { code: reason.protocolError, text: 'protocol error' },
+  keepalive: { code: reason.keepAliveTimeout, text: 'no packet within 1.5 times the keep-alive' },
+  takeover: { code: reason.sessionTakenOver, text: 'another client connected with the credentials of this device' },
+  admin: { code: reason.administrativeAction, text: 'closed by the server: device or credentials changed, or closed by a user' },
+  shutdown: { code: reason.serverShuttingDown, text: 'the server is stopping' },
 }

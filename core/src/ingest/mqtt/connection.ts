@@ -1,68 +1,18 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import type { Duplex } from 'node:stream'
-import type { Clock } from '../../clock.ts'
-import type { Log } from '../../log.ts'
-import type { Device } from '../registry.ts'
-import type { RequestHandlers } from '../requests.ts'
-import type { DisconnectReason, Sessions } from '../sessions.ts'
-import type { IngestSink } from '../uplink.ts'
-import { encodeAcceptance, encodeDisconnect, encodeRefusal, reason } from './answers.ts'
+import type { DisconnectReason } from '../sessions.ts'
+import { closings, encodeAcceptance, encodeDisconnect, encodeRefusal, reason } from './answers.ts'
 import type { ConnectRefusal } from './answers.ts'
+import type { ConnectionContext, Login, Peer } from './connection-context.ts'
 import { judgeConnect } from './connect.ts'
-import type { ClientCertificate, Connect, Credentials } from './connect.ts'
+import type { Connect, Credentials } from './connect.ts'
+import type { Conversation, Hold, Mistake } from './conversation.ts'
+import { DeviceConversation } from './device-conversation.ts'
 import { FrameSplitter } from './frames.ts'
 import type { FrameProblem } from './frames.ts'
-import type { MqttLimits } from './limits.ts'
 import { Output } from './output.ts'
 import { packetType } from './packets.ts'
 import { ProvisioningSession } from './provisioning-session.ts'
-import type { ProvisionHandler } from './provisioning-session.ts'
-import { servePacket } from './serve.ts'
-import type { Hold, Live, Mistake } from './serve.ts'
-import { MqttSession } from './session.ts'
-import { Uplinks } from './uplinks.ts'
-import type { RejectRecorder } from './uplinks.ts'
-
-/** What a CONNECT leads to: a session of a device, one for provisioning, or none. */
-export type Login = { device: Device } | { provision: ProvisionHandler } | { refusal: ConnectRefusal }
-
-/** Who is at the other end of a connection, as far as is known before its CONNECT. */
-export type Peer = { address: string; tls: boolean; certificate?: ClientCertificate | undefined }
-
-/** What all connections of an endpoint share. */
-export type ConnectionContext = {
-  sink: IngestSink
-  sessions: Sessions
-  rejects: RejectRecorder
-  requests: RequestHandlers
-  clock: Clock
-  log: Log
-  limits: MqttLimits
-  /** False only in a fault test: keep-alive then runs on while we don't read. */
-  pausesKeepAlive: boolean
-  /** Looks a CONNECT up and decides about it. */
-  login(connect: Connect, peer: Peer): Login | Promise<Login>
-  /** Notes a refused CONNECT; how long its answer has to wait, `undefined` for ever [M-11]. */
-  noteRefusal(address: string, refusal: ConnectRefusal, credentials: Credentials | undefined): number | undefined
-  /** The first packet came, or the socket closed before it. */
-  leaveUnauthenticated(connection: Connection): void
-  /** Asks for a `flush` before the event loop goes on. */
-  markDirty(connection: Connection): void
-  /** Asks for a `pump` when the sink has room again. */
-  waitForRoom(connection: Connection): void
-  closed(connection: Connection): void
-}
-
-/** How a session ends from our side: the code for MQTT 5, 3.1.1 sees the close only. */
-const closings: Record<DisconnectReason, { code: number; text: string }> = {
-  client: { code: reason.success, text: '' },
-  network: { code: reason.quotaExceeded, text: 'too much unsent data' },
-  protocol: { code: reason.protocolError, text: 'protocol error' },
-  keepalive: { code: reason.keepAliveTimeout, text: 'no packet within 1.5 times the keep-alive' },
-  takeover: { code: reason.sessionTakenOver, text: 'another client connected with the credentials of this device' },
-  admin: { code: reason.administrativeAction, text: 'closed by the server: device or credentials changed, or closed by a user' },
-  shutdown: { code: reason.serverShuttingDown, text: 'the server is stopping' },
-}
 
 const connectByte = packetType.connect << 4
 /**
@@ -82,9 +32,8 @@ export class Connection {
   #state: 'connecting' | 'refusing' | 'open' | 'closing' | 'closed' = 'connecting'
   /** When the state began; while refusing, when the answer is due. */
   #since: number
-  #live: Live | undefined
-  /** In place of a session of a device [§7]. */
-  #provisioning: ProvisioningSession | undefined
+  /** There while open and after. */
+  #conversation: Conversation | undefined
   #lastPacketAt: number
   /** When the first byte of an unfinished packet came, 0 when there is none. */
   #partialSince = 0
@@ -112,7 +61,7 @@ export class Connection {
   }
 
   get isProvisioning(): boolean {
-    return this.#provisioning !== undefined
+    return this.#conversation instanceof ProvisioningSession
   }
 
   /** Handles what has been read as far as it may be, then reads on or pauses. */
@@ -128,25 +77,15 @@ export class Connection {
   flush(): void {
     try {
       if (this.#state !== 'open') return
-      if (this.#live === undefined) return this.#flushProvisioning()
-      const { uplinks, session } = this.#live
-      if (uplinks.writeAnswers() === 'close') return this.#close('protocol')
-      session.writeDownlinks()
+      const conversation = this.#conversation!
+      const failure = conversation.writeAnswers()
+      if (failure !== undefined) return failure === 'close' ? this.#close('protocol') : this.#fail(failure)
       this.#output.flush()
-      if (this.#isDraining && uplinks.unanswered === 0) this.#close('shutdown')
+      if (this.#isDraining && conversation.isIdle) this.#close('shutdown')
       else if (this.#isPaused) this.#pump()
     } catch (err) {
       this.#crash(err)
     }
-  }
-
-  #flushProvisioning(): void {
-    const provisioning = this.#provisioning!
-    const failure = provisioning.writeAnswers()
-    if (failure !== undefined) return this.#fail(failure)
-    this.#output.flush()
-    if (this.#isDraining && !provisioning.isBusy) this.#close('shutdown')
-    else if (this.#isPaused) this.#pump()
   }
 
   /** Ends the session for a reason from outside [M-17], [M-19]. */
@@ -201,18 +140,11 @@ export class Connection {
 
   /** Only a PUBLISH has to wait for room: a PING behind a full buffer is still answered [M-29]. */
   #mustWait(firstByte: number): boolean {
-    const { sink, limits } = this.#context
-    if (this.#isDraining || this.#held !== undefined || this.#output.unsent > limits.unsentBytes) return true
-    if (firstByte >> 4 !== packetType.publish) return false
-    if (this.#live === undefined) return this.#provisioning!.isBusy
-    if (sink.isFull) {
-      this.#context.waitForRoom(this)
-      return true
-    }
-    // An MQTT 5 client knows the limit: one message more is its mistake, and is looked at for that.
-    const most = this.#live.session.protocol === 5 ? limits.inFlight + 1 : limits.inFlight
-    return this.#live.uplinks.unanswered >= most
+    if (this.#isDraining || this.#held !== undefined || this.#output.unsent > this.#context.limits.unsentBytes) return true
+    return firstByte >> 4 === packetType.publish && this.#conversation!.mustWait(this.#waitForRoom)
   }
+
+  readonly #waitForRoom = () => this.#context.waitForRoom(this)
 
   #pause(): void {
     this.#isPaused = true
@@ -262,24 +194,27 @@ export class Connection {
 
   #onLogin(connect: Connect, login: Login): void {
     if ('refusal' in login) return this.#refuse(connect.protocol, login.refusal, connect.credentials)
-    if ('provision' in login) this.#openProvisioning(connect, login.provision)
-    else this.#open(connect, login.device)
-  }
-
-  #openProvisioning(connect: Connect, handle: ProvisionHandler): void {
-    const { clock, limits, log } = this.#context
     const changed = () => this.#context.markDirty(this)
-    this.#provisioning = new ProvisioningSession({
+    const output = this.#output
+    if ('provision' in login) {
+      const { clock, limits, log } = this.#context
+      const { address } = this
+      return this.#accept(
+        connect,
+        new ProvisioningSession({ connect, output, address, handle: login.provision, changed, clock, limits, log }),
+      )
+    }
+    const close = (why: DisconnectReason) => this.#close(why)
+    const conversation = new DeviceConversation(this.#context, {
       connect,
-      output: this.#output,
-      address: this.address,
-      handle,
+      device: login.device,
+      peer: this.#peer,
+      output,
       changed,
-      clock,
-      limits,
-      log,
+      close,
     })
-    this.#accept(connect)
+    this.#accept(connect, conversation)
+    this.#context.sessions.open(conversation.session)
   }
 
   #refuse(protocol: number, refusal: ConnectRefusal, credentials: Credentials | undefined): void {
@@ -292,54 +227,17 @@ export class Connection {
     else this.#socket.pause()
   }
 
-  #open(connect: Connect, device: Device): void {
-    const { clock, limits, sink, rejects, sessions, log } = this.#context
-    const settled = () => this.#context.markDirty(this)
-    const session: MqttSession = new MqttSession({
-      device,
-      protocol: connect.protocol,
-      clientId: connect.clientId,
-      address: this.address,
-      tls: this.#peer.tls,
-      keepAliveS: Math.min(connect.keepAliveS, limits.keepAliveMaxS),
-      connectedAt: clock.now(),
-      downlinks: {
-        output: this.#output,
-        client: connect,
-        unsentBytes: limits.unsentBytes,
-        waiting: settled,
-        refused: (reject, topic) => uplinks.record(reject, undefined, topic),
-        log,
-      },
-      close: (why) => this.#close(why),
-    })
-    const uplinks = new Uplinks({ session, output: this.#output, sink, rejects, client: connect, settled, log })
-    this.#live = { session, uplinks, output: this.#output, maxPacketSize: connect.maxPacketSize }
-    this.#accept(connect)
-    sessions.open(session)
-  }
-
-  #accept(connect: Connect): void {
+  #accept(connect: Connect, conversation: Conversation): void {
     const { limits } = this.#context
-    const keepAliveS = Math.min(connect.keepAliveS, limits.keepAliveMaxS)
+    this.#conversation = conversation
     this.#state = 'open'
     this.#splitter.limit = limits.payloadBytes
-    const acceptance = encodeAcceptance(connect.protocol, {
-      receiveMaximum: limits.inFlight,
-      maximumPacketSize: limits.payloadBytes + 4,
-      ...(connect.assignedClientId === undefined ? {} : { assignedClientIdentifier: connect.assignedClientId }),
-      ...(keepAliveS === connect.keepAliveS ? {} : { serverKeepAlive: keepAliveS }),
-      ...(connect.asksForExpiry ? { sessionExpiryInterval: 0 } : {}),
-    })
-    this.#output.add(acceptance)
+    this.#output.add(encodeAcceptance(connect, conversation.keepAliveS, limits))
     this.#context.markDirty(this)
   }
 
   #onPacket(frame: Buffer, type: number, bodyAt: number): void {
-    const live = this.#live
-    if (live !== undefined) live.session.lastActivityAt = this.#context.clock.now()
-    const packet = { frame, type, bodyAt }
-    const ending = live === undefined ? this.#provisioning!.serve(packet) : servePacket(live, packet, this.#context)
+    const ending = this.#conversation!.serve({ frame, type, bodyAt })
     if (ending === undefined) {
       // A message that only waits for its commit has nothing to write yet.
       if (!this.#output.isEmpty) this.#context.markDirty(this)
@@ -372,25 +270,17 @@ export class Connection {
   }
 
   /** Logs a mistake of the client that its session can't go on after, and closes [M-42]. */
-  #fail({ code, detail, sample, logCode = 'PROTOCOL_ERROR' }: Mistake): void {
-    this.#live?.uplinks.record({ code: logCode, detail }, sample)
-    this.#close('protocol', { code, text: detail })
+  #fail(mistake: Mistake): void {
+    this.#conversation?.record(mistake)
+    this.#close('protocol', { code: mistake.code, text: mistake.detail })
   }
 
   #close(why: DisconnectReason, { code, text } = closings[why]): void {
     if (this.#state !== 'open') return
-    const { protocol } = this.#live?.session ?? this.#provisioning!
-    const { maxPacketSize } = this.#live ?? this.#provisioning!
+    const { protocol, maxPacketSize } = this.#conversation!
     if (why !== 'client' && protocol === 5) this.#output.add(encodeDisconnect(code, text, maxPacketSize))
     this.#end()
-    this.#leave(why)
-  }
-
-  #leave(why: DisconnectReason): void {
-    this.#provisioning?.end()
-    if (this.#live === undefined) return
-    this.#context.sessions.end(this.#live.session, why)
-    this.#live.session.end()
+    this.#conversation!.end(why)
   }
 
   /** Sends what is left, then lets the client close: closing at once could lose our last packet. */
@@ -405,12 +295,13 @@ export class Connection {
     if (this.#state === 'connecting' && !this.#isLoggingIn) this.#context.leaveUnauthenticated(this)
     const wasOpen = this.#state === 'open'
     this.#state = 'closed'
-    if (wasOpen) this.#leave('network')
+    if (wasOpen) this.#conversation!.end('network')
     this.#context.closed(this)
   }
 
   #crash(err: unknown): void {
-    this.#context.log.error({ err, address: this.address, deviceId: this.#live?.session.device.id }, 'connection failed')
+    const deviceId = this.#conversation instanceof DeviceConversation ? this.#conversation.session.device.id : undefined
+    this.#context.log.error({ err, address: this.address, deviceId }, 'connection failed')
     this.destroy()
   }
 
@@ -438,7 +329,8 @@ export class Connection {
 
   #tickOpen(now: number): void {
     const { limits, pausesKeepAlive } = this.#context
-    const overdue = this.#provisioning?.findOverdue(now)
+    const conversation = this.#conversation!
+    const overdue = conversation.findOverdue(now)
     if (overdue !== undefined) return this.#close('admin', overdue)
     if (this.#output.unsent <= limits.unsentBytes) this.#unsentSince = 0
     else if (this.#unsentSince === 0) this.#unsentSince = now
@@ -446,20 +338,13 @@ export class Connection {
 
     // Standing still while we don't read for our own reasons, and starting anew after [RE-51].
     if (this.#isPaused && pausesKeepAlive) return this.#restartTimers(now)
-    const { keepAliveS, inactivityTimeoutMs } = this.#patience()
-    const keepAliveMs = keepAliveS * 1000
+    const keepAliveMs = conversation.keepAliveS * 1000
     if (this.#partialSince !== 0) {
       const isLate = now - this.#partialSince > Math.max(limits.packetMs, keepAliveMs)
       if (isLate) this.#fail({ code: reason.malformedPacket, detail: 'the packet was not complete in time' })
       return
     }
-    const patienceMs = keepAliveMs > 0 ? 1.5 * keepAliveMs : inactivityTimeoutMs
+    const patienceMs = keepAliveMs > 0 ? 1.5 * keepAliveMs : conversation.inactivityTimeoutMs
     if (now - this.#lastPacketAt > patienceMs) this.#close('keepalive')
-  }
-
-  #patience(): { keepAliveS: number; inactivityTimeoutMs: number } {
-    if (this.#live === undefined) return this.#provisioning!
-    const { keepAliveS, device } = this.#live.session
-    return { keepAliveS, inactivityTimeoutMs: device.inactivityTimeoutMs }
   }
 }

@@ -5,12 +5,12 @@ import { defaultPayloadRules } from '../registry.ts'
 import type { Reject } from '../rejects.ts'
 import { answerRefusal, encodeExplainedAck, encodeSuback, encodeUnsuback, reason } from './answers.ts'
 import type { Connect } from './connect.ts'
+import type { Conversation, Frame, Mistake } from './conversation.ts'
 import { Downlinks } from './downlinks.ts'
 import type { MqttLimits } from './limits.ts'
 import type { Output } from './output.ts'
 import { isTopicAllowed, packetType, parsePacket, parsePublish } from './packets.ts'
 import type { Publish } from './packets.ts'
-import type { Mistake } from './serve.ts'
 import { releaseFilters } from './subscriptions.ts'
 import { provisionTopics } from './topics.ts'
 
@@ -42,7 +42,7 @@ const wrongTopic = `a provisioning session publishes to ${provisionTopics.reques
  * A connection without a device: it may ask for credentials and do nothing else [§7]. Its requests are served one
  * after the other, and each is acknowledged together with its answer.
  */
-export class ProvisioningSession {
+export class ProvisioningSession implements Conversation {
   readonly protocol: number
   readonly maxPacketSize: number
   readonly keepAliveS: number
@@ -78,10 +78,17 @@ export class ProvisioningSession {
     })
   }
 
+  get isIdle(): boolean {
+    return !this.#isBusy
+  }
+
   /** A request is being served: the next one waits. */
-  get isBusy(): boolean {
+  mustWait(): boolean {
     return this.#isBusy
   }
+
+  /** Without a device there is no log to note it in. */
+  record(): void {}
 
   /** How the session ends when its time is over [P-5]. */
   findOverdue(now: number): { code: number; text: string } | undefined {
@@ -101,7 +108,7 @@ export class ProvisioningSession {
   }
 
   /** Serves one complete packet; tells when the session ends by it. */
-  serve({ frame, type, bodyAt }: { frame: Buffer; type: number; bodyAt: number }): 'client' | Mistake | undefined {
+  serve({ frame, type, bodyAt }: Frame): 'client' | Mistake | undefined {
     if (type === packetType.publish) {
       const publish = parsePublish(frame, bodyAt, this.protocol)
       return publish === undefined ? { code: reason.malformedPacket, detail: 'malformed PUBLISH' } : this.#servePublish(publish)

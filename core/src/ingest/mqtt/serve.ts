@@ -2,34 +2,22 @@
 import type { Clock } from '../../clock.ts'
 import { mostWaitMs, rateReject } from '../rate-limits.ts'
 import type { RateLimiter } from '../rate-limits.ts'
-import type { Reject, RejectCode } from '../rejects.ts'
+import type { Reject } from '../rejects.ts'
 import type { RequestHandlers } from '../requests.ts'
 import type { Sessions } from '../sessions.ts'
 import { encodeSuback, encodeUnsuback, reason } from './answers.ts'
+import type { Frame, Hold, Mistake } from './conversation.ts'
+import type { DeviceConversation } from './device-conversation.ts'
 import type { MqttLimits } from './limits.ts'
-import type { Output } from './output.ts'
 import { findOwnTopic, isFixedTopic } from './own-topics.ts'
 import { isTopicAllowed, packetType, parsePacket, parsePublish } from './packets.ts'
 import type { Publish } from './packets.ts'
 import { grantFilters, releaseFilters } from './subscriptions.ts'
-import type { MqttSession } from './session.ts'
 import { routeTopic } from './topics.ts'
 import type { Route } from './topics.ts'
-import type { Uplinks } from './uplinks.ts'
 
-/** An accepted session as its packets need it. */
-export type Live = {
-  session: MqttSession
-  uplinks: Uplinks
-  output: Output
-  maxPacketSize: number
-}
-
-/** A mistake of the client that its session can't go on after. */
-export type Mistake = { code: number; detail: string; sample?: Buffer; logCode?: RejectCode }
-
-/** A message that came too fast: it is served again after that time, or closes the session then. */
-export type Hold = { holdMs: number; thenCloses: boolean }
+/** The part of a conversation that its packets need. */
+type Live = Pick<DeviceConversation, 'session' | 'uplinks' | 'output'>
 
 /** How long a session that knows no refusal is not read at most. */
 const mostHoldMs = 60_000
@@ -48,11 +36,7 @@ const pingresp = Buffer.from([0xd0, 0])
 type ServeContext = { clock: Clock; limits: MqttLimits; sessions: Sessions; requests: RequestHandlers }
 
 /** Serves one complete packet of an open session; tells when the session ends by it. */
-export function servePacket(
-  live: Live,
-  { frame, type, bodyAt }: { frame: Buffer; type: number; bodyAt: number },
-  context: ServeContext,
-): 'client' | Mistake | Hold | undefined {
+export function servePacket(live: Live, { frame, type, bodyAt }: Frame, context: ServeContext): 'client' | Mistake | Hold | undefined {
   const { session, uplinks, output } = live
   if (type === packetType.publish) {
     const publish = parsePublish(frame, bodyAt, session.protocol)

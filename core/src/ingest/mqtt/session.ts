@@ -15,6 +15,8 @@ export type MqttSessionOptions = {
   connectedAt: number
   downlinks: Omit<DownlinksOptions, 'protocol' | 'subscriptions'>
   close: (reason: DisconnectReason) => void
+  /** Messages taken and not yet answered. */
+  countInFlight: () => number
 }
 
 /** The session of one MQTT connection. */
@@ -30,7 +32,6 @@ export class MqttSession implements Session {
   lastActivityAt: number
   messagesIn = 0
   pointsIn = 0
-  inFlight = 0
   readonly #options: MqttSessionOptions
   /** Made with the first message to the device: most are never sent one. */
   #downlinks: Downlinks | undefined
@@ -47,6 +48,10 @@ export class MqttSession implements Session {
     this.connectedAt = connectedAt
     this.lastActivityAt = connectedAt
     this.#options = options
+  }
+
+  get inFlight(): number {
+    return this.#options.countInFlight()
   }
 
   close(reason: DisconnectReason): void {

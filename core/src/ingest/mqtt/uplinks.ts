@@ -181,7 +181,6 @@ export class Uplinks {
     }
     this.#oldest = first
     if (first === undefined) this.#newest = undefined
-    this.#options.session.inFlight = this.unanswered
     return mustClose ? 'close' : undefined
   }
 
@@ -203,7 +202,6 @@ export class Uplinks {
       this.#openQos2 ??= new Map()
       this.#openQos2.set(waiting.packetId, false)
     }
-    this.#options.session.inFlight = this.unanswered
     return waiting
   }
 
@@ -212,10 +210,8 @@ export class Uplinks {
     waiting.isSettled = true
     const { session } = this.#options
     if (outcome.status === 'stored') session.pointsIn += outcome.accepted
-    if (waiting.qos === 0) {
-      this.#openQos0--
-      session.inFlight = this.unanswered
-    } else this.#answer(waiting, answerOutcome(outcome, session.protocol, session.device.rules))
+    if (waiting.qos === 0) this.#openQos0--
+    else this.#answer(waiting, answerOutcome(outcome, session.protocol, session.device.rules))
     this.#options.settled()
   }
 
