@@ -2,53 +2,36 @@
 import type { AttributeReads } from '../attributes/attribute-reads.ts'
 import { answerTooLarge } from '../attributes/questions.ts'
 import type { ClaimOffer, Claims } from '../claims/claims.ts'
-import type { Commands } from '../commands/commands.ts'
 import { stale } from '../commands/mqtt-commands.ts'
 import type { Context } from '../context.ts'
-import type { DeviceLog } from '../devices/device-log.ts'
-import type { DeviceStates } from '../devices/states.ts'
-import type { DeviceRegistry } from '../ingest/device-registry.ts'
 import type { Pipeline } from '../ingest/pipeline.ts'
 import { rateReject } from '../ingest/rate-limits.ts'
-import type { Device } from '../ingest/registry.ts'
 import type { RejectLog } from '../ingest/reject-log.ts'
 import type { Reject } from '../ingest/rejects.ts'
 import { served } from '../ingest/requests.ts'
 import type { DeviceRequest, RequestHandler } from '../ingest/requests.ts'
-import type { DisconnectReason, Session, Sessions } from '../ingest/sessions.ts'
 import type { Outcome } from '../ingest/uplink.ts'
 import { ChildData } from './child-data.ts'
-import { ChildDevices } from './child-devices.ts'
 import type { WantedChild } from './child-devices.ts'
-import { formatAnswer, parseAnswer, parseClaims, parseConnect, parseName, parseQuestion } from './child-requests.ts'
-import { ChildSession } from './child-session.ts'
-import { GatewayLink, sourceOfChild } from './gateway-link.ts'
-import type { ChildReject, Taken } from './gateway-link.ts'
+import { formatAnswer, parseAnswer, parseClaims, parseConnect, parseQuestion } from './child-requests.ts'
+import type { ChildSession } from './child-session.ts'
+import { ChildSessions } from './child-sessions.ts'
+import type { ChildSessionParts } from './child-sessions.ts'
+import { sourceOfChild } from './gateway-link.ts'
+import type { ChildReject, GatewayLink, Taken } from './gateway-link.ts'
 import { LimitNotes } from './limit-notes.ts'
 
-export type GatewayParts = {
-  registry: DeviceRegistry
-  sessions: Sessions
-  states: DeviceStates
-  log: DeviceLog
-  rejects: RejectLog
-  pipeline: Pipeline
-  commands: Commands
-  reads: AttributeReads
-  claims: Claims
-}
+export type GatewayParts = ChildSessionParts & { rejects: RejectLog; pipeline: Pipeline; reads: AttributeReads; claims: Claims }
 
 type Serve = (link: GatewayLink, request: DeviceRequest) => Outcome | Promise<Outcome>
 
-/** Why a gateway is told that a child is not served: MQTT 5 reason codes [G-8]. */
+/** Why a gateway is told that a child is not served: the MQTT 5 reason code of a message rate that is too high [G-8]. */
 const tooFast = 150
-const removed = 152
 /** A gateway that goes on too fast is told about each child this often. */
 const limitToldMs = 1_000
 /** [G-4] */
 const metricsMs = 60_000
 
-const wrongName: Reject = { code: 'SHAPE_INVALID', detail: 'the name of a child has 1–255 characters' }
 const unknownTopic: Reject = { code: 'TOPIC_UNKNOWN', detail: 'no gateway topic has this name' }
 
 /**
@@ -58,21 +41,20 @@ const unknownTopic: Reject = { code: 'TOPIC_UNKNOWN', detail: 'no gateway topic 
 export class Gateways {
   readonly #context: Context
   readonly #parts: GatewayParts
-  readonly #devices: ChildDevices
+  /** The sessions of the children. */
+  readonly children: ChildSessions
   readonly #data: ChildData
-  readonly #links = new Map<Session, GatewayLink>()
-  readonly #children = new Map<string, ChildSession>()
   readonly #limitNotes: LimitNotes
 
   constructor(context: Context, parts: GatewayParts) {
     this.#context = context
     this.#parts = parts
-    this.#devices = new ChildDevices(context, parts)
+    this.children = new ChildSessions(context, parts, (link) => this.#writeMetrics(link))
     this.#limitNotes = new LimitNotes(context.clock, parts.log)
     this.#data = new ChildData({
       pipeline: parts.pipeline,
       connect: (link, names) =>
-        this.#connect(
+        this.children.connect(
           link,
           names.map((name) => ({ name })),
         ),
@@ -80,26 +62,23 @@ export class Gateways {
       refuse: (refusal) => this.#refuse(refusal),
       measure: (link, text, receivedAt) => this.#measure(link, text, receivedAt),
     })
-    this.#listen()
   }
 
   /** Gives up what waits for the database. */
   stop(): void {
-    this.#devices.stop()
+    this.children.stop()
   }
 
   /** ms since 1970 of the last message that named a child which is connected. */
   activityOf(deviceId: string): number | undefined {
-    return this.#children.get(deviceId)?.lastActivityAt
+    return this.children.get(deviceId)?.lastActivityAt
   }
 
   /** Serves what gateways publish. */
   readonly serve: RequestHandler = (request) => {
     const serve = this.#topics.get(request.topic)
     if (serve === undefined) return { status: 'refused', reject: unknownTopic }
-    const link = this.#links.get(request.session) ?? new GatewayLink(request.session)
-    this.#links.set(request.session, link)
-    return serve(link, request)
+    return serve(this.children.linkOf(request.session), request)
   }
 
   readonly #topics: ReadonlyMap<string, Serve> = new Map<string, Serve>([
@@ -124,7 +103,7 @@ export class Gateways {
     if ('code' in wanted) return { status: 'refused', reject: wanted }
     return link.inTurn(() => {
       const child = link.children.get(wanted.name)
-      if (child) this.#end(child, 'client')
+      if (child) this.children.end(child, 'client')
       return { outcome: served }
     })
   }
@@ -159,7 +138,7 @@ export class Gateways {
     if ('code' in offers) return { status: 'refused', reject: offers }
     const wanted = [...offers].flatMap(([name, offer]) => ('code' in offer ? [] : [{ name }]))
     return link.inTurn(async (): Promise<Taken> => {
-      const children = await this.#connect(link, wanted)
+      const children = await this.children.connect(link, wanted)
       if (children === 'unavailable') return { outcome: { status: 'unavailable' } }
       const rejects: Reject[] = []
       for (const [name, offer] of offers) {
@@ -200,111 +179,9 @@ export class Gateways {
     return link.inTurn(() => {
       const known = link.children.get(wanted.name)
       if (known !== undefined) return take(known)
-      return this.#connect(link, [wanted]).then((found) =>
-        found === 'unavailable' ? { outcome: { status: 'unavailable' } } : take(found.get(wanted.name)!),
-      )
-    })
-  }
-
-  /** Opens the sessions of children: those the gateway had before without asking the database for each [G-2]. */
-  async #connect(link: GatewayLink, wanted: readonly WantedChild[]): Promise<Map<string, ChildSession | Reject> | 'unavailable'> {
-    const gateway = link.session.device
-    if (link.owned === undefined) {
-      const owned = await this.#devices.list(gateway)
-      if (owned === 'unavailable') return owned
-      link.owned = owned
-    }
-    const found = new Map<string, ChildSession | Reject>()
-    const unknown: WantedChild[] = []
-    for (const child of wanted) {
-      const { name } = child
-      const known = link.children.get(name)
-      const device = this.#findOwned(link, name)
-      if (known !== undefined) found.set(name, known)
-      else if (parseName(name) === undefined) found.set(name, wrongName)
-      else if (device !== undefined) found.set(name, this.#open(link, name, device))
-      else unknown.push(child)
-    }
-    const ensured = unknown.length > 0 ? await this.#devices.ensure(gateway, unknown) : new Map<string, Device | Reject>()
-    if (ensured === 'unavailable') return ensured
-    for (const [name, one] of ensured) found.set(name, 'code' in one ? one : this.#open(link, name, one))
-    return found
-  }
-
-  /** What was read of a device once is worth nothing when it was renamed, given away, or speaks for itself by now. */
-  #findOwned({ owned, session }: GatewayLink, name: string): Device | undefined {
-    const device = this.#parts.registry.get(owned?.get(name) ?? '')
-    const isOurs = device?.gatewayId === session.device.id && device.name === name && !device.isDisabled
-    return isOurs && !this.#parts.sessions.get(device.id) ? device : undefined
-  }
-
-  #open(link: GatewayLink, name: string, device: Device): ChildSession {
-    const known = link.children.get(name)
-    if (known !== undefined) return known
-    const before = this.#children.get(device.id)
-    if (before) this.#end(before, 'takeover')
-    const { states, log, commands } = this.#parts
-    const at = this.#context.clock.now()
-    const child = new ChildSession({ device, name, gateway: link.session, at, close: (one) => this.#end(one, 'admin') })
-    // What came before the gateway's session ended is still stored; it connects nobody.
-    if (link.isEnded) return child
-    link.owned?.set(name, device.id)
-    link.children.set(name, child)
-    this.#children.set(device.id, child)
-    states.sessionOpened(device, false)
-    log.add(device, 'connected', { gateway: link.session.device.name })
-    commands.attach(device, child)
-    return child
-  }
-
-  #end(child: ChildSession, reason: DisconnectReason): void {
-    if (!this.#forget(child)) return
-    this.#parts.states.sessionClosed(child, reason)
-    this.#parts.log.add(child.device, 'disconnected', { reason, gateway: child.gateway.device.name })
-  }
-
-  /** Ends the session of a child without a word about its state. @returns false when it has ended before */
-  #forget(child: ChildSession): boolean {
-    if (this.#children.get(child.device.id) !== child) return false
-    this.#children.delete(child.device.id)
-    this.#links.get(child.gateway)?.children.delete(child.name)
-    this.#parts.commands.detach(child.device, child)
-    child.end()
-    return true
-  }
-
-  /** [G-10] */
-  #endAll(session: Session, reason: DisconnectReason): void {
-    const link = this.#links.get(session)
-    if (link === undefined) return
-    link.isEnded = true
-    for (const child of link.children.values()) this.#end(child, reason)
-    this.#links.delete(session)
-    this.#writeMetrics(link)
-  }
-
-  #listen(): void {
-    const { events } = this.#context
-    const { sessions } = this.#parts
-    sessions.on('closed', (session, reason) => this.#endAll(session, reason))
-    // A device that connects by itself is its own master from then on; its state is that of its own session.
-    sessions.on('opened', ({ device }) => {
-      const child = this.#children.get(device.id)
-      if (child) this.#forget(child)
-    })
-    events.on('attributes.changed', (change) => {
-      if (change.scope === 'shared') this.#children.get(change.deviceId)?.pushAttributes(change)
-    })
-    events.on('device.changed', ({ deviceId, change }) => {
-      const child = this.#children.get(deviceId)
-      if (child && (change === 'deleted' || change === 'disabled')) {
-        child.tellDisconnect(removed)
-        // The row of a deleted device needs no state any more [G-9].
-        if (change === 'deleted') this.#forget(child)
-        else this.#end(child, 'admin')
-      }
-      const session = sessions.get(deviceId)
-      if (session && !session.device.isGateway) this.#endAll(session, 'admin')
+      return this.children
+        .connect(link, [wanted])
+        .then((found) => (found === 'unavailable' ? { outcome: { status: 'unavailable' } } : take(found.get(wanted.name)!)))
     })
   }
 
