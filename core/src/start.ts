@@ -1,51 +1,44 @@
 // SPDX-License-Identifier: AGPL-3.0-only
-import { spawn } from 'node:child_process'
 import { join } from 'node:path'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { Registry, collectDefaultMetrics } from 'prom-client'
 import { systemClock } from './clock.ts'
 import type { Config } from './config.ts'
 import type { Context } from './context.ts'
 import { Db } from './db/client.ts'
-import { loadInstallation, loadRootTenant, saveSecretKeyId } from './db/installation.ts'
+import { loadInstallation, loadRootTenant } from './db/installation.ts'
 import { migrate } from './db/migrate.ts'
 import { checkDatabase, ensureDataDir, openDatabase } from './db/open.ts'
 import { PlannerStatistics } from './db/planner-statistics.ts'
-import { httpClaimCalls } from './claims/routes.ts'
-import { httpClientRpcCalls } from './client-rpc/http.ts'
+import { ensureSecrets } from './db/secret-key.ts'
 import { Demo } from './demo/demo.ts'
 import type { Devices } from './devices/devices.ts'
-import { StartError, exitCodes } from './errors.ts'
 import { EventBus } from './events.ts'
-import { httpDownloadCalls } from './firmware/http-downloads.ts'
 import { OtaOffers } from './firmware/offers.ts'
 import { ChildDevices } from './gateway/child-devices.ts'
 import { createAuthenticate } from './http/authenticate.ts'
+import { buildDashboard } from './http/build-dashboard.ts'
 import { compatProblem } from './http/compat.ts'
 import { removeOldIdempotencyKeys, useIdempotency } from './http/idempotency.ts'
-import { isBuildStale, registerPages } from './http/pages.ts'
+import { registerPages } from './http/pages.ts'
 import { createServer, listRoutes } from './http/server.ts'
 import type { App, RouteGuard } from './http/server.ts'
 import { routeUpgrades } from './http/upgrades.ts'
 import type { UpgradeHandler } from './http/upgrades.ts'
 import { IngestCounters } from './system/ingest-counters.ts'
-import { httpAttributeCalls } from './ingest/http-attributes.ts'
-import { registerHttpIngest } from './ingest/http.ts'
-import { httpRpcCalls } from './ingest/http-rpc.ts'
-import { registerInfluxWrites } from './ingest/influx/http.ts'
+import { registerDeviceHttp } from './ingest/device-http.ts'
 import { mqttOverWebSocket } from './ingest/mqtt/ws.ts'
 import { createIngest } from './ingest/start-ingest.ts'
 import type { Ingest } from './ingest/start-ingest.ts'
 import { writeAsUser } from './ingest/user-writes.ts'
+import { explainListenError, explainMqttPort } from './listen-errors.ts'
 import { CompatStream } from './live/compat-stream.ts'
 import { LiveStream } from './live/stream.ts'
 import { Topics } from './live/topics.ts'
 import { createLog } from './log.ts'
 import type { Log } from './log.ts'
 import { registerRoutes } from './routes.ts'
-import { httpProvisioning } from './provisioning/entrances.ts'
-import { createSecretKey, loadSecretKey } from './secrets.ts'
-import type { Secrets } from './secrets.ts'
+import { runBackwards } from './stops.ts'
+import type { Stop } from './stops.ts'
 import { DiskGuard, databaseSpace, watchDisk } from './system/disk-guard.ts'
 import { lockInstance } from './system/instance-lock.ts'
 import { Load } from './system/load.ts'
@@ -75,12 +68,8 @@ export type Platform = {
   stop(): Promise<void>
 }
 
-/** How a part is stopped, and how long the rest waits for it. */
-type Stop = (() => Promise<void> | void) & { limitMs?: number }
-
 /** Time for each part of the stop; together they stay below the promised 10 s. */
 const drainMs = 4000
-const partMs = 500
 const databaseMs = 2500
 const hookWarningMs = 60_000
 
@@ -114,7 +103,7 @@ async function start(config: Config, log: Log, stops: Stop[], stop: () => Promis
   const db = new Db(database.appUrl)
   stops.push(() => db.stop())
   const installation = await loadInstallation(db)
-  const secrets = await prepareSecrets(config, db, installation.secretKeyId)
+  const secrets = await ensureSecrets(config, db, installation.secretKeyId)
   const context: Context = {
     config,
     log,
@@ -202,68 +191,8 @@ async function start(config: Config, log: Log, stops: Stop[], stop: () => Promis
     health,
     ports: () => ports,
   })
-  await registerHttpIngest(app, {
-    sink: ingest.pipeline,
-    clock: context.clock,
-    assertTakesData: () => disk.assertTakesTelemetry(),
-    findByToken: (token) => ingest.registry.findByToken(token),
-    refused: ({ address, reason, tokenLast4 }) => ingest.refused.add({ address, reason, last4: tokenLast4 }),
-    limited: (device, address, topic, reject) =>
-      ingest.rejects.record({ device, source: { transport: 'http', topic, address }, reject, payload: Buffer.alloc(0) }),
-    tooLarge: (device, address, topic, limit) => {
-      const reject = { code: 'PACKET_TOO_LARGE', detail: `the body is larger than ${limit} bytes` } as const
-      ingest.rejects.record({ device, source: { transport: 'http', topic, address }, reject, payload: Buffer.alloc(0) })
-    },
-    openCalls: [httpProvisioning(ingest.provisioning, { clock: context.clock, assertTakesData: () => disk.assertTakesTelemetry() })],
-    calls: [
-      httpAttributeCalls({
-        reads: ingest.reads,
-        polls: ingest.polls,
-        clock: context.clock,
-        active: (device) => ingest.states.activeOverHttp(device, context.clock.now()),
-      }),
-      httpClaimCalls({
-        claims: ingest.claims,
-        context,
-        rejects: ingest.rejects,
-        active: (device) => ingest.states.activeOverHttp(device, context.clock.now()),
-      }),
-      httpClientRpcCalls({
-        clientRpc: ingest.clientRpc,
-        rejects: ingest.rejects,
-        active: (device) => ingest.states.activeOverHttp(device, context.clock.now()),
-      }),
-      httpRpcCalls({
-        commands: ingest.commands,
-        polls: ingest.polls,
-        clock: context.clock,
-        active: (device) => ingest.states.activeOverHttp(device, context.clock.now()),
-        refused: (device, address, reject) =>
-          ingest.rejects.record({
-            device,
-            source: { transport: 'http', topic: '/api/v1/…/rpc', address },
-            reject,
-            payload: Buffer.alloc(0),
-          }),
-      }),
-      httpDownloadCalls({
-        ...ingest.ota,
-        clock: context.clock,
-        active: (device) => ingest.states.activeOverHttp(device, context.clock.now()),
-      }),
-    ],
-  })
   const children = new ChildDevices(context, ingest)
-  await registerInfluxWrites(app, {
-    pipeline: ingest.pipeline,
-    rejects: ingest.rejects,
-    children,
-    monotonic: () => context.clock.monotonic(),
-    clock: context.clock,
-    assertTakesData: () => disk.assertTakesTelemetry(),
-    findByToken: (token) => ingest.registry.findByToken(token),
-    refused: ({ address, reason, tokenLast4 }) => ingest.refused.add({ address, reason, last4: tokenLast4 }),
-  })
+  await registerDeviceHttp(app, context, ingest, children)
   stream.registerRoutes(app)
   const pages = registerPages(app, join(rootDir, 'core/dashboard/dist'), basePath)
 
@@ -327,62 +256,6 @@ function createOffers(context: Context, ingest: Ingest, store: TelemetryLog): Ot
   })
 }
 
-/** [SC-2] The key of the settings or the data folder; made at the first start, never silently replaced. */
-async function prepareSecrets(config: Config, db: Db, knownKeyId: string | null): Promise<Secrets> {
-  const loaded = loadSecretKey(config.secretKey, config.oldSecretKeys, config.dataDir)
-  if (!loaded && knownKeyId) {
-    throw new StartError(
-      'SECRET_KEY_MISSING',
-      exitCodes.config,
-      'The secret key of this installation is missing, but the database holds values sealed with it.',
-      `Put the key back into ${config.dataDir}/secret.key or into IOT_PMS_SECRET_KEY.`,
-    )
-  }
-  const secrets = loaded ?? createSecretKey(config.dataDir)
-  const isKnown = knownKeyId === null || secrets.keyId === knownKeyId || secrets.has(knownKeyId)
-  if (!isKnown) {
-    throw new StartError(
-      'SECRET_KEY_MISMATCH',
-      exitCodes.config,
-      'The secret key is not the one this database was sealed with.',
-      'Use the key of this installation; to change it, name the old one in IOT_PMS_SECRET_KEY_OLD.',
-    )
-  }
-  if (secrets.keyId !== knownKeyId) await saveSecretKeyId(db, secrets.keyId)
-  return secrets
-}
-
-function explainMqttPort({ mqtt: { port, tlsPort } }: Config): (error: NodeJS.ErrnoException) => never {
-  return (error) => {
-    const isTls = (error as { port?: number }).port === tlsPort && tlsPort !== port
-    return explainListenError(isTls ? 'IOT_PMS_MQTTS_PORT' : 'IOT_PMS_MQTT_PORT', isTls ? tlsPort : port)(error)
-  }
-}
-
-function explainListenError(setting: string, port: number | 'off'): (error: NodeJS.ErrnoException) => never {
-  return (error) => {
-    if (error.code === 'EADDRINUSE') {
-      throw new StartError(
-        'PORT_BUSY',
-        exitCodes.unavailable,
-        `Port ${port} is in use by another program.`,
-        `Stop that program, or set ${setting} to another port.`,
-        error,
-      )
-    }
-    if (error.code === 'EACCES') {
-      throw new StartError(
-        'PORT_FORBIDDEN',
-        exitCodes.config,
-        `This user may not open port ${port}.`,
-        `Ports below 1024 need rights: set ${setting} to a higher one, or allow it (setcap cap_net_bind_service).`,
-        error,
-      )
-    }
-    throw error
-  }
-}
-
 /** What the bin, the logs and the reject log no longer keep. */
 function startUpkeep(context: Context, ingest: Ingest, devices: Devices, stops: Stop[]): void {
   const upkeep = new Upkeep(context, [
@@ -405,32 +278,4 @@ function warnAboutHooks(config: Config, log: Log, stops: Stop[]): void {
   warn()
   const timer = setInterval(warn, hookWarningMs).unref()
   stops.push(() => clearInterval(timer))
-}
-
-/** From a checkout the dashboard is built when it is missing or stale, in a process of its own; API and ingest are up meanwhile. */
-function buildDashboard(config: Config, log: Log, done: () => void): void {
-  const folder = join(rootDir, 'core/dashboard')
-  if (config.http.port === 'off' || !config.buildsDashboard || !isBuildStale(folder)) return
-  log.info('building the dashboard')
-  const child = spawn(process.execPath, [join(folder, 'build.ts')], { cwd: folder, stdio: ['ignore', 'ignore', 'pipe'] })
-  let errors = ''
-  child.stderr.on('data', (chunk: Buffer) => (errors += chunk))
-  child.once('error', (error) => log.error({ err: error }, 'the dashboard could not be built'))
-  child.once('close', (code) => {
-    if (code === 0) log.info('the dashboard is built')
-    else log.error({ code, output: errors.slice(-2000) }, 'the dashboard could not be built')
-    done()
-  })
-  // A build must not outlive the server.
-  process.once('exit', () => child.kill())
-}
-
-/** The last part started is the first one stopped. One that hangs, on a database that does not answer, holds up no other. */
-async function runBackwards(stops: Stop[], log: Log): Promise<void> {
-  for (const stop of stops.splice(0).reverse()) {
-    const isDone = Promise.resolve()
-      .then(stop)
-      .catch((error: unknown) => log.error({ err: error }, 'a part did not stop cleanly'))
-    await Promise.race([isDone, sleep(stop.limitMs ?? partMs, undefined, { ref: false })])
-  }
 }
