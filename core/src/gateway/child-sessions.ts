@@ -46,7 +46,9 @@ export class ChildSessions {
 
   linkOf(session: Session): GatewayLink {
     const link = this.#links.get(session) ?? new GatewayLink(session)
-    this.#links.set(session, link)
+    // What a session sent before it ended may be served after that.
+    if (this.#parts.sessions.get(session.device.id) === session) this.#links.set(session, link)
+    else link.isEnded = true
     return link
   }
 
@@ -85,13 +87,13 @@ export class ChildSessions {
   #open(link: GatewayLink, name: string, device: Device): ChildSession {
     const known = link.children.get(name)
     if (known !== undefined) return known
-    const before = this.#children.get(device.id)
-    if (before) this.end(before, 'takeover')
     const { states, log, commands } = this.#parts
     const at = this.#context.clock.now()
     const child = new ChildSession({ device, name, gateway: link.session, at, close: (one) => this.end(one, 'admin') })
     // What came before the gateway's session ended is still stored; it connects nobody.
     if (link.isEnded) return child
+    const before = this.#children.get(device.id)
+    if (before) this.end(before, 'takeover')
     link.owned?.set(name, device.id)
     link.children.set(name, child)
     this.#children.set(device.id, child)

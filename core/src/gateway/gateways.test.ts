@@ -21,6 +21,31 @@ afterAll(async () => {
 let lastNo = 0
 const newName = (start = 'child') => `${start}-${++lastNo}`
 
+/** Lets what gateways ask the database for their children wait. */
+function holdLookups() {
+  const { db } = platform.context
+  const real = db.withTenant.bind(db)
+  const { promise, resolve } = Promise.withResolvers<void>()
+  let isHolding = true
+  const held = {
+    count: 0,
+    letOthersPass: () => (isHolding = false),
+    release: resolve,
+    end: () => {
+      resolve()
+      db.withTenant = real
+    },
+  }
+  db.withTenant = async (scope, work) => {
+    if (isHolding && new Error('who asks').stack!.includes('child-devices.ts')) {
+      held.count++
+      await promise
+    }
+    return real(scope, work)
+  }
+  return held
+}
+
 describe('v1/gateway/connect', () => {
   it('creates the child in the product it names, and links it to the gateway [G-1]', async () => {
     const gateway = await tools.createGateway()
@@ -210,6 +235,29 @@ describe('the end of a child', () => {
     await again.publish('attributes', { [names[0]!]: { a: 1 } })
     await tools.reach(names[0]!, 'online')
     expect(await tools.get(names[1]!)).toMatchObject({ state: 'offline' })
+  })
+
+  it('does not come with what its gateway sent before it connected anew [G-10]', async () => {
+    const gateway = await tools.createGateway()
+    const name = newName()
+    await gateway.session.connectChild(name)
+    const { id } = await tools.get(name)
+    const middle = await tools.connect(gateway.token)
+    const held = holdLookups()
+    try {
+      middle.send('telemetry', { [name]: [{ late: 1 }] })
+      await until(() => held.count === 1, patienceMs)
+      held.letOthersPass()
+      const last = await tools.connect(gateway.token)
+      await last.connectChild(name)
+      held.release()
+      await until(async () => (await tools.latest(name))['late'] === 1, patienceMs)
+      await platform.call('PATCH', `/api/v1/devices/${id}/attributes/shared`, { body: { a: 1 } })
+      expect(await last.next('attributes')).toEqual({ device: name, data: { a: 1 } })
+      await tools.reach(name, 'online')
+    } finally {
+      held.end()
+    }
   })
 
   it('comes when its gateway is no gateway any more, which may use none of the topics', async () => {
