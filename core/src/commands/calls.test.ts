@@ -254,6 +254,11 @@ describe('an answer', () => {
     expect(readAnswer(Buffer.from(text))).toBe(text)
   })
 
+  it('costs what its length costs: a text of escaped quotes without an end would hold up all devices [M-26]', () => {
+    const text = `"${'\\"'.repeat(500_000)}`
+    expect(readAnswer(Buffer.from(text))).toBe(JSON.stringify(text))
+  })
+
   it('is text whatever its bytes are', () => {
     expect(readAnswer(Buffer.from('\ufeff{"a":1}'))).toBe('{"a":1}')
     expect(readAnswer(Buffer.from([0xff, 0x00]))).toBe(JSON.stringify('\ufffd\u0000'))

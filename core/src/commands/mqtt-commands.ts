@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import type { DownlinkProgress } from '../ingest/downlink.ts'
-import { maxDepth } from '../ingest/json.ts'
+import { isTooDeep, maxDepth } from '../ingest/json.ts'
 import { rpcRequestFilters } from '../ingest/mqtt/topics.ts'
 import type { Reject } from '../ingest/rejects.ts'
 import { served } from '../ingest/requests.ts'
@@ -81,22 +81,11 @@ export function takeAnswers(commands: Commands): RequestHandler {
 export function readAnswer(payload: Buffer): string | Reject {
   const text = payload.toString('utf8').replace(/^\ufeff/, '')
   if (text.trim() === '') return 'null'
-  if (isTooDeep(text)) return tooDeep
+  if (isTooDeep(payload)) return tooDeep
   try {
     JSON.parse(text)
     return text
   } catch {
     return JSON.stringify(text)
   }
-}
-
-/** Counts brackets outside of strings; of a text that is no JSON it may be wrong to its disadvantage. */
-function isTooDeep(text: string): boolean {
-  let depth = 0
-  for (const [token] of text.matchAll(/"(?:[^"\\]|\\.)*"|[[\]{}]/g)) {
-    if (token === '{' || token === '[') depth++
-    else if (token === '}' || token === ']') depth--
-    if (depth > maxDepth) return true
-  }
-  return false
 }
