@@ -17,6 +17,8 @@ const watchMs = 2000
 const dayMs = 86_400_000
 /** Ten years: devices that trust the certificate itself are rarely visited. */
 const lifeMs = 3652 * dayMs
+/** [SC-62] Forward secrecy and authenticated encryption; those of TLS 1.3 by their names, those of 1.2 by their parts. */
+const ciphers = 'TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256:ECDHE+AESGCM:ECDHE+CHACHA20'
 /** The clock of a device may be behind. */
 const earlierMs = dayMs
 
@@ -130,6 +132,7 @@ function load(certFile: string, keyFile: string): Loaded {
     cert,
     key,
     minVersion: 'TLSv1.2',
+    ciphers,
     // A resumed connection would come without the certificate of the client; a renegotiation is only good for attacks.
     secureOptions: constants.SSL_OP_NO_TICKET | constants.SSL_OP_NO_RENEGOTIATION,
   })

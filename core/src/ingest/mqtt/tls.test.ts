@@ -8,6 +8,7 @@ import { join } from 'node:path'
 import { connect as connectTls } from 'node:tls'
 import type { ConnectionOptions } from 'node:tls'
 import type { IClientOptions, MqttClient } from 'mqtt'
+import { generate } from 'mqtt-packet'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { systemClock } from '../../clock.ts'
 import { createLog } from '../../log.ts'
@@ -83,6 +84,32 @@ describe('MQTT over TLS', () => {
     expect(await handshake({ minVersion: 'TLSv1.3' })).toBe('TLSv1.3')
     expect(await handshake({ maxVersion: 'TLSv1.2' })).toBe('TLSv1.2')
     expect(await handshake({ minVersion: 'TLSv1', maxVersion: 'TLSv1.1', ciphers: 'DEFAULT@SECLEVEL=0' })).not.toMatch(/^TLSv1/)
+  })
+
+  it('[SC-62] agrees on ciphers with forward secrecy and authenticated encryption only', async () => {
+    for (const cipher of ['ECDHE-ECDSA-AES128-GCM-SHA256', 'ECDHE-ECDSA-AES256-GCM-SHA384', 'ECDHE-ECDSA-CHACHA20-POLY1305']) {
+      expect(await handshake({ maxVersion: 'TLSv1.2', ciphers: cipher })).toBe('TLSv1.2')
+    }
+    for (const cipher of ['ECDHE-ECDSA-AES128-SHA256', 'ECDHE-ECDSA-AES256-SHA', 'ECDHE-ECDSA-AES128-CCM']) {
+      expect(await handshake({ maxVersion: 'TLSv1.2', ciphers: cipher }), cipher).toMatch(/^(?:ERR_SSL_|ECONNRESET)/)
+    }
+  })
+
+  it.each(['TLSv1.2', 'TLSv1.3'] as const)('[SC-62] makes a full handshake each time, %s', async (version) => {
+    const options = { host: '127.0.0.1', port: platform.ports.mqtts!, rejectUnauthorized: false, minVersion: version, maxVersion: version }
+    const first = connectTls(options)
+    let ticket: Buffer | undefined
+    first.on('session', (bytes) => (ticket = bytes))
+    await once(first, 'secureConnect', { signal: AbortSignal.timeout(10_000) })
+    // TLS 1.3 sends its tickets behind the handshake: an answer that comes later would come after them.
+    first.write(generate({ cmd: 'connect', protocolId: 'MQTT', protocolVersion: 4, clean: true, clientId: 'none', keepalive: 1 }))
+    await once(first, 'data', { signal: AbortSignal.timeout(10_000) })
+    const session = ticket ?? first.getSession()
+    first.destroy()
+    const second = connectTls({ ...options, ...(session ? { session } : {}) })
+    await once(second, 'secureConnect', { signal: AbortSignal.timeout(10_000) })
+    expect(second.isSessionReused()).toBe(false)
+    second.destroy()
   })
 
   it('survives clients that speak no TLS, that leave, and that only open a socket', async () => {
