@@ -313,6 +313,39 @@ CREATE TABLE installation (
 ALTER TABLE installation OWNER TO pms_owner;
 GRANT SELECT, UPDATE ON installation TO pms_jobs;
 
+CREATE TABLE job_poison (
+  tenant_id uuid NOT NULL,
+  queue text NOT NULL,
+  payload_sha256 bytea NOT NULL,
+  failures integer NOT NULL DEFAULT 1,
+  first_at timestamp with time zone NOT NULL DEFAULT now(),
+  last_at timestamp with time zone NOT NULL DEFAULT now(),
+  quarantined_at timestamp with time zone,
+  CONSTRAINT job_poison_pkey PRIMARY KEY (tenant_id, queue, payload_sha256),
+  CONSTRAINT job_poison_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenants(id)
+);
+ALTER TABLE job_poison OWNER TO pms_owner;
+ALTER TABLE job_poison ENABLE ROW LEVEL SECURITY;
+ALTER TABLE job_poison FORCE ROW LEVEL SECURITY;
+CREATE POLICY maintenance ON job_poison TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON job_poison TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
+GRANT DELETE, INSERT, SELECT, UPDATE ON job_poison TO pms_app;
+
+CREATE TABLE job_rates (
+  tenant_id uuid NOT NULL,
+  key text NOT NULL,
+  hits timestamp with time zone[] NOT NULL DEFAULT '{}'::timestamp with time zone[],
+  updated_at timestamp with time zone NOT NULL DEFAULT now(),
+  CONSTRAINT job_rates_pkey PRIMARY KEY (tenant_id, key),
+  CONSTRAINT job_rates_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenants(id)
+);
+ALTER TABLE job_rates OWNER TO pms_owner;
+ALTER TABLE job_rates ENABLE ROW LEVEL SECURITY;
+ALTER TABLE job_rates FORCE ROW LEVEL SECURITY;
+CREATE POLICY maintenance ON job_rates TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON job_rates TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
+GRANT DELETE, INSERT, SELECT, UPDATE ON job_rates TO pms_app;
+
 CREATE TABLE leases (
   name text NOT NULL,
   holder uuid NOT NULL,
@@ -323,6 +356,50 @@ CREATE TABLE leases (
 ALTER TABLE leases OWNER TO pms_owner;
 GRANT INSERT, SELECT, UPDATE ON leases TO pms_jobs;
 GRANT INSERT, SELECT, UPDATE ON leases TO pms_store;
+
+CREATE TABLE machine_events (
+  tenant_id uuid NOT NULL,
+  machine text NOT NULL,
+  key text NOT NULL,
+  id uuid NOT NULL,
+  version integer NOT NULL,
+  event text NOT NULL,
+  from_state text NOT NULL,
+  to_state text NOT NULL,
+  actor text NOT NULL,
+  idempotency_key text,
+  outcome text NOT NULL,
+  at timestamp with time zone NOT NULL DEFAULT now(),
+  CONSTRAINT machine_events_pkey PRIMARY KEY (tenant_id, machine, key, id),
+  CONSTRAINT machine_events_outcome_check CHECK ((outcome = ANY (ARRAY['applied'::text, 'rejected'::text]))),
+  CONSTRAINT machine_events_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenants(id)
+);
+ALTER TABLE machine_events OWNER TO pms_owner;
+ALTER TABLE machine_events ENABLE ROW LEVEL SECURITY;
+ALTER TABLE machine_events FORCE ROW LEVEL SECURITY;
+CREATE INDEX machine_events_old ON public.machine_events USING btree (tenant_id, at);
+CREATE UNIQUE INDEX machine_events_once ON public.machine_events USING btree (tenant_id, machine, key, idempotency_key) WHERE (idempotency_key IS NOT NULL);
+CREATE POLICY maintenance ON machine_events TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON machine_events TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
+GRANT DELETE, INSERT, SELECT, UPDATE ON machine_events TO pms_app;
+
+CREATE TABLE machines (
+  tenant_id uuid NOT NULL,
+  machine text NOT NULL,
+  key text NOT NULL,
+  state text NOT NULL,
+  version integer NOT NULL,
+  data jsonb NOT NULL DEFAULT '{}'::jsonb,
+  updated_at timestamp with time zone NOT NULL DEFAULT now(),
+  CONSTRAINT machines_pkey PRIMARY KEY (tenant_id, machine, key),
+  CONSTRAINT machines_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenants(id)
+);
+ALTER TABLE machines OWNER TO pms_owner;
+ALTER TABLE machines ENABLE ROW LEVEL SECURITY;
+ALTER TABLE machines FORCE ROW LEVEL SECURITY;
+CREATE POLICY maintenance ON machines TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON machines TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
+GRANT DELETE, INSERT, SELECT, UPDATE ON machines TO pms_app;
 
 CREATE TABLE one_time_links (
   tenant_id uuid NOT NULL,
@@ -509,6 +586,40 @@ CREATE POLICY maintenance ON retention_rules TO pms_owner USING (true) WITH CHEC
 CREATE POLICY tenant ON retention_rules TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
 GRANT DELETE, INSERT, SELECT, UPDATE ON retention_rules TO pms_app;
 
+CREATE TABLE schedules (
+  tenant_id uuid NOT NULL,
+  id uuid NOT NULL,
+  name text NOT NULL,
+  queue text NOT NULL,
+  cron text NOT NULL,
+  zone text NOT NULL,
+  data jsonb NOT NULL DEFAULT '{}'::jsonb,
+  missed text NOT NULL DEFAULT 'once'::text,
+  overlap text NOT NULL DEFAULT 'skip'::text,
+  jitter_ms integer NOT NULL DEFAULT 0,
+  owner_id uuid,
+  enabled boolean NOT NULL DEFAULT true,
+  next_at timestamp with time zone,
+  last_at timestamp with time zone,
+  last_job_id uuid,
+  last_outcome text,
+  version integer NOT NULL DEFAULT 1,
+  created_at timestamp with time zone NOT NULL DEFAULT now(),
+  updated_at timestamp with time zone NOT NULL DEFAULT now(),
+  CONSTRAINT schedules_pkey PRIMARY KEY (tenant_id, id),
+  CONSTRAINT schedules_missed_check CHECK ((missed = ANY (ARRAY['once'::text, 'skip'::text]))),
+  CONSTRAINT schedules_overlap_check CHECK ((overlap = ANY (ARRAY['allow'::text, 'skip'::text]))),
+  CONSTRAINT schedules_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenants(id),
+  CONSTRAINT schedules_tenant_id_name_key UNIQUE (tenant_id, name)
+);
+ALTER TABLE schedules OWNER TO pms_owner;
+ALTER TABLE schedules ENABLE ROW LEVEL SECURITY;
+ALTER TABLE schedules FORCE ROW LEVEL SECURITY;
+CREATE INDEX schedules_due ON public.schedules USING btree (tenant_id, next_at) WHERE (enabled AND (next_at IS NOT NULL));
+CREATE POLICY maintenance ON schedules TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON schedules TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
+GRANT DELETE, INSERT, SELECT, UPDATE ON schedules TO pms_app;
+
 CREATE TABLE schema_version (
   version integer NOT NULL,
   name text NOT NULL,
@@ -540,6 +651,23 @@ CREATE INDEX security_events_at ON public.security_events USING btree (tenant_id
 CREATE POLICY maintenance ON security_events TO pms_owner USING (true) WITH CHECK (true);
 CREATE POLICY tenant ON security_events TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
 GRANT DELETE, INSERT, SELECT, UPDATE ON security_events TO pms_app;
+
+CREATE TABLE state_documents (
+  tenant_id uuid NOT NULL,
+  scope text NOT NULL,
+  key text NOT NULL,
+  value jsonb NOT NULL,
+  version bigint NOT NULL DEFAULT 1,
+  updated_at timestamp with time zone NOT NULL DEFAULT now(),
+  CONSTRAINT state_documents_pkey PRIMARY KEY (tenant_id, scope, key),
+  CONSTRAINT state_documents_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenants(id)
+);
+ALTER TABLE state_documents OWNER TO pms_owner;
+ALTER TABLE state_documents ENABLE ROW LEVEL SECURITY;
+ALTER TABLE state_documents FORCE ROW LEVEL SECURITY;
+CREATE POLICY maintenance ON state_documents TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON state_documents TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
+GRANT DELETE, INSERT, SELECT, UPDATE ON state_documents TO pms_app;
 
 CREATE TABLE telemetry_chunks (
   tenant_no integer NOT NULL,

@@ -105,6 +105,11 @@ export const configKeys = {
     max: 100_000,
     help: 'New MQTT connections per second; twice as many in a burst.',
   },
+  IOT_PMS_JOBS_LISTEN: {
+    type: 'flag',
+    default: '1',
+    help: 'Wake job workers by LISTEN/NOTIFY. 0: poll once a second, for a pooler in transaction mode between server and database.',
+  },
   IOT_PMS_METRICS_TOKEN: {
     type: 'secret',
     default: '',
@@ -154,6 +159,7 @@ export type Config = {
   requireHttps: boolean
   logLevel: string
   writer: { commitWindowMs: number; connections: number }
+  jobs: { listens: boolean }
   metricsToken: string | undefined
   compat: { thingsboard: boolean }
   buildsDashboard: boolean
@@ -212,6 +218,7 @@ export function readConfig(environment: Environment = process.env): Config {
     requireHttps: flag('IOT_PMS_REQUIRE_HTTPS'),
     logLevel: values.get('IOT_PMS_LOG_LEVEL') || 'info',
     writer: { commitWindowMs: integer('IOT_PMS_COMMIT_WINDOW_MS'), connections: integer('IOT_PMS_WRITER_CONNECTIONS') },
+    jobs: { listens: flag('IOT_PMS_JOBS_LISTEN') },
     metricsToken: text('IOT_PMS_METRICS_TOKEN'),
     compat: { thingsboard: flag('IOT_PMS_COMPAT_THINGSBOARD') },
     buildsDashboard: flag('IOT_PMS_BUILD_DASHBOARD'),

@@ -3,6 +3,7 @@ import type { Clock } from './clock.ts'
 import type { Config } from './config.ts'
 import type { Db, Scope } from './db/client.ts'
 import type { EventBus } from './events.ts'
+import type { Jobs } from './jobs/jobs.ts'
 import type { Log } from './log.ts'
 import type { Secrets } from './secrets.ts'
 
@@ -14,6 +15,7 @@ export type Context = {
   db: Db
   secrets: Secrets
   events: EventBus
+  jobs: Jobs
   /** Id of this installation: the audience of access tokens. */
   installId: string
   /** The one tenant of the community edition; a module may resolve others from a credential. */

@@ -19,6 +19,9 @@ import type { App } from './http/server.ts'
 import type { IngestCounters } from './system/ingest-counters.ts'
 import type { Ingest } from './ingest/start-ingest.ts'
 import { writeAsUser } from './ingest/user-writes.ts'
+import type { JobConsole } from './jobs/console.ts'
+import { registerJobRoutes } from './jobs/routes.ts'
+import type { Schedules } from './jobs/schedules.ts'
 import { registerProductRoutes } from './products/routes.ts'
 import type { Retention } from './system/retention.ts'
 import { registerRetentionRoutes } from './system/retention-routes.ts'
@@ -45,6 +48,8 @@ export type RouteParts = {
   demo: Demo
   offers: OtaOffers
   retention: Retention
+  jobConsole: JobConsole
+  schedules: Schedules
   authenticate: Authenticate
   metrics: Registry
   health: Health
@@ -66,6 +71,7 @@ export async function registerRoutes(app: App, context: Context, parts: RoutePar
     ports,
   })
   registerStorageRoutes(app, context, { disk: ingest.disk, store })
+  registerJobRoutes(app, context, { console: parts.jobConsole, schedules: parts.schedules })
   registerRetentionRoutes(app, context, { retention: parts.retention })
   registerUserRoutes(app, people, setup)
   registerProductRoutes(app, context, { registry: ingest.registry })

@@ -11,6 +11,7 @@ import type { Context } from './context.ts'
 import { Db } from './db/client.ts'
 import { loadInstallation, loadRootTenant } from './db/installation.ts'
 import { EventBus } from './events.ts'
+import { Jobs } from './jobs/jobs.ts'
 import { createLog } from './log.ts'
 import { Secrets } from './secrets.ts'
 import { startPlatform } from './start.ts'
@@ -63,7 +64,7 @@ export async function createTestContext(change: Partial<Config> = {}): Promise<T
   const log = createLog('error')
   const db = new Db(database.url)
   const installation = await loadInstallation(db)
-  return {
+  const context = {
     config,
     log,
     clock: systemClock,
@@ -72,8 +73,14 @@ export async function createTestContext(change: Partial<Config> = {}): Promise<T
     events: new EventBus(log),
     installId: installation.installId,
     rootTenant: await loadRootTenant(db),
+  }
+  const jobs = new Jobs(context)
+  return {
+    ...context,
+    jobs,
     database,
     async close() {
+      await jobs.stop(1000)
       await db.stop()
       await database.drop()
       rmSync(dataDir, { recursive: true, force: true })

@@ -10,6 +10,7 @@ import { ensureDataDir, openDatabase } from '../db/open.ts'
 import type { OpenDatabase } from '../db/open.ts'
 import { StartError, exitCodes } from '../errors.ts'
 import { EventBus } from '../events.ts'
+import { Jobs } from '../jobs/jobs.ts'
 import { createLog } from '../log.ts'
 import { createSecretKey, loadSecretKey } from '../secrets.ts'
 import { createConsoleResetLink, createConsoleSetupLink } from '../users/admin.ts'
@@ -61,7 +62,7 @@ async function withContext(config: Config, work: (context: Context) => Promise<v
     try {
       const installation = await loadInstallation(db)
       const secrets = loadSecretKey(config.secretKey, config.oldSecretKeys, config.dataDir) ?? createSecretKey(config.dataDir)
-      await work({
+      const context = {
         config,
         log,
         clock: systemClock,
@@ -70,7 +71,9 @@ async function withContext(config: Config, work: (context: Context) => Promise<v
         events: new EventBus(log),
         installId: installation.installId,
         rootTenant: await loadRootTenant(db),
-      })
+      }
+      // Never started: no command sends jobs.
+      await work({ ...context, jobs: new Jobs(context) })
     } finally {
       await db.stop()
     }

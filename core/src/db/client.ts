@@ -52,6 +52,11 @@ export class Db {
     this.#database = drizzle(this.#client)
   }
 
+  /** Where the job queues open connections of their own. */
+  get url(): string {
+    return this.#url
+  }
+
   /** Runs `work` in one transaction that sees the rows of `scope` only. */
   withTenant<T>(scope: Scope, work: (tx: Tx) => Promise<T>): Promise<T> {
     const customers = scope.customerIds ? `{${scope.customerIds.join(',')}}` : ''

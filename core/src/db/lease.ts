@@ -20,6 +20,11 @@ export class Lease {
     this.#seconds = seconds
   }
 
+  /** Grows with every holder; 0 while nobody here holds it. */
+  get epoch(): number {
+    return Number(this.#epoch ?? 0)
+  }
+
   /** @returns true when it is ours now, taken or renewed for another period */
   async acquire(database: Queryable): Promise<boolean> {
     const { rows } = await database.query<{ epoch: string }>(

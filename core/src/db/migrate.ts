@@ -4,6 +4,7 @@ import { readFileSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import postgres from 'postgres'
 import { StartError, exitCodes } from '../errors.ts'
+import { ensureJobsSchema } from '../jobs/schema.ts'
 import type { Log } from '../log.ts'
 
 /** Any number that no other program on the same database uses. */
@@ -39,6 +40,8 @@ export async function migrate(url: string, appUrl: string, log: Log, folder = mi
       log.info({ migration: migration.name }, 'migrating')
       await apply(sql, migration)
     }
+    // Other folders are those of tests, which have no roles yet.
+    if (folder === migrationsDir) await ensureJobsSchema(sql)
     await retryRoles(() => ensureAppLogin(sql, appUrl))
   } catch (error) {
     if (error instanceof postgres.PostgresError && ['42501', '3F000'].includes(error.code)) {

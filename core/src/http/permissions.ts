@@ -17,11 +17,25 @@ export const permissions = [
   'settings.write',
   'system.read',
   'metrics.read',
+  'job.read',
+  'job.write',
+  'notify.read',
+  'notify.write',
+  'notify.send',
 ] as const
 export type Permission = (typeof permissions)[number]
 
 const viewer: Permission[] = ['device.read', 'telemetry.read', 'product.read']
-const operator: Permission[] = [...viewer, 'device.write', 'device.credentials.read', 'telemetry.write', 'product.write', 'api-key.write']
+const operator: Permission[] = [
+  ...viewer,
+  'device.write',
+  'device.credentials.read',
+  'telemetry.write',
+  'product.write',
+  'api-key.write',
+  'notify.read',
+  'notify.send',
+]
 
 export const rolePermissions: Record<UserRole, ReadonlySet<Permission>> = {
   viewer: new Set(viewer),
