@@ -14,7 +14,6 @@ import { Demo } from './demo/demo.ts'
 import type { Devices } from './devices/devices.ts'
 import { EventBus } from './events.ts'
 import { OtaOffers } from './firmware/offers.ts'
-import { ChildDevices } from './gateway/child-devices.ts'
 import { createAuthenticate } from './http/authenticate.ts'
 import { buildDashboard } from './http/build-dashboard.ts'
 import { compatProblem } from './http/compat.ts'
@@ -191,8 +190,7 @@ async function start(config: Config, log: Log, stops: Stop[], stop: () => Promis
     health,
     ports: () => ports,
   })
-  const children = new ChildDevices(context, ingest)
-  await registerDeviceHttp(app, context, ingest, children)
+  await registerDeviceHttp(app, context, ingest)
   stream.registerRoutes(app)
   const pages = registerPages(app, join(rootDir, 'core/dashboard/dist'), basePath)
 
@@ -223,7 +221,6 @@ async function start(config: Config, log: Log, stops: Stop[], stop: () => Promis
     stream.stop()
     compatStream?.stop()
     ingest.polls.stop()
-    children.stop()
     await Promise.all([app.close(), ingest.stop(drainMs)])
   }
   stops.push(Object.assign(drain, { limitMs: drainMs + 1200 }))
