@@ -82,9 +82,9 @@ export async function registerRoutes(app: App, context: Context, parts: RoutePar
   await registerTelemetryRoutes(app, context, telemetry)
   await registerAttributeRoutes(app, ingest)
   if (!context.config.compat.thingsboard) return
-  await registerCompatTelemetryRoutes(app, telemetry)
-  await registerCompatAttributeRoutes(app, ingest)
-  await registerCompatScope(app, (scope) => {
+  await registerCompatScope(app, async (scope) => {
+    await registerCompatTelemetryRoutes(scope, telemetry)
+    await registerCompatAttributeRoutes(scope, ingest)
     registerCompatLogin(scope, people)
     registerCompatCommandRoutes(scope, context, { commands: ingest.commands })
     registerCompatClaimRoutes(scope, context, { claims: ingest.claims })
