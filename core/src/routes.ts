@@ -69,7 +69,13 @@ export async function registerRoutes(app: App, context: Context, parts: RoutePar
   registerRetentionRoutes(app, context, { retention: parts.retention })
   registerUserRoutes(app, people, setup)
   registerProductRoutes(app, context, { registry: ingest.registry })
-  registerDeviceRoutes(app, context, { devices, store, sessions: ingest.sessions, rejects: ingest.rejects })
+  registerDeviceRoutes(app, context, {
+    devices,
+    store,
+    sessions: ingest.sessions,
+    childSessions: ingest.childSessions,
+    rejects: ingest.rejects,
+  })
   registerClaimRoutes(app, { claims: ingest.claims, devices })
   await registerCommandRoutes(app, { commands: ingest.commands, devices })
   registerDemoRoutes(app, { demo })

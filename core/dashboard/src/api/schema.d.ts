@@ -4840,6 +4840,15 @@ export interface paths {
                                 inFlight: number;
                                 subscriptions: string[];
                             } | null;
+                            gateway: {
+                                /** Format: uuid */
+                                id: string;
+                                name: string;
+                                /** Format: date-time */
+                                connectedAt: string;
+                                /** Format: date-time */
+                                lastActivityAt: string;
+                            } | null;
                             events: {
                                 /** Format: uuid */
                                 id: string;
