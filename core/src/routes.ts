@@ -5,6 +5,8 @@ import { registerAttributeRoutes } from './attributes/routes.ts'
 import { registerClaimRoutes, registerCompatClaimRoutes } from './claims/routes.ts'
 import { registerCompatCommandRoutes } from './commands/compat.ts'
 import { registerCommandRoutes } from './commands/routes.ts'
+import type { Connectors } from './connectors/connectors.ts'
+import { registerConnectorRoutes } from './connectors/routes.ts'
 import type { Context } from './context.ts'
 import type { Demo } from './demo/demo.ts'
 import { registerDemoRoutes } from './demo/routes.ts'
@@ -42,6 +44,7 @@ export type RouteParts = {
   people: People
   setup: Setup
   devices: Devices
+  connectors: Connectors
   demo: Demo
   offers: OtaOffers
   retention: Retention
@@ -77,6 +80,7 @@ export async function registerRoutes(app: App, context: Context, parts: RoutePar
     rejects: ingest.rejects,
   })
   registerClaimRoutes(app, { claims: ingest.claims, devices })
+  registerConnectorRoutes(app, context, { connectors: parts.connectors })
   await registerCommandRoutes(app, { commands: ingest.commands, devices })
   registerDemoRoutes(app, { demo })
   await registerFirmwareRoutes(app, context, { ...ingest.ota, offers: parts.offers, store })

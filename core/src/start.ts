@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import { Registry, collectDefaultMetrics } from 'prom-client'
 import { systemClock } from './clock.ts'
 import type { Config } from './config.ts'
+import { Connectors } from './connectors/connectors.ts'
 import type { Context } from './context.ts'
 import { Db } from './db/client.ts'
 import { loadInstallation, loadRootTenant } from './db/installation.ts'
@@ -35,6 +36,7 @@ import { LiveStream } from './live/stream.ts'
 import { Topics } from './live/topics.ts'
 import { createLog } from './log.ts'
 import type { Log } from './log.ts'
+import { Outbound } from './outbound.ts'
 import { registerRoutes } from './routes.ts'
 import { runBackwards } from './stops.ts'
 import type { Stop } from './stops.ts'
@@ -142,6 +144,8 @@ async function start(config: Config, log: Log, stops: Stop[], stop: () => Promis
   const ingest = createIngest(context, { store, counters, topics, load, disk, metrics, isDraining: () => isDraining })
   const { devices } = ingest
   const offers = createOffers(context, ingest, store)
+  const outbound = new Outbound(config.outbound, () => Object.values(ports).filter((port) => port !== undefined))
+  const connectors = new Connectors(context, { ingest, outbound, metrics })
   const demo = new Demo(context, { devices, registry: ingest.registry, store, mqttPort: () => ports.mqtt })
   const people = createPeople(context, { version, hasDemo: async () => (await demo.status()).loaded })
   const setup = await ensureSetup(people)
@@ -182,6 +186,7 @@ async function start(config: Config, log: Log, stops: Stop[], stop: () => Promis
     people,
     setup,
     devices,
+    connectors,
     demo,
     offers,
     retention,
@@ -221,9 +226,10 @@ async function start(config: Config, log: Log, stops: Stop[], stop: () => Promis
     stream.stop()
     compatStream?.stop()
     ingest.polls.stop()
-    await Promise.all([app.close(), ingest.stop(drainMs)])
+    await Promise.all([app.close(), connectors.stop(), ingest.stop(drainMs)])
   }
   stops.push(Object.assign(drain, { limitMs: drainMs + 1200 }))
+  await connectors.start()
   await offers.start()
   stops.push(() => offers.stop())
   await demo.start()
