@@ -2,6 +2,8 @@
 import { existsSync, readFileSync, statSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { StartError, exitCodes } from './errors.ts'
+import { parseAllowEntry } from './outbound-addresses.ts'
+import type { OutboundPolicy } from './outbound-addresses.ts'
 
 type Key = {
   type: 'text' | 'port' | 'integer' | 'flag' | 'list' | 'secret'
@@ -110,6 +112,16 @@ export const configKeys = {
     default: '1',
     help: 'Wake job workers by LISTEN/NOTIFY. 0: poll once a second, for a pooler in transaction mode between server and database.',
   },
+  IOT_PMS_OUTBOUND_POLICY: {
+    type: 'text',
+    default: 'lan',
+    help: 'Where connectors and other calls to configured addresses may go: `lan` takes private networks in, `public` does not.',
+  },
+  IOT_PMS_OUTBOUND_ALLOW: {
+    type: 'list',
+    default: '',
+    help: 'Comma list of host[:port] or CIDR[:port] that may be reached whatever else is blocked, such as 127.0.0.1:1883.',
+  },
   IOT_PMS_METRICS_TOKEN: {
     type: 'secret',
     default: '',
@@ -160,6 +172,7 @@ export type Config = {
   logLevel: string
   writer: { commitWindowMs: number; connections: number }
   jobs: { listens: boolean }
+  outbound: { policy: OutboundPolicy; allow: string[] }
   metricsToken: string | undefined
   compat: { thingsboard: boolean }
   buildsDashboard: boolean
@@ -219,6 +232,7 @@ export function readConfig(environment: Environment = process.env): Config {
     logLevel: values.get('IOT_PMS_LOG_LEVEL') || 'info',
     writer: { commitWindowMs: integer('IOT_PMS_COMMIT_WINDOW_MS'), connections: integer('IOT_PMS_WRITER_CONNECTIONS') },
     jobs: { listens: flag('IOT_PMS_JOBS_LISTEN') },
+    outbound: { policy: values.get('IOT_PMS_OUTBOUND_POLICY') as OutboundPolicy, allow: list('IOT_PMS_OUTBOUND_ALLOW') },
     metricsToken: text('IOT_PMS_METRICS_TOKEN'),
     compat: { thingsboard: flag('IOT_PMS_COMPAT_THINGSBOARD') },
     buildsDashboard: flag('IOT_PMS_BUILD_DASHBOARD'),
@@ -324,6 +338,12 @@ function checkMeaning(config: Config, isProduction: boolean, problems: string[])
   }
   if (isProduction && config.testHooks.size > 0) {
     problems.push('TEST_HOOKS_IN_PRODUCTION: IOT_PMS_TEST_HOOKS must be empty when IOT_PMS_PRODUCTION=1.')
+  }
+  if (!['lan', 'public'].includes(config.outbound.policy)) {
+    problems.push(`IOT_PMS_OUTBOUND_POLICY=${config.outbound.policy} must be lan or public.`)
+  }
+  for (const entry of config.outbound.allow) {
+    if (!parseAllowEntry(entry)) problems.push(`IOT_PMS_OUTBOUND_ALLOW: ${entry} is not host[:port] or CIDR[:port].`)
   }
   if (!['debug', 'info', 'warn', 'error'].includes(config.logLevel)) {
     problems.push(`IOT_PMS_LOG_LEVEL=${config.logLevel} must be debug, info, warn or error.`)

@@ -124,6 +124,7 @@ export const errorCodes = {
   FLOW_CYCLE: { status: 422, zh: '任务流程存在循环或未知依赖。', en: 'The flow has a cycle or names a job that is not in it.' },
   CRON_INVALID: { status: 422, zh: '计划表达式不对：{reason}。', en: 'The expression of the schedule is not valid: {reason}.' },
   SCHEDULE_EMPTY: { status: 422, zh: '该计划永远不会触发。', en: 'The schedule would never fire.' },
+  OUTBOUND_URL_BLOCKED: { status: 422, zh: '不允许连接该地址（{class}）。', en: 'This address may not be connected to ({class}).' },
   RATE_LIMIT_SYNTAX: { status: 422, zh: '速率限制写法不对。', en: 'A rate limit is not written as count:seconds.' },
   POINTS_REJECTED: { status: 422, zh: '所有数据点都被拒收。', en: 'Every point was rejected.' },
   PASSWORD_WEAK: { status: 422, zh: '密码太弱。', en: 'The password is too weak.' },

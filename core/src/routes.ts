@@ -5,6 +5,8 @@ import { registerAttributeRoutes } from './attributes/routes.ts'
 import { registerClaimRoutes, registerCompatClaimRoutes } from './claims/routes.ts'
 import { registerCompatCommandRoutes } from './commands/compat.ts'
 import { registerCommandRoutes } from './commands/routes.ts'
+import type { Connectors } from './connectors/connectors.ts'
+import { registerConnectorRoutes } from './connectors/routes.ts'
 import type { Context } from './context.ts'
 import type { Demo } from './demo/demo.ts'
 import { registerDemoRoutes } from './demo/routes.ts'
@@ -45,6 +47,7 @@ export type RouteParts = {
   people: People
   setup: Setup
   devices: Devices
+  connectors: Connectors
   demo: Demo
   offers: OtaOffers
   retention: Retention
@@ -75,8 +78,15 @@ export async function registerRoutes(app: App, context: Context, parts: RoutePar
   registerRetentionRoutes(app, context, { retention: parts.retention })
   registerUserRoutes(app, people, setup)
   registerProductRoutes(app, context, { registry: ingest.registry })
-  registerDeviceRoutes(app, context, { devices, store, sessions: ingest.sessions, rejects: ingest.rejects })
+  registerDeviceRoutes(app, context, {
+    devices,
+    store,
+    sessions: ingest.sessions,
+    childSessions: ingest.childSessions,
+    rejects: ingest.rejects,
+  })
   registerClaimRoutes(app, { claims: ingest.claims, devices })
+  registerConnectorRoutes(app, context, { connectors: parts.connectors })
   await registerCommandRoutes(app, { commands: ingest.commands, devices })
   registerDemoRoutes(app, { demo })
   await registerFirmwareRoutes(app, context, { ...ingest.ota, offers: parts.offers, store })
@@ -88,9 +98,9 @@ export async function registerRoutes(app: App, context: Context, parts: RoutePar
   await registerTelemetryRoutes(app, context, telemetry)
   await registerAttributeRoutes(app, ingest)
   if (!context.config.compat.thingsboard) return
-  await registerCompatTelemetryRoutes(app, telemetry)
-  await registerCompatAttributeRoutes(app, ingest)
-  await registerCompatScope(app, (scope) => {
+  await registerCompatScope(app, async (scope) => {
+    await registerCompatTelemetryRoutes(scope, telemetry)
+    await registerCompatAttributeRoutes(scope, ingest)
     registerCompatLogin(scope, people)
     registerCompatCommandRoutes(scope, context, { commands: ingest.commands })
     registerCompatClaimRoutes(scope, context, { claims: ingest.claims })

@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import { Registry, collectDefaultMetrics } from 'prom-client'
 import { systemClock } from './clock.ts'
 import type { Config } from './config.ts'
+import { Connectors } from './connectors/connectors.ts'
 import type { Context } from './context.ts'
 import { Db } from './db/client.ts'
 import { loadInstallation, loadRootTenant } from './db/installation.ts'
@@ -14,7 +15,6 @@ import { Demo } from './demo/demo.ts'
 import type { Devices } from './devices/devices.ts'
 import { EventBus } from './events.ts'
 import { OtaOffers } from './firmware/offers.ts'
-import { ChildDevices } from './gateway/child-devices.ts'
 import { createAuthenticate } from './http/authenticate.ts'
 import { buildDashboard } from './http/build-dashboard.ts'
 import { compatProblem } from './http/compat.ts'
@@ -39,6 +39,7 @@ import { LiveStream } from './live/stream.ts'
 import { Topics } from './live/topics.ts'
 import { createLog } from './log.ts'
 import type { Log } from './log.ts'
+import { Outbound } from './outbound.ts'
 import { registerRoutes } from './routes.ts'
 import { runBackwards } from './stops.ts'
 import type { Stop } from './stops.ts'
@@ -153,6 +154,8 @@ async function start(config: Config, log: Log, stops: Stop[], stop: () => Promis
   const ingest = createIngest(context, { store, counters, topics, load, disk, metrics, isDraining: () => isDraining })
   const { devices } = ingest
   const offers = createOffers(context, ingest, store)
+  const outbound = new Outbound(config.outbound, () => Object.values(ports).filter((port) => port !== undefined))
+  const connectors = new Connectors(context, { ingest, outbound, metrics })
   const demo = new Demo(context, { devices, registry: ingest.registry, store, mqttPort: () => ports.mqtt })
   const people = createPeople(context, { version, hasDemo: async () => (await demo.status()).loaded })
   const setup = await ensureSetup(people)
@@ -194,6 +197,7 @@ async function start(config: Config, log: Log, stops: Stop[], stop: () => Promis
     people,
     setup,
     devices,
+    connectors,
     demo,
     offers,
     retention,
@@ -204,8 +208,7 @@ async function start(config: Config, log: Log, stops: Stop[], stop: () => Promis
     health,
     ports: () => ports,
   })
-  const children = new ChildDevices(context, ingest)
-  await registerDeviceHttp(app, context, ingest, children)
+  await registerDeviceHttp(app, context, ingest)
   stream.registerRoutes(app)
   const pages = registerPages(app, join(rootDir, 'core/dashboard/dist'), basePath)
 
@@ -236,8 +239,7 @@ async function start(config: Config, log: Log, stops: Stop[], stop: () => Promis
     stream.stop()
     compatStream?.stop()
     ingest.polls.stop()
-    children.stop()
-    await Promise.all([app.close(), ingest.stop(drainMs)])
+    await Promise.all([app.close(), connectors.stop(), ingest.stop(drainMs)])
   }
   stops.push(Object.assign(drain, { limitMs: drainMs + 1200 }))
   await schedules.start()
@@ -245,6 +247,7 @@ async function start(config: Config, log: Log, stops: Stop[], stop: () => Promis
   stops.push(() => jobConsole.stop())
   // What runs gets its time, while everything it may need is still there.
   stops.push(Object.assign(() => context.jobs.stop(), { limitMs: jobsMs }))
+  await connectors.start()
   await offers.start()
   stops.push(() => offers.stop())
   await demo.start()
@@ -265,6 +268,7 @@ function createOffers(context: Context, ingest: Ingest, store: TelemetryLog): Ot
     targets: ingest.ota.targets,
     attributes: ingest.attributes,
     sessions: ingest.sessions,
+    childSessions: ingest.childSessions,
     store,
     // Titles and versions are text, whatever they look like [O-2].
     writeTelemetry: async (deviceId, values) => {

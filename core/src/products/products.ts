@@ -10,7 +10,7 @@ import { ProblemError } from '../errors.ts'
 import { checkAssignable } from '../firmware/packages.ts'
 import { formatCursor, parseCursor } from '../http/schemas.ts'
 import type { DeviceRegistry } from '../ingest/device-registry.ts'
-import { namePatternProblem } from '../provisioning/name-pattern.ts'
+import { namePatternProblem, patternProblems } from '../provisioning/name-pattern.ts'
 import { randomBase62, sha256 } from '../secrets.ts'
 import type { SealPlace } from '../secrets.ts'
 import { completeSettings, mergeSettings } from './settings.ts'
@@ -255,7 +255,9 @@ function mergeChain(
     })
   }
   const problem = namePattern ? namePatternProblem(namePattern) : undefined
-  if (problem) throw new ProblemError('UNPROCESSABLE', { errors: [{ pointer: '/provisioning/namePattern', detail: problem }] })
+  if (problem) {
+    throw new ProblemError('UNPROCESSABLE', { errors: [{ pointer: '/provisioning/namePattern', detail: patternProblems[problem] }] })
+  }
   return { settings, lookup: isNeeded && authority ? certificateLookup(authority.raw) : null }
 }
 
