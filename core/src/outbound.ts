@@ -142,18 +142,12 @@ export class Outbound {
    * @throws {ConnectError}
    */
   async connect(target: Target, tls?: OutboundTls): Promise<Socket> {
-    const { addresses, host, port } = await this.check(target)
-    const until = Date.now() + connectMs
-    let last: unknown
-    for (const [index, host4or6] of addresses.entries()) {
-      const share = Math.max(500, (until - Date.now()) / (addresses.length - index))
-      try {
-        return await open(host4or6, { host, port }, tls, share)
-      } catch (error) {
-        last = error
-      }
-    }
-    throw last
+    return connectTo(await this.check(target), tls)
+  }
+
+  /** To an address that the host administrator has set: nothing is checked. @throws {ConnectError} */
+  async connectUnguarded(target: Target, tls?: OutboundTls): Promise<Socket> {
+    return connectTo({ ...target, addresses: isIP(target.host) ? [target.host] : await resolveName(target.host) }, tls)
   }
 
   #judge({ kind, host, port }: Target, address: string): AddressClass | undefined {
@@ -168,6 +162,21 @@ export class Outbound {
     if (!this.#ownPorts().includes(port)) return false
     return Object.values(networkInterfaces()).some((one) => one?.some((own) => own.address === address))
   }
+}
+
+/** The first of the addresses that answers. */
+async function connectTo({ addresses, host, port }: CheckedTarget, tls: OutboundTls | undefined): Promise<Socket> {
+  const until = Date.now() + connectMs
+  let last: unknown
+  for (const [index, host4or6] of addresses.entries()) {
+    const share = Math.max(500, (until - Date.now()) / (addresses.length - index))
+    try {
+      return await open(host4or6, { host, port }, tls, share)
+    } catch (error) {
+      last = error
+    }
+  }
+  throw last
 }
 
 async function resolveName(host: string): Promise<string[]> {

@@ -76,7 +76,11 @@ describe('the call of each channel', () => {
     })
     const slack = build('slack', { path: 'T1/B2/x3' }, { text: `${'长'.repeat(2990)}\n${'短'.repeat(100)}` }).json
     expect(slack.blocks.map((one: { type: string }) => one.type)).toEqual(['header', 'section', 'section', 'actions'])
-    const teams = build('teams', { url: 'https://prod-1.westeurope.logic.azure.com/workflows/1?sig=abc' })
+    const teams = build(
+      'teams',
+      { url: 'https://prod-1.westeurope.logic.azure.com/workflows/1?sig=abc' },
+      { text: '温度 9.5', entities: [{ type: 'bold', offset: 3, length: 3 }] },
+    )
     expect(teams.url).toBe('https://prod-1.westeurope.logic.azure.com/workflows/1?sig=abc')
     expect(teams.json.attachments[0].content.body[1].inlines).toEqual([
       { type: 'TextRun', text: '温度 ' },

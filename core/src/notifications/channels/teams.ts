@@ -7,13 +7,41 @@ import { byStatus, sent, unknown, withWords } from '../outcome.ts'
 
 const hosts = /(^|\.)(logic\.azure\.com|environment\.api\.powerplatform\.com)$/
 
-/** Lines as TextRuns: their text is never parsed for marks. `**bold**` of the dialect becomes a run of its own. */
-function paragraph(line: string) {
-  const runs = line.split(/(\*\*[^*]+\*\*)/).filter(Boolean)
-  const inlines = runs.map((run) =>
-    run.startsWith('**') ? { type: 'TextRun', text: run.slice(2, -2), weight: 'Bolder' } : { type: 'TextRun', text: run },
-  )
+/** A line as TextRuns, whose text is never parsed for marks: what is bold, a link or code stands in the entities. */
+function paragraph(line: string, start: number, entities: readonly Record<string, unknown>[]) {
+  const end = start + line.length
+  const ranges = entities.map((one) => ({
+    type: one['type'],
+    url: one['url'],
+    from: Number(one['offset']),
+    to: Number(one['offset']) + Number(one['length']),
+  }))
+  const edges = [start, end, ...ranges.flatMap((one) => [one.from, one.to])].filter((edge) => edge >= start && edge <= end)
+  const points = [...new Set(edges)].sort((a, b) => a - b)
+  const inlines = points.slice(0, -1).map((from, index) => {
+    const to = points[index + 1]!
+    const inside = ranges.filter((one) => one.from <= from && one.to >= to)
+    const link = inside.find((one) => one.type === 'text_link')
+    return {
+      type: 'TextRun',
+      text: line.slice(from - start, to - start),
+      ...(inside.some((one) => one.type === 'bold') ? { weight: 'Bolder' } : {}),
+      ...(inside.some((one) => one.type === 'italic') ? { italic: true } : {}),
+      ...(inside.some((one) => one.type === 'strikethrough') ? { strikethrough: true } : {}),
+      ...(inside.some((one) => one.type === 'code' || one.type === 'pre') ? { fontType: 'Monospace' } : {}),
+      ...(link ? { selectAction: { type: 'Action.OpenUrl', url: link.url } } : {}),
+    }
+  })
   return { type: 'RichTextBlock', inlines: inlines.length > 0 ? inlines : [{ type: 'TextRun', text: ' ' }] }
+}
+
+function paragraphs(text: string, entities: readonly Record<string, unknown>[]) {
+  let start = 0
+  return text.split('\n').map((line) => {
+    const made = paragraph(line, start, entities)
+    start += line.length + 1
+    return made
+  })
 }
 
 export const teams: HttpChannelType = {
@@ -46,7 +74,7 @@ export const teams: HttpChannelType = {
         ...(message.title
           ? [{ type: 'TextBlock', text: message.title.replace(/[*_[\]]/g, '\\$&'), weight: 'Bolder', size: 'Medium', wrap: true }]
           : []),
-        ...message.text.split('\n').map(paragraph),
+        ...paragraphs(message.text, message.entities ?? []),
       ],
       actions: message.links.map((link) => ({ type: 'Action.OpenUrl', title: link.label, url: link.url })),
       msteams: { width: 'Full' },
