@@ -122,6 +122,12 @@ export const configKeys = {
     default: '',
     help: 'Comma list of host[:port] or CIDR[:port] that may be reached whatever else is blocked, such as 127.0.0.1:1883.',
   },
+  IOT_PMS_NOTIFY_ENDPOINTS: {
+    type: 'text',
+    default: '',
+    help: 'JSON object that sends a channel type to another address than its provider, such as {"feishu":"http://10.0.0.5:9000/feishu"}: for private deployments and relays.',
+  },
+  IOT_PMS_NOTIFY_TESTS_PER_MINUTE: { type: 'integer', default: '10', min: 1, max: 1000, help: 'Test messages of one user per minute.' },
   IOT_PMS_METRICS_TOKEN: {
     type: 'secret',
     default: '',
@@ -172,6 +178,7 @@ export type Config = {
   logLevel: string
   writer: { commitWindowMs: number; connections: number }
   jobs: { listens: boolean }
+  notify: { endpoints: Readonly<Record<string, string>>; testsPerMinute: number }
   outbound: { policy: OutboundPolicy; allow: string[] }
   metricsToken: string | undefined
   compat: { thingsboard: boolean }
@@ -232,6 +239,10 @@ export function readConfig(environment: Environment = process.env): Config {
     logLevel: values.get('IOT_PMS_LOG_LEVEL') || 'info',
     writer: { commitWindowMs: integer('IOT_PMS_COMMIT_WINDOW_MS'), connections: integer('IOT_PMS_WRITER_CONNECTIONS') },
     jobs: { listens: flag('IOT_PMS_JOBS_LISTEN') },
+    notify: {
+      endpoints: parseEndpoints(text('IOT_PMS_NOTIFY_ENDPOINTS'), problems),
+      testsPerMinute: integer('IOT_PMS_NOTIFY_TESTS_PER_MINUTE'),
+    },
     outbound: { policy: values.get('IOT_PMS_OUTBOUND_POLICY') as OutboundPolicy, allow: list('IOT_PMS_OUTBOUND_ALLOW') },
     metricsToken: text('IOT_PMS_METRICS_TOKEN'),
     compat: { thingsboard: flag('IOT_PMS_COMPAT_THINGSBOARD') },
@@ -311,6 +322,21 @@ function findUnknown(environment: Environment, problems: string[]): void {
     const nearest = names.map((one) => ({ one, distance: editDistance(name, one) })).sort((a, b) => a.distance - b.distance)[0]
     problems.push(`${name} is not a setting.${nearest && nearest.distance <= 8 ? ` Did you mean ${nearest.one}?` : ''}`)
   }
+}
+
+function parseEndpoints(value: string | undefined, problems: string[]): Record<string, string> {
+  if (!value) return {}
+  try {
+    const parsed: unknown = JSON.parse(value)
+    const entries = typeof parsed === 'object' && parsed !== null && !Array.isArray(parsed) ? Object.entries(parsed) : undefined
+    if (entries?.every(([, url]) => typeof url === 'string' && /^https?:\/\//.test(url) && URL.canParse(url))) {
+      return Object.fromEntries(entries.map(([type, url]) => [type, String(url).replace(/\/+$/, '')]))
+    }
+  } catch {
+    // Said below.
+  }
+  problems.push('IOT_PMS_NOTIFY_ENDPOINTS must be a JSON object of channel types and http or https addresses.')
+  return {}
 }
 
 function parsePublicUrl(value: string | undefined, problems: string[]): URL | undefined {
