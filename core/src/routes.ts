@@ -24,6 +24,8 @@ import { writeAsUser } from './ingest/user-writes.ts'
 import type { JobConsole } from './jobs/console.ts'
 import { registerJobRoutes } from './jobs/routes.ts'
 import type { Schedules } from './jobs/schedules.ts'
+import type { NotificationHub } from './notifications/hub.ts'
+import { registerNotificationRoutes } from './notifications/routes.ts'
 import { registerProductRoutes } from './products/routes.ts'
 import type { Retention } from './system/retention.ts'
 import { registerRetentionRoutes } from './system/retention-routes.ts'
@@ -53,6 +55,7 @@ export type RouteParts = {
   retention: Retention
   jobConsole: JobConsole
   schedules: Schedules
+  notifications: NotificationHub
   authenticate: Authenticate
   metrics: Registry
   health: Health
@@ -75,6 +78,7 @@ export async function registerRoutes(app: App, context: Context, parts: RoutePar
   })
   registerStorageRoutes(app, context, { disk: ingest.disk, store })
   registerJobRoutes(app, context, { console: parts.jobConsole, schedules: parts.schedules })
+  registerNotificationRoutes(app, context, parts.notifications)
   registerRetentionRoutes(app, context, { retention: parts.retention })
   registerUserRoutes(app, people, setup)
   registerProductRoutes(app, context, { registry: ingest.registry })

@@ -32,6 +32,8 @@ import type { Ingest } from './ingest/start-ingest.ts'
 import { writeAsUser } from './ingest/user-writes.ts'
 import { JobConsole } from './jobs/console.ts'
 import { Jobs } from './jobs/jobs.ts'
+import { removeOldRates } from './jobs/limiter.ts'
+import { removeOldMachineEvents } from './jobs/machine.ts'
 import { Schedules } from './jobs/schedules.ts'
 import { explainListenError, explainMqttPort } from './listen-errors.ts'
 import { CompatStream } from './live/compat-stream.ts'
@@ -40,6 +42,8 @@ import { Topics } from './live/topics.ts'
 import { createLog } from './log.ts'
 import type { Log } from './log.ts'
 import { Outbound } from './outbound.ts'
+import { NotificationHub } from './notifications/hub.ts'
+import { removeOldNotifications } from './notifications/delivery-log.ts'
 import { registerRoutes } from './routes.ts'
 import { runBackwards } from './stops.ts'
 import type { Stop } from './stops.ts'
@@ -64,6 +68,7 @@ export type Platform = {
   /** Every route with its guard, for tests that sweep over all of them. */
   routes: readonly RouteGuard[]
   ingest: Ingest
+  notifications: NotificationHub
   demo: Demo
   ports: Ports
   /** One-time link while there is no administrator. */
@@ -155,6 +160,7 @@ async function start(config: Config, log: Log, stops: Stop[], stop: () => Promis
   const { devices } = ingest
   const offers = createOffers(context, ingest, store)
   const outbound = new Outbound(config.outbound, () => Object.values(ports).filter((port) => port !== undefined))
+  const notifications = new NotificationHub(context, { outbound, metrics })
   const connectors = new Connectors(context, { ingest, outbound, metrics })
   const demo = new Demo(context, { devices, registry: ingest.registry, store, mqttPort: () => ports.mqtt })
   const people = createPeople(context, { version, hasDemo: async () => (await demo.status()).loaded })
@@ -203,6 +209,7 @@ async function start(config: Config, log: Log, stops: Stop[], stop: () => Promis
     retention,
     jobConsole,
     schedules,
+    notifications,
     authenticate,
     metrics,
     health,
@@ -242,6 +249,7 @@ async function start(config: Config, log: Log, stops: Stop[], stop: () => Promis
     await Promise.all([app.close(), connectors.stop(), ingest.stop(drainMs)])
   }
   stops.push(Object.assign(drain, { limitMs: drainMs + 1200 }))
+  await notifications.start()
   await schedules.start()
   await jobConsole.start()
   stops.push(() => jobConsole.stop())
@@ -260,7 +268,7 @@ async function start(config: Config, log: Log, stops: Stop[], stop: () => Promis
   buildDashboard(config, log, pages.reload)
   health.hasBeenReady = true
   log.info({ version, ...ports }, 'ready')
-  return { context, app, routes: listRoutes(app), ingest, demo, ports, setupLink: setup.link, stop }
+  return { context, app, routes: listRoutes(app), ingest, notifications, demo, ports, setupLink: setup.link, stop }
 }
 
 function createOffers(context: Context, ingest: Ingest, store: TelemetryLog): OtaOffers {
@@ -288,6 +296,9 @@ function startUpkeep(context: Context, ingest: Ingest, devices: Devices, stops: 
     { name: 'broken uploads', run: (tenant) => ingest.ota.contents.removeOrphans(tenant) },
     { name: 'claims', run: (tenant) => ingest.claims.removeOld(tenant) },
     { name: 'commands', run: (tenant) => ingest.commands.removeOld(tenant) },
+    { name: 'notifications', run: (tenant) => removeOldNotifications(context, tenant) },
+    { name: 'rates', run: (tenant) => removeOldRates(context.db, tenant) },
+    { name: 'state machines', run: (tenant) => context.db.withTenant(tenant, removeOldMachineEvents) },
     { name: 'idempotency keys', run: (tenant) => removeOldIdempotencyKeys(context, tenant) },
   ])
   upkeep.start()

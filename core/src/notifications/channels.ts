@@ -119,8 +119,9 @@ export class Channels {
     await this.#context.db.withTenant(scope, async (tx) => {
       await readChannel(tx, id)
       const users = await isUsed(tx, id)
-      if (users.length > 0)
+      if (users.length > 0) {
         throw new ProblemError('IN_USE', { errors: users.map((name) => ({ pointer: '', detail: `Receiver ${name}.` })) })
+      }
       await tx.delete(notifyChannels).where(eq(notifyChannels.id, id))
     })
   }
@@ -207,8 +208,9 @@ function mergeConfig(current: ChannelConfig, patch: ChannelConfig): ChannelConfi
 function lowerOnly(wanted: Window[] | null | undefined, type: ChannelType): Window[] | null {
   if (!wanted) return null
   const isHigher = wanted.some((one) => type.rates.some((usual) => usual.perMs === one.perMs && one.count > usual.count))
-  if (isHigher)
+  if (isHigher) {
     throw new ProblemError('CHANNEL_CONFIG', { errors: [{ pointer: '/rate', detail: 'A rate can only be lower than the usual one.' }] })
+  }
   return wanted
 }
 
@@ -216,7 +218,7 @@ function lowerOnly(wanted: Window[] | null | undefined, type: ChannelType): Wind
 function splitUrl(type: ChannelType, config: ChannelConfig): ChannelConfig {
   if (type.url === undefined || typeof config['url'] !== 'string') return config
   const { url: text, ...rest } = config
-  const url = URL.parse(String(text))
+  const url = URL.parse(text)
   const isOurs =
     url?.protocol === 'https:' &&
     type.url.hosts.some((host) => (host.startsWith('*') ? url.hostname.endsWith(host.slice(1)) : url.hostname === host))

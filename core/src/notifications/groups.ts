@@ -62,7 +62,7 @@ export function tick(
   const resolved = visible.filter((name) => group.members[name]!.status === 'resolved' && told.includes(name))
   const stillFires = names.some((name) => group.members[name]!.status === 'firing')
   const reason = decide()
-  const notification = reason && { reason, firing: firing, resolved: sendsResolved ? resolved : [] }
+  const notification = reason && { reason, firing, resolved: sendsResolved ? resolved : [] }
   group.told = reason ? firing : told.filter((name) => !resolved.includes(name))
   if (reason) group.notifiedAt = now
   for (const name of names) if (group.members[name]!.status === 'resolved') delete group.members[name]

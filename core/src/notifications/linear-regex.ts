@@ -145,8 +145,9 @@ export class LinearRegex {
       const [whole, least, comma, most] = /^\{(\d{1,4})(,?)(\d{0,4})\}/.exec(this.#rest()) ?? []
       if (whole === undefined) return range
       range = [Number(least), comma === '' ? Number(least) : most === '' ? Infinity : Number(most)]
-      if (Number(least) > maxRepeat || (range[1] !== Infinity && range[1] > maxRepeat))
+      if (Number(least) > maxRepeat || (range[1] !== Infinity && range[1] > maxRepeat)) {
         throw new SyntaxError(`at most ${maxRepeat} repetitions`)
+      }
       if (range[1] < range[0]) throw new SyntaxError('numbers out of order in {}')
       this.#at += whole.length - 1
     } else return range

@@ -112,15 +112,17 @@ export function routingProblems(routing: Routing): FieldError[] {
   const visit = (route: Route, pointer: string, depth: number): void => {
     nodes++
     if (depth > maxDepth) return void problems.push({ pointer, detail: `The tree is deeper than ${maxDepth}.` })
-    if (route.receiver !== undefined && !receivers.has(route.receiver))
+    if (route.receiver !== undefined && !receivers.has(route.receiver)) {
       problems.push({ pointer: `${pointer}/receiver`, detail: `There is no receiver ${route.receiver}.` })
+    }
     checkMatchers(route.matchers, `${pointer}/matchers`, problems)
     for (const name of [...(route.activeIntervals ?? []), ...(route.muteIntervals ?? [])]) {
       if (!intervals.has(name)) problems.push({ pointer, detail: `There is no interval ${name}.` })
     }
     const { groupIntervalMs = 300_000, repeatIntervalMs } = route
-    if (repeatIntervalMs !== undefined && repeatIntervalMs < groupIntervalMs)
+    if (repeatIntervalMs !== undefined && repeatIntervalMs < groupIntervalMs) {
       problems.push({ pointer: `${pointer}/repeatIntervalMs`, detail: 'It is shorter than groupIntervalMs.' })
+    }
     route.routes?.forEach((child, index) => visit(child, `${pointer}/routes/${index}`, depth + 1))
   }
   visit(routing.route, '/route', 1)
@@ -158,16 +160,13 @@ export async function readRouting(tx: Tx): Promise<{ routing: Routing; version: 
 export async function saveRouting(tx: Tx, scope: Scope, routing: Routing, by: string, version?: number): Promise<number> {
   const problems = [...routingProblems(routing), ...(await unknownChannels(tx, routing))]
   if (problems.length > 0) throw new ProblemError('ROUTING_INVALID', { errors: problems.slice(0, 50) })
-  await tx
-    .insert(notifyRouting)
-    .values({ tenantId: scope.tenantId, document: firstRouting as unknown as Record<string, unknown>, version: 0 })
-    .onConflictDoNothing()
+  await tx.insert(notifyRouting).values({ tenantId: scope.tenantId, document: firstRouting, version: 0 }).onConflictDoNothing()
   const [current] = await tx.select({ version: notifyRouting.version }).from(notifyRouting).for('update')
   if (version !== undefined && version !== current!.version) throw new ProblemError('VERSION_CONFLICT')
   const next = current!.version + 1
   await tx
     .update(notifyRouting)
-    .set({ document: routing as unknown as Record<string, unknown>, version: next, updatedBy: by, updatedAt: sql`now()` })
+    .set({ document: routing, version: next, updatedBy: by, updatedAt: sql`now()` })
     .where(eq(notifyRouting.tenantId, scope.tenantId))
   return next
 }

@@ -154,8 +154,9 @@ describe('a linear expression', () => {
   it('finds what the usual engine finds', () => {
     for (const source of cases) {
       const usualEngine = source === '[]a]+' ? /^(?:[\]a]+)$/ : new RegExp(`^(?:${source})$`)
-      for (const text of texts)
+      for (const text of texts) {
         expect(new LinearRegex(source).test(text), `${source} on ${JSON.stringify(text)}`).toBe(usualEngine.test(text))
+      }
     }
   })
 
