@@ -132,7 +132,11 @@ export const errorCodes = {
   NO_RECIPIENT: { status: 422, zh: '没有可用的接收人。', en: 'Nobody can receive this.' },
   MESSAGE_CONTENT: { status: 422, zh: '正文与模板须二选一。', en: 'Give either a text or a template.' },
   TEXT_INVALID: { status: 422, zh: '文本含有非法字符。', en: 'The text holds characters that are not allowed.' },
-  TEMPLATE_INVALID: { status: 422, zh: '模板语法错误（第 {line} 行第 {column} 列）。', en: 'The template is not valid (line {line}, column {column}).' },
+  TEMPLATE_INVALID: {
+    status: 422,
+    zh: '模板语法错误（第 {line} 行第 {column} 列）。',
+    en: 'The template is not valid (line {line}, column {column}).',
+  },
   TEMPLATE_VARIABLE: { status: 422, zh: '模板变量“{name}”不存在。', en: 'There is no variable "{name}".' },
   TEMPLATE_LIMIT: { status: 422, zh: '模板过大或运行过久。', en: 'The template is too large or runs too long.' },
   ROUTING_INVALID: { status: 422, zh: '路由配置不合法。', en: 'The routing is not valid.' },

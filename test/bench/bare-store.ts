@@ -11,6 +11,7 @@ import { Db } from '../../core/src/db/client.ts'
 import { loadInstallation, loadRootTenant } from '../../core/src/db/installation.ts'
 import { migrate } from '../../core/src/db/migrate.ts'
 import { ensureDataDir, openDatabase } from '../../core/src/db/open.ts'
+import { Jobs } from '../../core/src/jobs/jobs.ts'
 import { EventBus } from '../../core/src/events.ts'
 import { defaultPayloadRules } from '../../core/src/ingest/registry.ts'
 import type { Device } from '../../core/src/ingest/registry.ts'
@@ -39,7 +40,7 @@ export async function openBareStore(options: TelemetryLogOptions = {}): Promise<
   const database = await openDatabase(config, log)
   await migrate(database.adminUrl, database.appUrl, log)
   const db = new Db(database.appUrl)
-  const context: Context = {
+  const base = {
     config,
     log,
     clock: systemClock,
@@ -49,6 +50,7 @@ export async function openBareStore(options: TelemetryLogOptions = {}): Promise<
     installId: (await loadInstallation(db)).installId,
     rootTenant: await loadRootTenant(db),
   }
+  const context: Context = { ...base, jobs: new Jobs(base) }
   const store = new TelemetryLog(context, options)
   await store.start()
   const sql = postgres(database.adminUrl, { max: 2, onnotice: () => {} })

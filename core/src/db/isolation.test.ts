@@ -4,6 +4,8 @@ import postgres from 'postgres'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { createTestContext } from '../testing.ts'
 import type { TestContext } from '../testing.ts'
+import * as jobTables from './job-tables.ts'
+import * as notifyTables from './notify-tables.ts'
 import * as tables from './tables.ts'
 import { getTableConfig } from 'drizzle-orm/pg-core'
 import type { PgTable } from 'drizzle-orm/pg-core'
@@ -106,7 +108,7 @@ describe('tenant isolation in the database', () => {
 
 describe('drizzle tables', () => {
   it('match the migrated columns by name, type and nullability', async () => {
-    for (const table of Object.values(tables) as PgTable[]) {
+    for (const table of Object.values({ ...tables, ...jobTables, ...notifyTables }) as PgTable[]) {
       const config = getTableConfig(table)
       const rows = await admin`select attname::text as name, format_type(atttypid, atttypmod) as type, attnotnull as required
         from pg_attribute where attrelid = ${config.name}::regclass and attnum > 0 and not attisdropped`

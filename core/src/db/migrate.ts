@@ -4,7 +4,7 @@ import { readFileSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import postgres from 'postgres'
 import { StartError, exitCodes } from '../errors.ts'
-import { ensureJobsSchema } from '../jobs/schema.ts'
+import { ensureJobsSchema } from './jobs-schema.ts'
 import type { Log } from '../log.ts'
 
 /** Any number that no other program on the same database uses. */

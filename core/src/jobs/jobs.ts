@@ -16,7 +16,7 @@ import { Poison } from './poison.ts'
 import { serialiseGroupFetches } from './group-fetch.ts'
 import { runBatch } from './run.ts'
 import type { Envelope, RunOutcome, RunParts } from './run.ts'
-import { jobsSchema } from './schema.ts'
+import { jobsSchema } from '../db/jobs-schema.ts'
 import { Supervisor } from './supervisor.ts'
 import { Wakes } from './wakes.ts'
 

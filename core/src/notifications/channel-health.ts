@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { eq, sql } from 'drizzle-orm'
 import type { Tx } from '../db/client.ts'
-import { notifyChannels } from '../db/tables.ts'
+import { notifyChannels } from '../db/notify-tables.ts'
 import { ready } from './channels.ts'
 import type { ChannelRow } from './channels.ts'
 import type { Outcome } from './outcome.ts'

@@ -2,7 +2,7 @@
 import { and, eq, inArray, sql } from 'drizzle-orm'
 import type { Context } from '../context.ts'
 import type { Scope } from '../db/client.ts'
-import { notifyAttempts, notifyDeliveries, notifyInbox, notifyMessages } from '../db/tables.ts'
+import { notifyAttempts, notifyDeliveries, notifyInbox, notifyMessages } from '../db/notify-tables.ts'
 import { ProblemError } from '../errors.ts'
 import { formatCursor, isUuid, parseCursor } from '../http/schemas.ts'
 import { priorityOf } from '../jobs/define.ts'

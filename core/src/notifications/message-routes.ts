@@ -2,7 +2,7 @@
 import { Type } from 'typebox'
 import { Value } from 'typebox/value'
 import type { Context } from '../context.ts'
-import type { notifyAttempts } from '../db/tables.ts'
+import type { notifyAttempts } from '../db/notify-tables.ts'
 import type { Actor } from '../http/actor.ts'
 import { actorOf, languageOf } from '../http/actor.ts'
 import { ProblemError, toProblem } from '../errors.ts'

@@ -67,11 +67,6 @@ export function renderMarkdown(source: string, dialect: Dialect, values: Values 
   return writer.end()
 }
 
-/** The same words without any mark, for channels and messages in plain text. */
-export function renderPlain(source: string, values: Values = noValues): string {
-  return fill(source, values)
-}
-
 function fill(text: string, values: Values): string {
   return values.size === 0 ? text : text.replace(placeholder, (one) => values.get(one) ?? one)
 }

@@ -2,7 +2,7 @@
 import { randomBytes, randomUUIDv7 } from 'node:crypto'
 import type { Context } from '../context.ts'
 import type { Tx } from '../db/client.ts'
-import { notifyInbox } from '../db/tables.ts'
+import { notifyInbox } from '../db/notify-tables.ts'
 import type { Outbound } from '../outbound.ts'
 import { isHttp } from './channel-type.ts'
 import type { BuildAt, Rendered } from './channel-type.ts'
