@@ -655,6 +655,47 @@ CREATE POLICY maintenance ON notify_silences TO pms_owner USING (true) WITH CHEC
 CREATE POLICY tenant ON notify_silences TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
 GRANT DELETE, INSERT, SELECT, UPDATE ON notify_silences TO pms_app;
 
+CREATE TABLE notify_template_versions (
+  tenant_id uuid NOT NULL,
+  template_id uuid NOT NULL,
+  version integer NOT NULL,
+  locales jsonb NOT NULL,
+  example jsonb NOT NULL,
+  updated_by text NOT NULL,
+  at timestamp with time zone NOT NULL DEFAULT now(),
+  CONSTRAINT notify_template_versions_pkey PRIMARY KEY (tenant_id, template_id, version),
+  CONSTRAINT notify_template_versions_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenants(id),
+  CONSTRAINT notify_template_versions_tenant_id_template_id_fkey FOREIGN KEY (tenant_id, template_id) REFERENCES notify_templates(tenant_id, id) ON DELETE CASCADE
+);
+ALTER TABLE notify_template_versions OWNER TO pms_owner;
+ALTER TABLE notify_template_versions ENABLE ROW LEVEL SECURITY;
+ALTER TABLE notify_template_versions FORCE ROW LEVEL SECURITY;
+CREATE POLICY maintenance ON notify_template_versions TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON notify_template_versions TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
+GRANT DELETE, INSERT, SELECT, UPDATE ON notify_template_versions TO pms_app;
+
+CREATE TABLE notify_templates (
+  tenant_id uuid NOT NULL,
+  id uuid NOT NULL,
+  name text NOT NULL,
+  topic text NOT NULL DEFAULT 'message'::text,
+  locales jsonb NOT NULL,
+  example jsonb NOT NULL DEFAULT '{}'::jsonb,
+  version integer NOT NULL DEFAULT 1,
+  updated_by text NOT NULL,
+  created_at timestamp with time zone NOT NULL DEFAULT now(),
+  updated_at timestamp with time zone NOT NULL DEFAULT now(),
+  CONSTRAINT notify_templates_pkey PRIMARY KEY (tenant_id, id),
+  CONSTRAINT notify_templates_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenants(id),
+  CONSTRAINT notify_templates_tenant_id_name_key UNIQUE (tenant_id, name)
+);
+ALTER TABLE notify_templates OWNER TO pms_owner;
+ALTER TABLE notify_templates ENABLE ROW LEVEL SECURITY;
+ALTER TABLE notify_templates FORCE ROW LEVEL SECURITY;
+CREATE POLICY maintenance ON notify_templates TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON notify_templates TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
+GRANT DELETE, INSERT, SELECT, UPDATE ON notify_templates TO pms_app;
+
 CREATE TABLE one_time_links (
   tenant_id uuid NOT NULL,
   id uuid NOT NULL,

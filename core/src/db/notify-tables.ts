@@ -173,3 +173,29 @@ export const notifyInbox = pgTable('notify_inbox', {
   createdAt: instant('created_at').notNull().defaultNow(),
   readAt: instant('read_at'),
 })
+
+/** Title and body of a template in one language. */
+export type TemplateText = { title?: string; body: string }
+
+export const notifyTemplates = pgTable('notify_templates', {
+  tenantId: uuid('tenant_id').notNull(),
+  id: uuid('id').notNull(),
+  name: text('name').notNull(),
+  topic: text('topic').notNull().default('message'),
+  locales: jsonb('locales').$type<Record<string, TemplateText>>().notNull(),
+  example: json<Record<string, unknown>>('example'),
+  version: integer('version').notNull().default(1),
+  updatedBy: text('updated_by').notNull(),
+  createdAt: instant('created_at').notNull().defaultNow(),
+  updatedAt: instant('updated_at').notNull().defaultNow(),
+})
+
+export const notifyTemplateVersions = pgTable('notify_template_versions', {
+  tenantId: uuid('tenant_id').notNull(),
+  templateId: uuid('template_id').notNull(),
+  version: integer('version').notNull(),
+  locales: jsonb('locales').$type<Record<string, TemplateText>>().notNull(),
+  example: jsonb('example').$type<Record<string, unknown>>().notNull(),
+  updatedBy: text('updated_by').notNull(),
+  at: instant('at').notNull().defaultNow(),
+})

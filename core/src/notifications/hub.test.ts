@@ -349,6 +349,48 @@ describe('what the API says', () => {
     ).toBeGreaterThanOrEqual(400)
   })
 
+  it('is written by a template, whose versions stay', async () => {
+    provider.answer('feishu', ok.feishu)
+    const channelId = await newChannel('feishu', { token: feishuToken() })
+    const body = {
+      name: 'welcome',
+      locales: { zh: { title: '你好 {{ name }}', body: '**{{ name }}** 欢迎' }, en: { body: 'Welcome {{ name }}' } },
+      example: { name: '张三' },
+    }
+    const made = await platform.call('POST', '/api/v1/notifications/templates', { body })
+    expect(made.status, made.text).toBe(201)
+    const { id } = made.json<{ id: string }>()
+    const { id: messageId } = await send({ to: { channelId }, template: 'welcome', data: { name: '*张*' } })
+    await expectEnd(messageId, { state: 'sent' })
+    const card = JSON.parse(provider.of('feishu').at(-1)!.body).card
+    expect([card.header.title.content, card.elements[0].content]).toEqual(['你好 *张*', '**&#42;张&#42;** 欢迎'])
+    const missing = await platform.call('POST', '/api/v1/notifications/messages', { body: { to: { channelId }, template: 'welcome' } })
+    expect(missing.json()).toMatchObject({ code: 'TEMPLATE_VARIABLE' })
+    const both = await platform.call('POST', '/api/v1/notifications/messages', {
+      body: { to: { channelId }, template: 'welcome', text: 'x' },
+    })
+    expect(both.json()).toMatchObject({ code: 'MESSAGE_CONTENT' })
+    const edited = await platform.call('PATCH', `/api/v1/notifications/templates/${id}`, {
+      body: { locales: { zh: { body: '{{ name }}' } } },
+      headers: { 'if-match': '"1"' },
+    })
+    expect(edited.json()).toMatchObject({ version: 2 })
+    expect((await platform.call('GET', `/api/v1/notifications/templates/${id}`)).json()).toMatchObject({
+      versions: [{ version: 1, locales: body.locales }],
+    })
+    const restored = await platform.call('POST', `/api/v1/notifications/templates/${id}/restore`, { body: { version: 1 } })
+    expect(restored.json()).toMatchObject({ version: 3, locales: body.locales })
+    const preview = await platform.call('POST', '/api/v1/notifications/templates/preview', {
+      body: { templateId: id, channelType: 'slack' },
+    })
+    expect(preview.json()).toEqual({ title: '你好 张三', parts: [{ text: '*张三* 欢迎' }] })
+    const broken = await platform.call('POST', '/api/v1/notifications/templates', {
+      body: { name: 'broken', locales: { zh: { body: '{% if %}' } } },
+    })
+    expect(broken.json()).toMatchObject({ code: 'TEMPLATE_INVALID' })
+    expect((await platform.call('DELETE', `/api/v1/notifications/templates/${id}`)).status).toBe(204)
+  })
+
   it('tells people by their inbox, which is theirs', async () => {
     const me = (await platform.call('GET', '/api/v1/me')).json<{ user: { id: string } }>().user
     await send({ to: { userId: me.id }, title: '给你', text: '正文', priority: 5 })

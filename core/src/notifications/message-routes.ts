@@ -20,6 +20,7 @@ import {
   retryDelivery,
 } from './delivery-log.ts'
 import type { NotificationHub } from './hub.ts'
+import { fillStored } from './templates.ts'
 import type { Accepted as Taken } from './messages.ts'
 import {
   Accepted,
@@ -125,16 +126,20 @@ async function accept(context: Context, hub: NotificationHub, actor: Actor, body
   if (data !== undefined && Buffer.byteLength(JSON.stringify(data)) > maxDataBytes) {
     throw new ProblemError('BODY_TOO_LARGE', { params: { limit: maxDataBytes } })
   }
-  return context.db.withTenant(actor.scope, (tx) =>
-    hub.messages.accept(tx, actor.scope, {
-      ...rest,
+  const { text, template, locale, ...said } = rest
+  if ((text === undefined) === (template === undefined)) throw new ProblemError('MESSAGE_CONTENT')
+  return context.db.withTenant(actor.scope, async (tx) => {
+    const filled = template === undefined ? { text: text ?? '' } : await fillStored(tx, template, data ?? {}, locale)
+    return hub.messages.accept(tx, actor.scope, {
+      ...said,
+      ...filled,
       to: Array.isArray(to) ? to : [to],
       priority: priorityNumber(priority),
       ...(at ? { scheduledAt: at } : {}),
-      ...(data === undefined ? {} : { data: { title: body.title ?? '', text: body.text, ...data } }),
+      ...(data === undefined ? {} : { data: { title: body.title ?? '', text: filled.text, ...data } }),
       createdBy: actor.name,
-    }),
-  )
+    })
+  })
 }
 
 function registerLog(app: App, context: Context): void {

@@ -104,7 +104,10 @@ export const MessageCreate = Type.Object(
   {
     to: Type.Union([Wanted, Type.Array(Wanted, { minItems: 1, maxItems: 100 })]),
     title: Type.Optional(Type.String({ maxLength: 200, pattern: '^[^\\r\\n]*$' })),
-    text: Type.String({ minLength: 1, maxLength: 20_000 }),
+    text: Type.Optional(Type.String({ minLength: 1, maxLength: 20_000 })),
+    /** Name of a stored template, in place of title and text. */
+    template: Type.Optional(Type.String({ maxLength: 64 })),
+    locale: Type.Optional(Type.String({ maxLength: 20 })),
     format: Type.Optional(Type.Union([Type.Literal('markdown'), Type.Literal('text')])),
     priority: Type.Optional(PriorityGiven),
     topic: Type.Optional(Type.String({ pattern: '^[a-z][a-z0-9_.-]{0,49}$' })),
