@@ -3,6 +3,7 @@ import type { Registry } from 'prom-client'
 import { registerCompatAttributeRoutes } from './attributes/compat.ts'
 import { registerAttributeRoutes } from './attributes/routes.ts'
 import { registerClaimRoutes, registerCompatClaimRoutes } from './claims/routes.ts'
+import { registerClientRpcRoutes } from './client-rpc/routes.ts'
 import { registerCompatCommandRoutes } from './commands/compat.ts'
 import { registerCommandRoutes } from './commands/routes.ts'
 import type { Connectors } from './connectors/connectors.ts'
@@ -82,6 +83,7 @@ export async function registerRoutes(app: App, context: Context, parts: RoutePar
   registerClaimRoutes(app, { claims: ingest.claims, devices })
   registerConnectorRoutes(app, context, { connectors: parts.connectors })
   await registerCommandRoutes(app, { commands: ingest.commands, devices })
+  await registerClientRpcRoutes(app, { clientRpc: ingest.clientRpc, devices })
   registerDemoRoutes(app, { demo })
   await registerFirmwareRoutes(app, context, { ...ingest.ota, offers: parts.offers, store })
   const telemetry: TelemetryParts = {
