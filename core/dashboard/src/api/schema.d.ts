@@ -3890,6 +3890,8 @@ export interface paths {
                     productId?: string;
                     gatewayId?: string;
                     tag?: string;
+                    /** @description Title and version, with a blank between them, as the device reports them. */
+                    firmware?: string;
                     lastSeenBefore?: string;
                     disabled?: boolean;
                     limit?: number;
@@ -4119,7 +4121,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Count devices by state, product and tag */
+        /** Count devices by state, product, tag and firmware */
         get: {
             parameters: {
                 query?: {
@@ -4128,6 +4130,8 @@ export interface paths {
                     productId?: string;
                     gatewayId?: string;
                     tag?: string;
+                    /** @description Title and version, with a blank between them, as the device reports them. */
+                    firmware?: string;
                     lastSeenBefore?: string;
                     disabled?: boolean;
                 };
@@ -4155,6 +4159,11 @@ export interface paths {
                                 count: number;
                             }[];
                             tag: {
+                                value: string;
+                                label?: string;
+                                count: number;
+                            }[];
+                            firmware: {
                                 value: string;
                                 label?: string;
                                 count: number;
@@ -7219,6 +7228,95 @@ export interface paths {
                 };
             };
         };
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/devices/{id}/client-rpc/{requestId}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Answer a call that a device has made and that waits */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                    /** @description As the live stream of the device told it (`requestId` of an item `call`). */
+                    requestId: number;
+                };
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": {
+                        reply: unknown;
+                    };
+                };
+            };
+            responses: {
+                /** @description Nothing. */
+                204: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content?: never;
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                413: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        delete?: never;
         options?: never;
         head?: never;
         patch?: never;
@@ -10834,6 +10932,54 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/plugins/rpc/oneway/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Send a oneway command to a device that is there */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": {
+                        method: string;
+                        params?: unknown;
+                        timeout?: number | null;
+                        expirationTime?: number | null;
+                        persistent?: boolean | null;
+                        retries?: number | null;
+                        additionalInfo?: unknown;
+                    };
+                };
+            };
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content?: never;
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/rpc/twoway/{id}": {
         parameters: {
             query?: never;
@@ -10844,6 +10990,54 @@ export interface paths {
         get?: never;
         put?: never;
         /** Send a twoway command */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": {
+                        method: string;
+                        params?: unknown;
+                        timeout?: number | null;
+                        expirationTime?: number | null;
+                        persistent?: boolean | null;
+                        retries?: number | null;
+                        additionalInfo?: unknown;
+                    };
+                };
+            };
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content?: never;
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/plugins/rpc/twoway/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Send a twoway command to a device that is there */
         post: {
             parameters: {
                 query?: never;
@@ -11389,6 +11583,51 @@ export interface paths {
                                 [key: string]: unknown;
                             };
                         };
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/device/types": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Types of the devices there are: the names of their products */
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            tenantId: {
+                                entityType: string;
+                                /** Format: uuid */
+                                id: string;
+                            };
+                            /** @enum {string} */
+                            entityType: "DEVICE";
+                            type: string;
+                        }[];
                     };
                 };
             };
