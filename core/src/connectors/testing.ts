@@ -2,7 +2,7 @@
 import { spawn, spawnSync } from 'node:child_process'
 import type { ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { chmodSync, existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, existsSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { connect as connectTcp, createServer } from 'node:net'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
@@ -74,6 +74,20 @@ export class TestBroker {
     const ended = once(child, 'exit')
     child.kill(signal)
     await ended
+  }
+
+  /** Has it write what it holds to its disk, and waits until that is done. */
+  async save(): Promise<void> {
+    const file = join(this.folder, 'mosquitto.db')
+    const written = () => (existsSync(file) ? statSync(file).mtimeMs : 0)
+    const before = written()
+    // The time of a file may be that of the last tick of the kernel's clock.
+    await sleep(20)
+    this.#child?.kill('SIGUSR1')
+    for (let waited = 0; written() <= before; waited += 20) {
+      if (waited > 15_000) throw new Error('Mosquitto does not save')
+      await sleep(20)
+    }
   }
 
   /** A client of the broker, ended with it. */
