@@ -182,7 +182,7 @@ describe('offers', () => {
     ])
     await offers.assign(scope, id, 'firmware', other.id, 'two')
     expect(await show()).toMatchObject({ target: { packageId: other.id } })
-    const stored = await ingest.attributes.list(scope, id, 'shared')
+    const stored = await ingest.attributes.list(scope, id, 'shared', { limit: 100 })
     expect(stored.map(({ key }) => key)).toEqual(['fw_title', 'fw_url', 'fw_version'])
   })
 
