@@ -66,7 +66,8 @@ describe('errors of the database', () => {
     await admin.query(`alter database ${name} with allow_connections false`)
     try {
       const pool = new pg.Pool({ connectionString: context.database.url })
-      expect(classifyDbError(await failed(pool.query('select 1')))).toBe('unavailable')
+      const error = await failed(pool.query('select 1'))
+      expect(classifyDbError(error), String(error)).toBe('unavailable')
       await pool.end()
     } finally {
       await admin.query(`alter database ${name} with allow_connections true`)
