@@ -72,7 +72,7 @@ export async function registerRoutes(app: App, context: Context, parts: RoutePar
   registerStorageRoutes(app, context, { disk: ingest.disk, store })
   registerRetentionRoutes(app, context, { retention: parts.retention })
   registerUserRoutes(app, people, setup)
-  registerProductRoutes(app, context, { registry: ingest.registry })
+  await registerProductRoutes(app, context, { registry: ingest.registry })
   registerDeviceRoutes(app, context, {
     devices,
     store,

@@ -196,9 +196,9 @@ describe('attribute routes for scripts of ThingsBoard', () => {
     expect(values.json<{ key: string }[]>().map(({ key }) => key)).toEqual(keys)
     // Over the socket they come in the first answer.
     const socket = new WebSocket(`${platform.url.replace('http', 'ws')}/api/ws/plugins/telemetry?token=${platform.token}`)
-    const first = new Promise<string>((resolve) => (socket.onmessage = ({ data }) => resolve(String(data))))
+    const first = new Promise<string>((resolve) => socket.addEventListener('message', ({ data }) => resolve(String(data))))
     const command = { cmdId: 1, entityType: 'DEVICE', entityId: device.id, scope: 'CLIENT_SCOPE', keys: '' }
-    socket.onopen = () => socket.send(JSON.stringify({ attrSubCmds: [command] }))
+    socket.addEventListener('open', () => socket.send(JSON.stringify({ attrSubCmds: [command] })))
     expect(Object.keys((JSON.parse(await first) as { data: object }).data).sort()).toEqual(keys)
     socket.close()
   })

@@ -135,6 +135,37 @@ describe('a call of a device', () => {
     expect((await post(device.token, { method: 'nothing' })).text).toBe('null')
   })
 
+  it("keeps every digit of its product's replies and of its own parameters [V-13]", async () => {
+    const reply = '{"limit":9007199254740993,"list":[-9223372036854775808,1.50],"asked":"${params.serial} ${params}"}'
+    const body = `{"name":"product ${++products}","clientRpc":{"exact":{"reply":${reply}}}}`
+    const created = await platform.call('POST', '/api/v1/products', { body })
+    expect(created.status, created.text).toBe(201)
+    const { id: productId } = created.json<{ id: string }>()
+    for (const answer of [
+      created,
+      await platform.call('GET', `/api/v1/products/${productId}`),
+      await platform.call('GET', '/api/v1/products'),
+    ]) {
+      for (const digits of ['9007199254740993', '-9223372036854775808']) expect(answer.text).toContain(digits)
+    }
+    // A change of something else leaves them as they are.
+    expect((await platform.call('PATCH', `/api/v1/products/${productId}`, { body: { description: 'changed' } })).text).toContain(
+      '9007199254740993',
+    )
+    expect(
+      (await platform.call('PATCH', `/api/v1/products/${productId}`, { body: `{"clientRpc":{"exact":{"reply":${reply}}}}` })).status,
+    ).toBe(200)
+    const device = await platform.createDevice({ productId })
+    const answer = await post(device.token, '{"method":"exact","params":{"serial":9007199254740995}}')
+    for (const part of [
+      '"limit":9007199254740993',
+      '"list":[-9223372036854775808,1.50]',
+      '"asked":"9007199254740995 {\\"serial\\":9007199254740995}"',
+    ]) {
+      expect(answer.text).toContain(part)
+    }
+  })
+
   it('that nobody answers is told so when the time of the product is over, and holds up no other [R-16]', async () => {
     const device = await platform.createDevice({ productId: await createProduct({ rpc: { clientTimeoutMs: 500 } }) })
     const { ask, client, messages } = await connect(device.token)

@@ -22,7 +22,7 @@ const Reply = Type.Object({ reply: Type.Unknown() }, { additionalProperties: fal
 export async function registerClientRpcRoutes(app: App, parts: { clientRpc: ClientRpc; devices: Devices }): Promise<void> {
   const { clientRpc, devices } = parts
   await app.register(async (scope: App) => {
-    keepBodyTexts(scope)
+    keepBodyTexts(scope, 'any')
     scope.post(
       '/api/v1/devices/:id/client-rpc/:requestId',
       {

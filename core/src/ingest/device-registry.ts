@@ -10,7 +10,7 @@ import { certificateLookup, certificateProblem } from '../devices/certificates.t
 import { isEqual, sha256 } from '../secrets.ts'
 import { loadDeviceLimits } from '../products/device-limits.ts'
 import type { StoredSettings } from '../products/schemas.ts'
-import { completeSettings, defaultSettings } from '../products/settings.ts'
+import { completeSettings, defaultSettings, withExactReplies } from '../products/settings.ts'
 import { chooseLimits, noRates } from './rate-limits.ts'
 import type { ScopeRates } from './rate-limits.ts'
 import type { Device } from './registry.ts'
@@ -40,7 +40,7 @@ type DeviceRow = {
   productId: string
   inactivityTimeoutMs: string
 }
-type ProductRow = { id: string; version: number; settings: StoredSettings }
+type ProductRow = { id: string; version: number; settings: StoredSettings; replies: string | null }
 type CredentialRow = {
   deviceId: string
   kind: CredentialKind
@@ -174,8 +174,9 @@ export class DeviceRegistry {
   }
 
   /** An older version may be read after a newer one, by a change of one device that overlaps one of the product. */
-  #takeProduct({ id, version, settings }: ProductRow): void {
+  #takeProduct({ id, version, ...row }: ProductRow): void {
     if ((this.#products.get(id)?.version ?? 0) >= version) return
+    const settings = withExactReplies(row)
     this.#products.set(id, { version, settings: Object.keys(settings).length > 0 ? completeSettings(settings) : defaultSettings })
   }
 
@@ -267,7 +268,7 @@ function selectDevices(tx: Tx, only: SQL) {
 }
 
 function selectProducts(tx: Tx, only: SQL) {
-  return tx.execute<ProductRow>(sql`select p.id, p.version, p.settings from products p ${only}`)
+  return tx.execute<ProductRow>(sql`select p.id, p.version, p.settings, p.settings->>'clientRpc' as replies from products p ${only}`)
 }
 
 /** How an MQTT-basic password is kept for comparison [M-9]. */
