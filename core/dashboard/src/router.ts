@@ -3,7 +3,19 @@ import { createRouter, createWebHistory } from 'vue-router'
 import type { Router, RouteRecordRaw } from 'vue-router'
 import { basePath, baseUrl } from './base.ts'
 import { leavePage } from './composables/use-page.ts'
-import { IconBox, IconCpu, IconKey, IconOverview, IconPackage, IconPlug, IconServer, IconTrash, IconUser, IconUsers } from './icons.ts'
+import {
+  IconBox,
+  IconCable,
+  IconCpu,
+  IconKey,
+  IconOverview,
+  IconPackage,
+  IconPlug,
+  IconServer,
+  IconTrash,
+  IconUser,
+  IconUsers,
+} from './icons.ts'
 import { readReturnTo } from './return-to.ts'
 import { useSession } from './session.ts'
 
@@ -63,6 +75,25 @@ const routes: RouteRecordRaw[] = [
       { path: 'rpc', name: 'product.rpc', component: () => import('./pages/products/RpcTab.vue') },
       { path: 'provisioning', name: 'product.provisioning', component: () => import('./pages/products/ProvisioningTab.vue') },
     ],
+  },
+  {
+    path: '/connectors',
+    name: 'connectors',
+    component: () => import('./pages/connectors/ConnectorListPage.vue'),
+    meta: { title: 'connectors.title', icon: IconCable, group: 'configure', order: 2, permission: 'settings.read' },
+  },
+  {
+    path: '/connectors/new',
+    name: 'connector.new',
+    component: () => import('./pages/connectors/ConnectorPage.vue'),
+    meta: { permission: 'settings.write' },
+  },
+  {
+    path: '/connectors/:id',
+    name: 'connector',
+    component: () => import('./pages/connectors/ConnectorPage.vue'),
+    props: true,
+    meta: { permission: 'settings.read' },
   },
   {
     path: '/firmware',
