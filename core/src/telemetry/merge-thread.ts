@@ -4,7 +4,7 @@ import type pg from 'pg'
 import type { Clock } from '../clock.ts'
 import type { Log } from '../log.ts'
 import type { MergeTask } from './merge-segments.ts'
-import type { MergeOrder, MergeReport } from './merge-worker.ts'
+import type { MergeOrder, MergeReport, MergeSetup } from './merge-worker.ts'
 
 /** One reads, one writes. */
 export const mergeConnections = 2
@@ -66,7 +66,8 @@ export class MergeThread {
   }
 
   #start(): Worker {
-    const worker = new Worker(new URL('./merge-worker.ts', import.meta.url), { workerData: this.#pool, resourceLimits })
+    const setup: MergeSetup = { pool: this.#pool, isDebugging: this.#log.isLevelEnabled('debug') }
+    const worker = new Worker(new URL('./merge-worker.ts', import.meta.url), { workerData: setup, resourceLimits })
     worker.unref()
     worker.on('message', (report: MergeReport) => this.#receive(report))
     worker.on('error', (error) => this.#waiting?.reject(error instanceof Error ? error : new Error(String(error))))
@@ -78,7 +79,7 @@ export class MergeThread {
   }
 
   #receive(report: MergeReport): void {
-    if ('log' in report) return this.#log[report.log](report.fields, report.message)
+    if ('error' in report) return this.#log.error(report.error, report.message)
     if ('done' in report) this.#waiting?.resolve()
     else this.#waiting?.reject(Object.assign(new Error(report.failed.message), report.failed))
     if (this.#isStopped) this.#end()
