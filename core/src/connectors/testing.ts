@@ -30,6 +30,8 @@ export class TestBroker {
     chmodSync(this.folder, 0o755)
     const { users, tls, ws } = settings
     const lines = [
+      // One that speaks WebSocket alone does not start.
+      ...(ws ? [`listener ${await freePort()} 127.0.0.1`] : []),
       `listener ${this.port} 127.0.0.1`,
       ...(ws ? ['protocol websockets'] : []),
       ...(tls ? [`certfile ${tls.cert}`, `keyfile ${tls.key}`] : []),
@@ -91,8 +93,8 @@ export class TestBroker {
   }
 
   /** A client of the broker, ended with it. */
-  async connect(options: IClientOptions = {}): Promise<MqttClient> {
-    const client = await connectAsync(this.url, options)
+  async connect(options: IClientOptions = {}, url = this.url): Promise<MqttClient> {
+    const client = await connectAsync(url, options)
     client.on('error', () => {})
     this.#clients.push(client)
     return client
