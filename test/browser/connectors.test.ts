@@ -41,6 +41,7 @@ describe.skipIf(!hasBrowser() || !hasBroker)('connectors at the dashboard', () =
     await page.getByText('至少一次 · 自代理起').waitFor()
     await page.getByRole('link', { name: '新建连接器' }).first().click()
     await waitForPage(page, 'connector.new')
+    expect(new URL(page.url()).pathname).toBe('/connectors/new')
   })
 
   it('are made from a preset, tested before they are saved, and previewed with what the broker sent', async () => {
@@ -70,6 +71,8 @@ describe.skipIf(!hasBrowser() || !hasBroker)('connectors at the dashboard', () =
     await preview.getByText('lora-24e124').waitFor()
     await page.getByRole('button', { name: '保存' }).click()
     await waitForPage(page, 'connector')
+    const { items } = await server.call<{ items: { name: string; hasPassword: boolean }[] }>('GET', '/api/v1/connectors')
+    expect(items).toMatchObject([{ name: 'LoRaWAN', hasPassword: true }])
   })
 
   it('show that they are connected, how much comes, and the devices they bring', async () => {
@@ -106,6 +109,7 @@ describe.skipIf(!hasBrowser() || !hasBroker)('connectors at the dashboard', () =
     await row.locator('[data-connector-state=failing]').waitFor({ timeout: 30_000 })
     await broker.resume()
     await row.locator('[data-connector-state=connected]').waitFor({ timeout: 60_000 })
+    expect(await row.getByText(/连接中断|对方拒绝连接/).count(), 'the last error stays to be read').toBe(1)
   })
 
   it('are not saved with an address that is not allowed, and say so at the field', async () => {

@@ -120,7 +120,10 @@ class Server {
 
   async reach(id: string, state: string): Promise<void> {
     const read = async () => (await this.call<Connector>('GET', `/api/v1/connectors/${id}`)).status.state
-    await expect.poll(read, { timeout: waitMs }).toBe(state)
+    for (let waited = 0; (await read()) !== state; waited += 50) {
+      if (waited > waitMs) throw new Error(`the connector is not ${state} but ${await read()}`)
+      await sleep(50)
+    }
   }
 }
 

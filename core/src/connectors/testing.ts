@@ -11,6 +11,7 @@ import { connectAsync } from 'mqtt'
 import type { IClientOptions, MqttClient } from 'mqtt'
 
 const program = '/usr/sbin/mosquitto'
+const passwordProgram = '/usr/bin/mosquitto_passwd'
 /** Tests on a real broker run where Mosquitto is installed, and always in CI, where its absence fails them. */
 export const hasBroker = existsSync(program) || process.env['CI'] === 'true'
 if (!hasBroker) process.stderr.write('skipped: tests of connectors on a real broker (apt-get install mosquitto)\n')
@@ -115,7 +116,7 @@ export class TestBroker {
         .join(''),
       { mode: 0o600 },
     )
-    const { status, stderr } = spawnSync('mosquitto_passwd', ['-U', file])
+    const { status, stderr } = spawnSync(passwordProgram, ['-U', file])
     if (status !== 0) throw new Error(`no passwords: ${String(stderr)}`)
   }
 }
