@@ -21,7 +21,9 @@ export function readIntoOneBuffer(accepted: Socket): Socket {
   if (handle === null) return accepted
   from._handle = null
   const emit = (count: number): boolean => {
-    socket.emit('data', Buffer.from(buffer.subarray(0, count)))
+    const chunk = Buffer.allocUnsafe(count)
+    buffer.copy(chunk, 0, 0, count)
+    socket.emit('data', chunk)
     return true
   }
   const options = { handle, readable: true, writable: true, pauseOnCreate: true, onread: { buffer, callback: emit } }
