@@ -50,6 +50,9 @@ type CredentialRow = {
 }
 
 const retryMs = 1000
+/** Changed devices that one reading takes in, and of these in a line of the log. */
+const mostTogether = 5000
+const mostLogged = 20
 
 /** Look-up text of an access token, and of an MQTT-basic pair; absent parts are empty. */
 export const tokenLookup = (token: string): Buffer => sha256(token)
@@ -66,6 +69,8 @@ export class DeviceRegistry {
   readonly #credentials = new Map<string, Credential>()
   readonly #lookups = new Map<string, string[]>()
   #turn: Promise<void> = Promise.resolve()
+  /** Devices whose rows wait to be read, by tenant, and the reading they wait for. */
+  readonly #changes = new Map<string, { ids: Set<string>; read: Promise<void> }>()
   /** Rate limits of the installation, for what a product leaves open. */
   #rates: ScopeRates = noRates
 
@@ -118,21 +123,35 @@ export class DeviceRegistry {
   }
 
   /**
-   * Takes in what has changed about one or several devices; deleted ones are forgotten. One change after the
-   * other, so that the newest row is the last one read. Never fails: while the rows cannot be read, the devices'
-   * credentials count as unknown, since the change may have revoked them.
+   * Takes in what has changed about one or several devices; deleted ones are forgotten. One reading after the
+   * other, so that the newest row is the last one read; whoever comes while one runs shares the next. Never fails:
+   * while the rows cannot be read, the devices' credentials count as unknown, since the change may have revoked them.
    */
   refresh(scope: Scope, ...deviceIds: string[]): Promise<void> {
-    this.#turn = this.#turn.then(async () => {
-      try {
-        await this.#load(scope, deviceIds)
-      } catch (error) {
-        for (const id of deviceIds) this.#forgetCredentials(id)
-        this.#context.log.warn({ err: error, devices: deviceIds }, 'changed devices could not be read yet')
-        this.#context.clock.after(retryMs, () => void this.refresh(scope, ...deviceIds))
-      }
+    const waiting = this.#changes.get(scope.tenantId)
+    if (waiting !== undefined && waiting.ids.size < mostTogether) {
+      for (const id of deviceIds) waiting.ids.add(id)
+      return waiting.read
+    }
+    const ids = new Set(deviceIds)
+    const read = this.#turn.then(() => {
+      // What comes from now on may be newer than what is read.
+      if (this.#changes.get(scope.tenantId)?.ids === ids) this.#changes.delete(scope.tenantId)
+      return this.#readChanged(scope, [...ids])
     })
-    return this.#turn
+    this.#changes.set(scope.tenantId, { ids, read })
+    this.#turn = read
+    return read
+  }
+
+  async #readChanged(scope: Scope, deviceIds: readonly string[]): Promise<void> {
+    try {
+      await this.#load(scope, deviceIds)
+    } catch (error) {
+      for (const id of deviceIds) this.#forgetCredentials(id)
+      this.#context.log.warn({ err: error, devices: deviceIds.slice(0, mostLogged) }, 'changed devices could not be read yet')
+      this.#context.clock.after(retryMs, () => void this.refresh(scope, ...deviceIds))
+    }
   }
 
   /** The devices of a product, whose settings changed; in one query, since they may be many. */
