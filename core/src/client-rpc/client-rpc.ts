@@ -49,7 +49,10 @@ export class ClientRpc {
     const { device, session, payload } = request
     const call = this.parse(device, payload)
     if ('code' in call) return { status: 'refused', reject: call }
-    const send = (reply: unknown) => session.send({ topic: answerTopic(request), payload: Buffer.from(JSON.stringify(reply)) })
+    const topic = answerTopic(request)
+    // What waits for a user must not hold the buffers of a connection that has ended meanwhile.
+    const to = new WeakRef(session)
+    const send = (reply: unknown) => to.deref()?.send({ topic, payload: Buffer.from(JSON.stringify(reply)) })
     const answer = this.answer(device, call)
     if (answer instanceof Promise) void answer.then(send)
     else send(answer)
