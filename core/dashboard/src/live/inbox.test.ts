@@ -31,8 +31,8 @@ describe('the inbox of a page', () => {
     await held[0]
     await new Promise((resolve) => setTimeout(resolve, 200))
     expect(batches).toEqual([])
-    second.reject(new Error('the server is gone'))
-    await held[1]
+    failSecond(new Error('the server is gone'))
+    await second
     expect(batches).toEqual([[1]])
   })
 
