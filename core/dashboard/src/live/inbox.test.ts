@@ -31,8 +31,8 @@ describe('the inbox of a page', () => {
     await held[0]
     await new Promise((resolve) => setTimeout(resolve, 200))
     expect(batches).toEqual([])
-    failSecond(new Error('the server is gone'))
-    await second
+    second.reject(new Error('the server is gone'))
+    await held[1]
     expect(batches).toEqual([[1]])
   })
 
