@@ -65,6 +65,27 @@ describe('a request', () => {
     expect(seen[0]?.session).toBe(bench.sessions.get(seen[0]!.device.id))
   })
 
+  it('waits for room while too many wait for their outcome, also those of connections that have ended [M-29]', async () => {
+    const waiting: ((outcome: Outcome) => void)[] = []
+    const handler: RequestHandler = () => new Promise((resolve) => waiting.push(resolve))
+    bench = await startEndpoint({ requests: serveAll(handler), limits: { requests: 2 } })
+    const gone = await bench.session('gone')
+    gone.publish('v2/r/req/1', '{}', { messageId: 1 })
+    gone.publish('v2/r/req/2', '{}', { messageId: 2 })
+    await expect.poll(() => waiting.length).toBe(2)
+    gone.end()
+    const client = await bench.session('d')
+    client.publish('v2/r/req/3', '{}', { messageId: 3 })
+    const other = await bench.session('e')
+    other.publish('v2/t', '{"a":1}', { messageId: 4 })
+    expect((await other.next('puback')).messageId).toBe(4)
+    expect(waiting).toHaveLength(2)
+    waiting[0]!(served)
+    await expect.poll(() => waiting.length, { timeout: 10_000 }).toBe(3)
+    waiting[2]!(served)
+    expect((await client.next('puback')).messageId).toBe(3)
+  })
+
   it('is answered in its turn, after the messages before it [M-23]', async () => {
     const { promise, resolve } = Promise.withResolvers<Outcome>()
     bench = await startEndpoint({ requests: serveAll(({ id }) => (id === 1 ? promise : served)) })
