@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-only
+import { LICENSE_CODES } from './license/codes.ts'
 
 /** Sentences for people: Chinese first, English complete. `{name}` takes a parameter. */
 type ErrorText = { status: number; zh: string; en: string }
@@ -95,6 +96,7 @@ export const errorCodes = {
     zh: '磁盘空间不足，导出等占用空间的操作暂停。',
     en: 'The disk is low: exports and other work that takes room wait until there is more.',
   },
+  ...LICENSE_CODES,
 } as const satisfies Record<string, ErrorText>
 
 export type ErrorCode = keyof typeof errorCodes
@@ -109,10 +111,18 @@ export class ProblemError extends Error {
   readonly errors: FieldError[] | undefined
   /** Whole seconds for `Retry-After`. */
   readonly retryAfterS: number | undefined
+  /** Further members of the answer, such as `limit` and `used`; a `detail` among them replaces the usual one. */
+  readonly members: (language: Language) => Record<string, unknown>
 
   constructor(
     code: ErrorCode,
-    options: { params?: Record<string, string | number>; errors?: FieldError[]; retryAfterS?: number; cause?: unknown } = {},
+    options: {
+      params?: Record<string, string | number>
+      errors?: FieldError[]
+      retryAfterS?: number
+      members?: Record<string, unknown> | ((language: Language) => Record<string, unknown>)
+      cause?: unknown
+    } = {},
   ) {
     super(fill(errorCodes[code].en, options.params ?? {}), { cause: options.cause })
     this.name = 'ProblemError'
@@ -120,6 +130,8 @@ export class ProblemError extends Error {
     this.params = options.params ?? {}
     this.errors = options.errors
     this.retryAfterS = options.retryAfterS
+    const { members = {} } = options
+    this.members = typeof members === 'function' ? members : () => members
   }
 
   get status(): number {
@@ -151,6 +163,7 @@ export function toProblem(error: ProblemError, language: Language, traceId: stri
     code: error.code,
     detail: error.errors?.length ? `${sentence} ${error.errors.map((one) => one.detail).join(' ')}` : sentence,
     traceId,
+    ...error.members(language),
     ...(error.errors ? { errors: error.errors } : {}),
   }
 }
