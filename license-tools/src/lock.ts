@@ -11,6 +11,9 @@ type Holder = { pid: number; host: string; since: string }
 const waitMs = 10_000
 const retryMs = 50
 
+/** Locks that this process holds. */
+const held = new Set<string>()
+
 /** Nobody takes longer to take over: an older mark was left by a crash. */
 const takeOverMs = 60_000
 
@@ -23,15 +26,20 @@ export async function takeLock(folder: string): Promise<{ release: () => void; t
   const path = join(folder, 'ledger.lock')
   const own = `${JSON.stringify({ pid: process.pid, host: hostname(), since: new Date().toISOString() })}\n`
   const release = () => {
+    held.delete(path)
     if (readText(path) === own) rmSync(path, { force: true })
+  }
+  const hold = (takenFrom: number | undefined) => {
+    held.add(path)
+    return { release, takenFrom }
   }
   const deadline = performance.now() + waitMs
   for (;;) {
-    if (isCreated(path, own)) return { release, takenFrom: undefined }
+    if (isCreated(path, own)) return hold(undefined)
     const text = readText(path)
     const holder = parseHolder(text)
-    if (holder && holder.host === hostname() && !isAlive(holder.pid)) {
-      if (isTakenOver(path, text!, own)) return { release, takenFrom: holder.pid }
+    if (holder && holder.host === hostname() && !isAlive(holder.pid, path)) {
+      if (isTakenOver(path, text!, own)) return hold(holder.pid)
     }
     // A lock of another machine, or one nobody can read, does not end by waiting here.
     const isHopeless = text !== undefined && (holder === undefined || holder.host !== hostname())
@@ -89,9 +97,9 @@ function parseHolder(text: string | undefined): Holder | undefined {
   }
 }
 
-function isAlive(pid: number): boolean {
-  // A container gives the same number again: a lock with our own number is not ours, we have just begun.
-  if (pid === process.pid) return false
+function isAlive(pid: number, path: string): boolean {
+  // A container gives the same numbers again: a lock with our own may have been left by one before us.
+  if (pid === process.pid) return held.has(path)
   try {
     process.kill(pid, 0)
     return true
