@@ -90,6 +90,17 @@ export const configKeys = {
     max: 100_000,
     help: 'New MQTT connections per second; twice as many in a burst.',
   },
+  IOT_PMS_LICENSE_FILE: {
+    type: 'text',
+    default: '',
+    help: 'License file, or a folder in which every *.lic is a license and every *.crl a revocation list. Read at the start, on changes and every minute.',
+  },
+  IOT_PMS_LICENSE_TEXT: {
+    type: 'secret',
+    default: '',
+    help: 'The text of a license itself, for places that can mount no file; taken at the start as from a file.',
+  },
+  IOT_PMS_LICENSE_ENV: { type: 'text', default: 'production', help: 'production or staging: which licenses this installation takes.' },
   IOT_PMS_METRICS_TOKEN: {
     type: 'secret',
     default: '',
@@ -132,6 +143,9 @@ export type Config = {
   requireHttps: boolean
   logLevel: string
   writer: { commitWindowMs: number; connections: number }
+  license: { file: string | undefined; text: string | undefined; env: 'production' | 'staging' }
+  /** Whether the process runs in a pod. */
+  isInKubernetes: boolean
   metricsToken: string | undefined
   buildsDashboard: boolean
   testHooks: ReadonlySet<TestHook>
@@ -187,11 +201,19 @@ export function readConfig(environment: Environment = process.env): Config {
     requireHttps: flag('IOT_PMS_REQUIRE_HTTPS'),
     logLevel: values.get('IOT_PMS_LOG_LEVEL') || 'info',
     writer: { commitWindowMs: integer('IOT_PMS_COMMIT_WINDOW_MS'), connections: integer('IOT_PMS_WRITER_CONNECTIONS') },
+    license: {
+      file: text('IOT_PMS_LICENSE_FILE'),
+      text: text('IOT_PMS_LICENSE_TEXT'),
+      env: text('IOT_PMS_LICENSE_ENV') === 'staging' ? 'staging' : 'production',
+    },
+    isInKubernetes: Boolean(environment['KUBERNETES_SERVICE_HOST']),
     metricsToken: text('IOT_PMS_METRICS_TOKEN'),
     buildsDashboard: flag('IOT_PMS_BUILD_DASHBOARD'),
     testHooks: new Set(list('IOT_PMS_TEST_HOOKS') as TestHook[]),
   }
   checkMeaning(config, flag('IOT_PMS_PRODUCTION'), problems)
+  const licenseEnv = text('IOT_PMS_LICENSE_ENV') ?? ''
+  if (!['production', 'staging'].includes(licenseEnv)) problems.push(`IOT_PMS_LICENSE_ENV=${licenseEnv} must be production or staging.`)
   if (problems.length > 0) throw configError(problems)
   return config
 }

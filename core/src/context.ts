@@ -3,6 +3,7 @@ import type { Clock } from './clock.ts'
 import type { Config } from './config.ts'
 import type { Db, Scope } from './db/client.ts'
 import type { EventBus } from './events.ts'
+import type { License } from './license/snapshot.ts'
 import type { Log } from './log.ts'
 import type { Secrets } from './secrets.ts'
 
@@ -18,4 +19,6 @@ export type Context = {
   installId: string
   /** The one tenant of the community edition; a module may resolve others from a credential. */
   rootTenant: Scope
+  /** What is granted and limited; asked without waiting. */
+  license: License
 }

@@ -16,8 +16,27 @@ export type Events = {
   /** A login session ended before its time: sockets of it close, its tokens are dead. */
   'session.ended': { sessionId: string }
   'product.changed': { tenantId: string; productId: string }
+  /** Something was done with the license, or refused; stored in `license_events`, listened to by who keeps records. */
+  'license.event': LicenseEvent
+  /** Another state, other features or limits are in force. */
+  'license.changed': { state: string; features: readonly string[] }
   /** The room left for the database crossed a bound. */
   'disk.level': { level: 'ok' | 'warn' | 'high' | 'critical'; before: 'ok' | 'warn' | 'high' | 'critical' }
+}
+
+/** What is told of the license never holds a token [L-4]. */
+export type LicenseEvent = {
+  id: string
+  at: number
+  /** Id of a user, `system`, `file` or `console`. */
+  actor: string
+  action: string
+  outcome: 'ok' | 'refused'
+  code: string | null
+  jti: string | null
+  seq: number | null
+  kid: string | null
+  detail: Record<string, unknown>
 }
 
 type Listener<K extends keyof Events> = (event: Events[K]) => void

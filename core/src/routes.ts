@@ -12,6 +12,8 @@ import type { App } from './http/server.ts'
 import type { IngestCounters } from './system/ingest-counters.ts'
 import type { Ingest } from './ingest/start-ingest.ts'
 import { writeAsUser } from './ingest/user-writes.ts'
+import { registerLicenseRoutes } from './license/routes.ts'
+import type { LicenseRouteParts } from './license/routes.ts'
 import { registerProductRoutes } from './products/routes.ts'
 import type { Retention } from './system/retention.ts'
 import { registerRetentionRoutes } from './system/retention-routes.ts'
@@ -36,6 +38,7 @@ export type RouteParts = {
   devices: Devices
   demo: Demo
   retention: Retention
+  license: LicenseRouteParts
   authenticate: Authenticate
   metrics: Registry
   health: Health
@@ -49,6 +52,7 @@ export async function registerRoutes(app: App, context: Context, parts: RoutePar
   registerSystemRoutes(app, context, { store, counters, refused: ingest.refused, metrics, authenticate, health, ports })
   registerStorageRoutes(app, context, { disk: ingest.disk, store })
   registerRetentionRoutes(app, context, { retention: parts.retention })
+  registerLicenseRoutes(app, parts.license)
   registerUserRoutes(app, people, setup)
   registerProductRoutes(app, context, { registry: ingest.registry })
   registerDeviceRoutes(app, context, { devices, store, sessions: ingest.sessions, rejects: ingest.rejects })

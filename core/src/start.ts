@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Registry, collectDefaultMetrics } from 'prom-client'
 import { systemClock } from './clock.ts'
+import type { Clock } from './clock.ts'
 import type { Config } from './config.ts'
 import type { Context } from './context.ts'
 import { Db } from './db/client.ts'
@@ -24,6 +25,11 @@ import { IngestCounters } from './system/ingest-counters.ts'
 import { registerHttpIngest } from './ingest/http.ts'
 import { createIngest } from './ingest/start-ingest.ts'
 import type { Ingest } from './ingest/start-ingest.ts'
+import { builtInCrl, createLicense } from './license/create.ts'
+import type { LicenseParts } from './license/create.ts'
+import { FileSource } from './license/files.ts'
+import type { LicenseContext, LicenseService } from './license/license.ts'
+import { watchLicense } from './license/metrics.ts'
 import { LiveStream } from './live/stream.ts'
 import { Topics } from './live/topics.ts'
 import { createLog } from './log.ts'
@@ -50,6 +56,7 @@ export type Platform = {
   routes: readonly RouteGuard[]
   ingest: Ingest
   demo: Demo
+  license: LicenseService
   /** Ports in use; undefined when not opened. */
   ports: { http: number | undefined; mqtt: number | undefined }
   /** One-time link while there is no administrator. */
@@ -57,6 +64,9 @@ export type Platform = {
   /** Drains and stops; safe to call twice. Everything accepted is committed and answered first. */
   stop(): Promise<void>
 }
+
+/** What tests and embedding code bring instead of the machine's and the build's own. */
+export type PlatformParts = LicenseParts & { clock?: Clock }
 
 /** How a part is stopped, and how long the rest waits for it. */
 type Stop = (() => Promise<void> | void) & { limitMs?: number }
@@ -72,19 +82,19 @@ const hookWarningMs = 60_000
  *
  * @throws {StartError} with a sentence that says what to do; what was started by then is stopped again
  */
-export async function startPlatform(config: Config, log: Log = createLog(config.logLevel)): Promise<Platform> {
+export async function startPlatform(config: Config, log: Log = createLog(config.logLevel), parts: PlatformParts = {}): Promise<Platform> {
   const stops: Stop[] = []
   let stopping: Promise<void> | undefined
   const stop = () => (stopping ??= runBackwards(stops, log))
   try {
-    return await start(config, log, stops, stop)
+    return await start(config, log, parts, stops, stop)
   } catch (error) {
     await stop()
     throw error
   }
 }
 
-async function start(config: Config, log: Log, stops: Stop[], stop: () => Promise<void>): Promise<Platform> {
+async function start(config: Config, log: Log, parts: PlatformParts, stops: Stop[], stop: () => Promise<void>): Promise<Platform> {
   ensureDataDir(config.dataDir)
   const unlock = await lockInstance(config.dataDir)
   stops.push(unlock)
@@ -98,20 +108,28 @@ async function start(config: Config, log: Log, stops: Stop[], stop: () => Promis
   stops.push(() => db.stop())
   const installation = await loadInstallation(db)
   const secrets = await prepareSecrets(config, db, installation.secretKeyId)
-  const context: Context = {
+  const base: LicenseContext = {
     config,
     log,
-    clock: systemClock,
+    clock: parts.clock ?? systemClock,
     db,
     secrets,
     events: new EventBus(log),
     installId: installation.installId,
     rootTenant: await loadRootTenant(db),
   }
+  const license = createLicense(base, parts)
+  await license.start()
+  stops.push(() => license.stop())
+  const licenseFiles = new FileSource(license, builtInCrl)
+  await licenseFiles.start()
+  stops.push(() => licenseFiles.stop())
+  const context: Context = { ...base, license }
 
   const metrics = new Registry()
   collectDefaultMetrics({ register: metrics, prefix: 'iot_pms_' })
   stops.push(() => metrics.clear())
+  watchLicense(metrics, license)
   const load = new Load()
   load.start()
   stops.push(() => load.stop())
@@ -175,6 +193,7 @@ async function start(config: Config, log: Log, stops: Stop[], stop: () => Promis
     devices,
     demo,
     retention,
+    license: { license, files: licenseFiles, present: () => [] },
     authenticate,
     metrics,
     health,
@@ -218,7 +237,7 @@ async function start(config: Config, log: Log, stops: Stop[], stop: () => Promis
   buildDashboard(config, log, pages.reload)
   health.hasBeenReady = true
   log.info({ version, ...ports }, 'ready')
-  return { context, app, routes: listRoutes(app), ingest, demo, ports, setupLink: setup.link, stop }
+  return { context, app, routes: listRoutes(app), ingest, demo, license, ports, setupLink: setup.link, stop }
 }
 
 /** [SC-2] The key of the settings or the data folder; made at the first start, never silently replaced. */

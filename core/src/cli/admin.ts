@@ -10,6 +10,7 @@ import { ensureDataDir, openDatabase } from '../db/open.ts'
 import type { OpenDatabase } from '../db/open.ts'
 import { StartError, exitCodes } from '../errors.ts'
 import { EventBus } from '../events.ts'
+import { communityLicense } from '../license/snapshot.ts'
 import { createLog } from '../log.ts'
 import { createSecretKey, loadSecretKey } from '../secrets.ts'
 import { createConsoleResetLink, createConsoleSetupLink } from '../users/admin.ts'
@@ -53,7 +54,8 @@ export async function withDatabase(config: Config, work: (database: OpenDatabase
   }
 }
 
-async function withContext(config: Config, work: (context: Context) => Promise<void>): Promise<void> {
+/** What commands work with; limits and features are the server's business. */
+export async function withContext(config: Config, work: (context: Context) => Promise<void>): Promise<void> {
   await withDatabase(config, async (database) => {
     const log = createLog('warn')
     await migrate(database.adminUrl, database.appUrl, log)
@@ -70,6 +72,7 @@ async function withContext(config: Config, work: (context: Context) => Promise<v
         events: new EventBus(log),
         installId: installation.installId,
         rootTenant: await loadRootTenant(db),
+        license: communityLicense,
       })
     } finally {
       await db.stop()

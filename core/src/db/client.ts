@@ -111,6 +111,15 @@ export class Db {
     return pool
   }
 
+  /**
+   * Hears `NOTIFY channel` on a connection of its own, which opens again by itself.
+   *
+   * @param onListening after the first connection and after each new one: what was said in between is lost
+   */
+  async listen(channel: string, onNotify: () => void, onListening: () => void): Promise<void> {
+    await this.#client.listen(channel, onNotify, onListening)
+  }
+
   /** Whether the database answers within a second. */
   async isReachable(): Promise<boolean> {
     let timer: NodeJS.Timeout | undefined

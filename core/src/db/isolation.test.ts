@@ -91,6 +91,9 @@ describe('tenant isolation in the database', () => {
       select proname::text as name, proconfig, has_function_privilege('public', oid, 'execute') as open
       from pg_proc where prosecdef and pronamespace = 'public'::regnamespace order by proname`
     expect(rows.map((row) => row['name'])).toEqual([
+      'license_counts',
+      'license_device_count',
+      'license_note_usage',
       'telemetry_chunks_of',
       'telemetry_has_few_keys',
       'telemetry_key_no',

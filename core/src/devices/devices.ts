@@ -9,6 +9,7 @@ import { ProblemError } from '../errors.ts'
 import type { Actor } from '../http/actor.ts'
 import { formatCursor, isUuid, parseCursor } from '../http/schemas.ts'
 import type { DeviceRegistry } from '../ingest/device-registry.ts'
+import { reserveDevices } from '../license/limits.ts'
 import type { TelemetryStore } from '../telemetry/store.ts'
 import { addSecurityEvent, actorName } from '../users/security-events.ts'
 import type { Origin } from '../users/security-events.ts'
@@ -53,7 +54,7 @@ export class Devices {
     return rows[0]
   }
 
-  /** @throws {ProblemError} `NAME_TAKEN`, `TOKEN_TAKEN`, `TIME_ZONE_UNKNOWN`, `UNPROCESSABLE` for an unknown product */
+  /** @throws {ProblemError} `LIMIT_DEVICES`, `NAME_TAKEN`, `TOKEN_TAKEN`, `TIME_ZONE_UNKNOWN`, `UNPROCESSABLE` for an unknown product */
   async create(
     actor: Pick<Actor, 'scope'>,
     wanted: DeviceCreate & { isDemo?: boolean; additionalInfo?: Record<string, unknown> },
@@ -65,6 +66,7 @@ export class Devices {
     checkTimeZone(wanted.timeZone)
     await this.#context.db.withTenant(scope, async (tx) => {
       const productId = await findProductId(tx, wanted.productId)
+      if (!wanted.isDemo) await reserveDevices(this.#context.license, tx, 1)
       await this.#withUniqueName(wanted.name, () =>
         tx.insert(devices).values({
           tenantId: scope.tenantId,
@@ -164,10 +166,11 @@ export class Devices {
     }
   }
 
-  /** @throws {ProblemError} `NAME_TAKEN` or `TOKEN_TAKEN` when somebody took it meanwhile; then none is restored */
+  /** @throws {ProblemError} `LIMIT_DEVICES`; `NAME_TAKEN` or `TOKEN_TAKEN` when somebody took it meanwhile; then none is restored */
   async restore(actor: Actor, ids: readonly string[]): Promise<Device[]> {
     const { scope } = actor
     await this.#context.db.withTenant(scope, async (tx) => {
+      await reserveDevices(this.#context.license, tx, new Set(ids).size)
       for (const id of ids) {
         const [row] = await tx.execute<{ name: string }>(
           sql`select name from devices where id = ${id} and deleted_at is not null and purging_at is null for update`,

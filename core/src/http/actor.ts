@@ -2,7 +2,7 @@
 import type { FastifyRequest } from 'fastify'
 import type { Scope } from '../db/client.ts'
 import { ProblemError } from '../errors.ts'
-import type { Language } from '../errors.ts'
+import type { ErrorCode, Language } from '../errors.ts'
 import type { Permission } from './permissions.ts'
 
 /** Who makes a request, as the authenticator found it. */
@@ -33,6 +33,10 @@ declare module 'fastify' {
     public?: true
     /** Answered before the first administrator exists. */
     beforeSetup?: true
+    /** Code of a body above the route's limit, where it has one of its own. */
+    tooLarge?: ErrorCode
+    /** [L-56] How the license gate sees the route where its method misleads: `always` stays when a license has expired. */
+    license?: 'always' | 'write'
     /** ThingsBoard-style answers and errors. */
     compat?: true
   }

@@ -17,6 +17,8 @@ export const permissions = [
   'settings.write',
   'system.read',
   'metrics.read',
+  'license.read',
+  'license.write',
 ] as const
 export type Permission = (typeof permissions)[number]
 

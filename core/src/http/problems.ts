@@ -49,7 +49,10 @@ function asProblemError(error: FastifyError | ProblemError, request: FastifyRequ
   }
   switch (error.code) {
     case 'FST_ERR_CTP_BODY_TOO_LARGE':
-      return new ProblemError('BODY_TOO_LARGE', { params: { limit: request.routeOptions.bodyLimit }, cause: error })
+      return new ProblemError(request.routeOptions.config.tooLarge ?? 'BODY_TOO_LARGE', {
+        params: { limit: request.routeOptions.bodyLimit },
+        cause: error,
+      })
     case 'FST_ERR_CTP_INVALID_MEDIA_TYPE':
       return new ProblemError('CONTENT_TYPE', { cause: error })
     case 'FST_ERR_CTP_EMPTY_JSON_BODY':
