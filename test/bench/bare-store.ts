@@ -12,6 +12,7 @@ import { loadInstallation, loadRootTenant } from '../../core/src/db/installation
 import { migrate } from '../../core/src/db/migrate.ts'
 import { ensureDataDir, openDatabase } from '../../core/src/db/open.ts'
 import { EventBus } from '../../core/src/events.ts'
+import { communityLicense } from '../../core/src/license/snapshot.ts'
 import { defaultPayloadRules } from '../../core/src/ingest/registry.ts'
 import type { Device } from '../../core/src/ingest/registry.ts'
 import { createLog } from '../../core/src/log.ts'
@@ -47,6 +48,7 @@ export async function openBareStore(options: TelemetryLogOptions = {}): Promise<
     events: new EventBus(log),
     installId: (await loadInstallation(db)).installId,
     rootTenant: await loadRootTenant(db),
+    license: communityLicense,
   }
   const store = new TelemetryLog(context, options)
   await store.start()
