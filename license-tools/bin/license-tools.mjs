@@ -53,6 +53,7 @@ const stdio = ['inherit', 'inherit', 'inherit']
 for (const fd of [...texts('passphrase-fd'), ...texts('new-passphrase-fd')].map(Number)) {
   if (Number.isInteger(fd) && fd > 2 && fd < 256) stdio[fd] = fd
 }
+const { NODE_OPTIONS: _options, ...env } = process.env
 const child = spawn(
   node,
   [
@@ -62,7 +63,7 @@ const child = spawn(
     join(folder, '../src/main.ts'),
     ...args,
   ],
-  { stdio: Array.from(stdio, (one) => one ?? 'ignore') },
+  { env, stdio: Array.from(stdio, (one) => one ?? 'ignore') },
 )
 // Ctrl-C reaches both; the tool decides when it ends.
 for (const signal of /** @type {const} */ (['SIGINT', 'SIGTERM'])) process.on(signal, () => signal === 'SIGTERM' && child.kill(signal))

@@ -23,7 +23,6 @@ export const exits = {
 /** Every code a caller can act on, and how the process then ends. */
 const codes = {
   UNEXPECTED: exits.unexpected,
-  NO_PERMISSION_MODEL: exits.unexpected,
   ACCESS_DENIED: exits.unexpected,
   NOT_OFFLINE: exits.unexpected,
   FILE_WRITE: exits.unexpected,

@@ -27,14 +27,14 @@ export type Terminal = {
 
 const progressStep = 100
 
-/** @param lang of the sentences; @param env only LANG is read */
-export function createTerminal(args: Pick<Arguments, 'flag' | 'choice'> | undefined, env: { LANG?: string | undefined }): Terminal {
-  const lang = args?.choice('lang', ['zh', 'en'] as const) ?? (/^en/i.test(env.LANG ?? '') ? 'en' : 'zh')
+/** @param args undefined while the options are not read yet; @param host of its environment only LANG is read */
+export function createTerminal(args: Arguments | undefined, host: { env: NodeJS.ProcessEnv; stderr(text: string): void }): Terminal {
+  const lang = args?.choice('lang', ['zh', 'en'] as const) ?? (/^en/i.test(host.env.LANG ?? '') ? 'en' : 'zh')
   const isJson = args?.flag('json') ?? false
   const isQuiet = args?.flag('quiet') ?? false
   const isYes = args?.flag('yes') ?? false
   const say = (text: Text) => text[lang]
-  const write = (text: string) => process.stderr.write(text)
+  const write = (text: string) => host.stderr(text)
   const notes: Terminal['notes'] = []
   return {
     lang,

@@ -12,6 +12,7 @@ import type { LicenseRequest, MachineMode, UnsignedRequest } from '@iot-pms/core
 import { createKey } from './keystore.ts'
 import type { Purpose } from './keystore.ts'
 import { Ledger } from './ledger.ts'
+import { runTool } from './run.ts'
 
 export const passphrase = 'correct horse battery staple'
 
@@ -22,24 +23,25 @@ const launcher = fileURLToPath(new URL('../bin/license-tools.mjs', import.meta.u
 
 export type Outcome = { code: number | null; stdout: string; stderr: string; json: Record<string, unknown> }
 
-/** A vendor's folder: a ledger with keys, a passphrase file, and the tool itself as a process. */
+/** A vendor's folder: a ledger with keys, a passphrase file, and the tool itself. */
 export type Vendor = {
   folder: string
   ledgerFolder: string
   kids: Record<Purpose, string>
-  /** Runs the tool in the vendor's folder; `--json` output is parsed. */
+  /** One call of the tool in this process; `--json` output is parsed. */
   run(...args: string[]): Promise<Outcome>
-  runWith(
-    options: { input?: string; env?: NodeJS.ProcessEnv; onStart?: (child: ChildProcess) => void },
-    ...args: string[]
-  ): Promise<Outcome>
-  /** The same with the passphrase given. */
+  runIn(env: NodeJS.ProcessEnv, ...args: string[]): Promise<Outcome>
+  /** The same by the launcher, as the vendor does it, in the vendor's folder. */
+  start(options: StartOptions, ...args: string[]): Promise<Outcome>
+  /** `run` with the passphrase given. */
   sign(...args: string[]): Promise<Outcome>
   write(name: string, content: string | object): string
   path(name: string): string
   open(): Ledger
   close(): void
 }
+
+export type StartOptions = { input?: string; env?: NodeJS.ProcessEnv; onStart?: (child: ChildProcess) => void }
 
 export async function createVendor(options: { test?: boolean; purposes?: Purpose[] } = {}): Promise<Vendor> {
   const folder = mkdtempSync(join(tmpdir(), 'license-tools-'))
@@ -61,14 +63,15 @@ export async function createVendor(options: { test?: boolean; purposes?: Purpose
     return path(name)
   }
   write('passphrase', `${passphrase}\n`)
-  const runWith: Vendor['runWith'] = (given, ...args) => runTool(folder, given, args)
+  const runIn: Vendor['runIn'] = (env, ...args) => callTool({ LANG: 'en_US.UTF-8', IOT_PMS_LEDGER: ledgerFolder, ...env }, args)
   return {
     folder,
     ledgerFolder,
     kids,
-    runWith,
-    run: (...args) => runWith({}, ...args),
-    sign: (...args) => runWith({}, ...args, '--passphrase-file', path('passphrase')),
+    runIn,
+    run: (...args) => runIn({}, ...args),
+    start: (given, ...args) => startTool(folder, given, args),
+    sign: (...args) => runIn({}, ...args, '--passphrase-file', path('passphrase')),
     write,
     path,
     open: () => Ledger.open(ledgerFolder),
@@ -84,7 +87,22 @@ export function addKey(ledger: Ledger, purpose: Purpose): string {
   return file.kid
 }
 
-function runTool(folder: string, given: Parameters<Vendor['runWith']>[0], args: string[]): Promise<Outcome> {
+async function callTool(env: NodeJS.ProcessEnv, args: string[]): Promise<Outcome> {
+  const written = { stdout: '', stderr: '' }
+  const code = await runTool(args, {
+    env,
+    stdout: (text) => (written.stdout += text),
+    stderr: (text) => (written.stderr += text),
+    isInterrupted: () => false,
+  })
+  return { code, ...written, json: parseOutput(args, written.stdout) }
+}
+
+function parseOutput(args: string[], stdout: string): Outcome['json'] {
+  return args.includes('--json') && stdout !== '' ? (JSON.parse(stdout) as Outcome['json']) : {}
+}
+
+function startTool(folder: string, given: StartOptions, args: string[]): Promise<Outcome> {
   const child = spawn(process.execPath, [launcher, ...args], {
     cwd: folder,
     env: { PATH: process.env.PATH, LANG: 'en_US.UTF-8', ...given.env },
@@ -98,9 +116,7 @@ function runTool(folder: string, given: Parameters<Vendor['runWith']>[0], args: 
   child.stdin.end(given.input ?? '')
   return new Promise((resolve, reject) => {
     child.once('error', reject)
-    child.once('close', (code) =>
-      resolve({ code, stdout, stderr, json: args.includes('--json') ? (JSON.parse(stdout) as Record<string, unknown>) : {} }),
-    )
+    child.once('close', (code) => resolve({ code, stdout, stderr, json: parseOutput(args, stdout) }))
   })
 }
 

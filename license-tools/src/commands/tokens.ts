@@ -110,6 +110,8 @@ function makeVisible(text: string): string {
 
 async function verify(tool: Tool): Promise<Result> {
   const { args } = tool
+  const at = args.date('at') ?? tool.now
+  const env = args.choice('env', ['production', 'staging'] as const) ?? 'production'
   const ledger = Ledger.isThere(tool.folder) ? openLedger(tool) : undefined
   const [request, factors] = [args.text('request'), args.text('factors')]
   if (request !== undefined && factors !== undefined) {
@@ -123,8 +125,8 @@ async function verify(tool: Tool): Promise<Result> {
   const machine = request === undefined ? (factors === undefined ? undefined : machineOfFactors(factors)) : machineOfRequest(request)
   const verdict = await verifyToken(text, {
     keys,
-    env: args.choice('env', ['production', 'staging'] as const) ?? 'production',
-    at: args.date('at') ?? tool.now,
+    env,
+    at,
     crl: args.text('crl'),
     machine,
   })
