@@ -192,7 +192,13 @@ test('a thousand rows survive Ctrl-C, then kill -9, and end as a thousand licens
           })
         },
       },
-      'bulk', path, '-o', folder, '--passphrase-file', own.path('passphrase'), ...more,
+      'bulk',
+      path,
+      '-o',
+      folder,
+      '--passphrase-file',
+      own.path('passphrase'),
+      ...more,
     )
   const interrupted = await start('SIGINT', 200)
   expect(interrupted.code).toBe(130)

@@ -315,7 +315,12 @@ export type IssueJob = {
  */
 export async function issueToken(job: IssueJob): Promise<string> {
   const { ledger, claims, key, request, actor, now } = job
-  ledger.append('issue.intent', { claims, kid: key.kid, ...(request && { nonce: request.nonce }), ...job.remarks }, actor, now)
+  ledger.append(
+    'issue.intent',
+    { claims, kid: key.kid, ...(request && { nonce: request.nonce, instance_key: request.instanceKey }), ...job.remarks },
+    actor,
+    now,
+  )
   return completeToken(job)
 }
 

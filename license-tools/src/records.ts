@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LicenseRef-IoT-PMS-Commercial
-import type { LicenseClaims } from '@iot-pms/core/license'
+import type { LicenseClaims, LicenseRequest } from '@iot-pms/core/license'
 import type { KeyStatus, Purpose } from './keystore.ts'
 import type { Entry } from './ledger.ts'
 
@@ -26,6 +26,8 @@ export type KeyRecord = { kid: string; purpose: Purpose; bits: number; status: K
 
 export type CustomerRecord = { sub: string; name: string; seq: number; last: string | undefined }
 
+type InstanceKey = LicenseRequest['instanceKey']
+
 /** What follows from all entries, kept up to date as they are appended. */
 export type Records = {
   tokens: Map<string, TokenRecord>
@@ -34,6 +36,8 @@ export type Records = {
   /** Nonce of a request → what it was answered with. */
   nonces: Map<string, TokenRecord>
   externalIds: Map<string, TokenRecord>
+  /** Thumbprint of an instance key → the key, from the requests that were answered. */
+  instanceKeys: Map<string, InstanceKey>
   crl: { seq: number; n: number; at: string }
 }
 
@@ -44,6 +48,7 @@ export function createRecords(): Records {
     customers: new Map(),
     nonces: new Map(),
     externalIds: new Map(),
+    instanceKeys: new Map(),
     crl: { seq: 0, n: 0, at: '' },
   }
 }
@@ -111,6 +116,7 @@ function addToken(records: Records, entry: Entry, state: 'intent' | 'imported'):
     claims: LicenseClaims
     kid: string
     nonce?: string
+    instance_key?: InstanceKey
     external_id?: string
     row?: string
     payload?: string
@@ -134,6 +140,7 @@ function addToken(records: Records, entry: Entry, state: 'intent' | 'imported'):
   records.tokens.set(claims.jti, token)
   if (token.externalId !== undefined) records.externalIds.set(token.externalId, token)
   if (nonce !== undefined) records.nonces.set(nonce, token)
+  if (body.instance_key && claims.cnf) records.instanceKeys.set(claims.cnf.jkt, body.instance_key)
   const before = records.customers.get(claims.sub)
   records.customers.set(claims.sub, {
     sub: claims.sub,

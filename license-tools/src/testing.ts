@@ -163,7 +163,7 @@ export function createInstance(mode: MachineMode = 'host', kinds: readonly strin
       )
     },
     release({ jti, seq }) {
-      const receipt = { type: 'iot-pms-release', ver: 1, jti, seq, at: new Date().toISOString(), instanceKey }
+      const receipt = { type: 'iot-pms-release', jti, seq, at: new Date().toISOString(), installIdHash: 'a hash' }
       const sig = sign(null, Buffer.from(`iot-pms-release-v1\n${canonicalJson(receipt)}`), privateKey).toString('base64url')
       return { ...receipt, sig }
     },

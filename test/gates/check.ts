@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { spawn } from 'node:child_process'
-import { readFileSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import fullList from 'spdx-license-list/full.js'
@@ -23,12 +23,16 @@ type Gate = { name: string } & (
 const node = process.execPath
 const program = (name: string) => join(root, 'node_modules/.bin', name)
 
+/** A commercial folder may have been deleted. */
+const isThere = (folder: string) => existsSync(join(root, folder, 'tsconfig.json'))
+
 /** What `pnpm check` runs, in this order. */
 const gates: readonly Gate[] = [
   { name: 'format', run: [program('oxfmt'), '--check'] },
   { name: 'lint', run: [program('oxlint'), '--type-aware', '--deny-warnings'] },
   { name: 'types-core', run: [program('tsc'), '-p', 'core'] },
   { name: 'types-test', run: [program('tsc'), '-p', 'test'] },
+  ...['license-tools'].filter(isThere).map((folder): Gate => ({ name: `types-${folder}`, run: [program('tsc'), '-p', folder] })),
   { name: 'types-dashboard', run: [join(root, 'core/dashboard/node_modules/.bin/vue-tsc'), '--noEmit'], folder: 'core/dashboard' },
   { name: 'unused', run: [program('knip'), '--no-progress'] },
   { name: 'licences', search: searchLicences },

@@ -104,7 +104,7 @@ async function transfer(tool: Tool): Promise<Result> {
   const former = findIssued(ledger, tool.args.positionals[0]!)
   if (former.revoked) throw revokedError(former.jti)
   const request = readRequest(tool.args.required('request'))
-  readReceipt(tool.args.required('receipt'), former)
+  readReceipt(tool.args.required('receipt'), former, ledger)
   const options = continueFrom(tool, former.claims)
   const isDated = tool.args.text('days') !== undefined || tool.args.text('until') !== undefined
   // A move does not lengthen the term by itself.
