@@ -256,6 +256,13 @@ test('a license file is armoured, complete and never overwritten [T-5]', async (
   expect(readdirSync(vendor.folder).filter((name) => name.endsWith('.tmp'))).toEqual([])
 })
 
+test('an output folder that is not there is told before anything is issued [T-5]', async () => {
+  const before = vendor.open().head.n
+  const request = vendor.write('folder.req.json', instance.request())
+  expectFailure(await vendor.sign(...issueArgs(request, 'folder', vendor.path('nowhere/a.lic')), '--json'), 'OUTPUT_FOLDER', 2)
+  expect(vendor.open().head.n).toBe(before)
+})
+
 test('-o - writes the license to standard output, but not into JSON [T-5]', async () => {
   const out = await vendor.sign(...issueArgs(vendor.write('dash.req.json', instance.request()), 'dash', '-'))
   expect(out.code).toBe(0)
@@ -529,6 +536,25 @@ test('a rotated key retires the one before', async () => {
     ]),
   )
   own.close()
+})
+
+test('a key file that the ledger does not know is never used, and harms nobody', async () => {
+  const own = await createVendor({ purposes: ['license'] })
+  const foreign = await createVendor({ purposes: ['license'] })
+  const name = `${foreign.kids.license}.key.json`
+  writeFileSync(join(own.ledgerFolder, 'keys', name), readFileSync(join(foreign.ledgerFolder, 'keys', name)), { mode: 0o600 })
+  const out = await own.sign(...issueArgs(own.write('a', instance.request()), 'acme', own.path('a.lic')), '--json')
+  expect(out.json).toMatchObject({ ok: true, kid: own.kids.license })
+  const named = await own.sign(
+    ...issueArgs(own.write('b', instance.request()), 'acme', own.path('b.lic')),
+    '--key',
+    foreign.kids.license,
+    '--json',
+  )
+  expectFailure(named, 'KEY_FILE', 8)
+  expect((await own.run('doctor', '--json')).json).toMatchObject({ ok: true, strayKeys: [foreign.kids.license] })
+  own.close()
+  foreign.close()
 })
 
 test('an edited file status brings no revoked key back', async () => {

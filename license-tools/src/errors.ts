@@ -28,6 +28,7 @@ const codes = {
   FILE_WRITE: exits.unexpected,
   USAGE: exits.usage,
   FILE_EXISTS: exits.usage,
+  OUTPUT_FOLDER: exits.usage,
   LEDGER_EXISTS: exits.usage,
   KEY_AMBIGUOUS: exits.usage,
   CONFIRMATION_NEEDED: exits.usage,

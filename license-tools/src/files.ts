@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LicenseRef-IoT-PMS-Commercial
 import { randomBytes } from 'node:crypto'
-import { closeSync, constants, existsSync, linkSync, openSync, readSync, renameSync, rmSync, writeSync } from 'node:fs'
+import { accessSync, closeSync, constants, existsSync, linkSync, openSync, readSync, renameSync, rmSync, writeSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { ToolError, systemCode } from './errors.ts'
 
@@ -39,9 +39,17 @@ export function replaceFile(path: string, content: string, mode = 0o600): void {
   }
 }
 
-/** Refuses before the work is done what `writeNewFile` would refuse after it. */
+/** Refuses before the work is done what `writeNewFile` would refuse after it. @throws FILE_EXISTS, OUTPUT_FOLDER */
 export function assertIsNew(path: string): void {
   if (existsSync(path)) throw existsError(path)
+  try {
+    accessSync(dirname(path), constants.W_OK)
+  } catch (error) {
+    throw new ToolError('OUTPUT_FOLDER', {
+      zh: `不能在 ${dirname(path)} 中写文件（${systemCode(error)}）。`,
+      en: `No file can be written in ${dirname(path)} (${systemCode(error)}).`,
+    })
+  }
 }
 
 /** Appends and returns when it is on the disk. */

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LicenseRef-IoT-PMS-Commercial
 import { createHash } from 'node:crypto'
-import { existsSync, mkdirSync, readFileSync, readdirSync, truncateSync } from 'node:fs'
+import { chmodSync, existsSync, mkdirSync, readFileSync, readdirSync, truncateSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { EDITIONS, FEATURES, canonicalJson, decodeUnverified } from '@iot-pms/core/license'
 import { ToolError, systemCode } from './errors.ts'
@@ -79,6 +79,7 @@ export class Ledger {
       throw new ToolError('LEDGER_EXISTS', { zh: `${folder} 不是空目录。`, en: `${folder} is not empty.` })
     }
     mkdirSync(folder, { recursive: true, mode: 0o700 })
+    chmodSync(folder, 0o700)
     for (const name of ['keys', 'crl']) mkdirSync(join(folder, name), { mode: 0o700 })
     const { iss, aud, test } = options
     const config: Config = { ver: 1, iss, aud, test, features: FEATURES, editions: EDITIONS }
@@ -96,6 +97,11 @@ export class Ledger {
   /** @returns number and hash of the last entry */
   get head(): { n: number; hash: string } {
     return { n: this.entries.length, hash: this.#head }
+  }
+
+  /** Whether the product's tables of features and editions are other ones than when the ledger was made. */
+  get isTableChanged(): boolean {
+    return canonicalJson([this.config.features, this.config.editions]) !== canonicalJson([FEATURES, EDITIONS])
   }
 
   /** [T-17] [T-21] Waits for the lock, reads what others wrote meanwhile, verifies the newest entries. @returns the dead process whose lock was taken over */
@@ -156,13 +162,25 @@ export class Ledger {
     this.#release = undefined
   }
 
-  /** Key files by kid; a file that cannot be used is an error, not a gap. @throws KEY_FILE */
+  /**
+   * Key files that the chain knows; one that cannot be used is an error, not a gap.
+   * @throws KEY_FILE
+   */
   listKeys(): KeyFile[] {
-    const folder = join(this.folder, 'keys')
-    return readdirSync(folder)
-      .filter((name) => name.endsWith('.key.json'))
-      .sort()
-      .map((name) => this.#checkKey(readKeyFile(join(folder, name))))
+    return this.#kidsOfFiles()
+      .filter((kid) => this.records.keys.has(kid))
+      .map((kid) => this.#checkKey(readKeyFile(this.keyPath(kid))))
+  }
+
+  /** Key files that the chain does not know: left by a crash, or put there by somebody. They are never used. */
+  listStrayKeys(): string[] {
+    return this.#kidsOfFiles().filter((kid) => !this.records.keys.has(kid))
+  }
+
+  #kidsOfFiles(): string[] {
+    const ending = '.key.json'
+    const names = readdirSync(join(this.folder, 'keys')).filter((name) => name.endsWith(ending))
+    return names.sort().map((name) => name.slice(0, -ending.length))
   }
 
   /** @throws KEY_MISSING, KEY_FILE */

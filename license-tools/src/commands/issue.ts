@@ -122,6 +122,12 @@ async function carryOut(tool: Tool, ledger: Ledger, plan: Plan): Promise<Result>
   const changes = former ? listChanges(former, draft) : []
   if (tool.args.flag('dry-run')) return dryRun(draft, violations, changes)
   assertAllowed(violations)
+  if (ledger.isTableChanged) {
+    tool.terminal.note('PRODUCT_CHANGED', {
+      zh: '产品的功能表在建立台账后有变化，请核对功能与限额。',
+      en: "The product's table of features has changed since init: look at features and limits.",
+    })
+  }
   const output = tool.args.required('output')
   if (output === '-' && tool.terminal.isJson) throw usageError('-o - 不能与 --json 同用', '-o - and --json exclude each other')
   if (output !== '-') assertIsNew(output)

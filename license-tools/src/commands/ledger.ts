@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto'
 import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
-import { EDITIONS, FEATURES, canonicalJson, normaliseToken, verifyLicense } from '@iot-pms/core/license'
+import { normaliseToken, verifyLicense } from '@iot-pms/core/license'
 import { keyOptions, parseInteger, usageError } from '../arguments.ts'
 import { ToolError, exits } from '../errors.ts'
 import { readInput, writeNewFile } from '../files.ts'
@@ -254,13 +254,13 @@ async function examine(tool: Tool): Promise<Result> {
   const lost = [...ledger.records.keys.values()]
     .filter((key) => key.public === undefined && !keys.some((file) => file.kid === key.kid))
     .map((key) => key.kid)
+  const stray = ledger.listStrayKeys()
   const left = [ledger.folder, join(ledger.folder, 'keys'), join(ledger.folder, 'crl')].flatMap((folder) =>
     readdirSync(folder).filter((name) => name.endsWith('.tmp')),
   )
-  const isTableChanged = canonicalJson([ledger.config.features, ledger.config.editions]) !== canonicalJson([FEATURES, EDITIONS])
   const faults = findings.filter((finding) => !finding.warning)
   return {
-    json: { findings, unfinished, lostKeys: lost, leftFiles: left, tableChanged: isTableChanged },
+    json: { findings, unfinished, lostKeys: lost, strayKeys: stray, leftFiles: left, tableChanged: ledger.isTableChanged },
     lines: [
       ...findings.map(formatFinding),
       ...unfinished.map((one) => ({
@@ -268,8 +268,9 @@ async function examine(tool: Tool): Promise<Result> {
         en: `not finished: ${one} (doctor --complete ${one})`,
       })),
       ...lost.map((kid) => ({ zh: `密钥文件缺失：${kid}`, en: `key file missing: ${kid}` })),
+      ...stray.map((kid) => ({ zh: `台账不认识的密钥文件：${kid}`, en: `key file that the ledger does not know: ${kid}` })),
       ...left.map((name) => ({ zh: `残留的临时文件：${name}`, en: `left temporary file: ${name}` })),
-      ...(isTableChanged
+      ...(ledger.isTableChanged
         ? [{ zh: '产品的功能表在建立台账后有变化。', en: "The product's table of features has changed since init." }]
         : []),
       ...(faults.length + unfinished.length + lost.length === 0 ? [{ zh: '台账正常。', en: 'The ledger is in order.' }] : []),
