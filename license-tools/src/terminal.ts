@@ -55,8 +55,7 @@ export function createTerminal(args: Arguments | undefined, host: { env: NodeJS.
       if (!process.stdin.isTTY) {
         throw new ToolError('CONFIRMATION_NEEDED', { zh: `${question.zh} 请加 --yes 确认。`, en: `${question.en} Confirm with --yes.` })
       }
-      write(`${say(question)} [y/N] `)
-      const answer = await readLine(true)
+      const answer = await readLine(`${say(question)} [y/N] `, true)
       if (!/^(?:y|yes|是)$/i.test(answer.trim())) {
         throw new ToolError('NOT_CONFIRMED', { zh: '未确认，什么也没有做。', en: 'Not confirmed, nothing was done.' })
       }
@@ -68,37 +67,43 @@ export function createTerminal(args: Arguments | undefined, host: { env: NodeJS.
           en: 'A passphrase is needed: give --passphrase-file or --passphrase-fd, or run this in a terminal.',
         })
       }
-      write(say(prompt))
-      const answer = await readLine(false)
-      write('\n')
-      return answer
+      return readLine(say(prompt), false)
     },
   }
 }
 
-/** A line from the terminal; in raw mode nothing is echoed unless we write it. */
-async function readLine(hasEcho: boolean): Promise<string> {
-  const { stdin } = process
+/** A line from the terminal; in raw mode nothing is echoed unless we write it. @throws INTERRUPTED */
+async function readLine(prompt: string, hasEcho: boolean): Promise<string> {
+  const { stdin, stderr } = process
+  // Raw before the prompt is seen: what is typed at once must neither be echoed nor become a signal.
   stdin.setRawMode(true)
   stdin.resume()
   stdin.setEncoding('utf8')
+  stderr.write(prompt)
   let line = ''
+  let interrupt = () => {}
   try {
     return await new Promise<string>((resolve, reject) => {
+      interrupt = () => reject(new ToolError('INTERRUPTED', { zh: '已中断。', en: 'Interrupted.' }))
+      process.on('SIGINT', interrupt)
+      process.on('SIGTERM', interrupt)
       stdin.on('data', (chunk: Buffer | string) => {
         for (const char of String(chunk)) {
           if (char === '\r' || char === '\n') return resolve(line)
-          if (char === '\u0003') return reject(new ToolError('INTERRUPTED', { zh: '已中断。', en: 'Interrupted.' }))
+          if (char === '\u0003') return interrupt()
           if (char === '\u007f' || char === '\b') line = [...line].slice(0, -1).join('')
           else line += char
-          if (hasEcho) process.stderr.write(char)
+          if (hasEcho) stderr.write(char)
         }
       })
     })
   } finally {
+    process.off('SIGINT', interrupt)
+    process.off('SIGTERM', interrupt)
     stdin.removeAllListeners('data')
     stdin.setRawMode(false)
     stdin.pause()
+    stderr.write('\n')
   }
 }
 
