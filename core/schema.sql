@@ -327,6 +327,16 @@ CREATE POLICY maintenance ON license_usage_days TO pms_owner USING (true) WITH C
 CREATE POLICY tenant ON license_usage_days TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
 GRANT INSERT, SELECT, UPDATE ON license_usage_days TO pms_app;
 
+CREATE TABLE module_migrations (
+  module text NOT NULL,
+  version integer NOT NULL,
+  name text NOT NULL,
+  checksum text NOT NULL,
+  applied_at timestamp with time zone NOT NULL DEFAULT now(),
+  CONSTRAINT module_migrations_pkey PRIMARY KEY (module, version)
+);
+ALTER TABLE module_migrations OWNER TO pms_owner;
+
 CREATE TABLE one_time_links (
   tenant_id uuid NOT NULL,
   id uuid NOT NULL,

@@ -2,6 +2,7 @@
 import { existsSync, readFileSync, statSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { StartError, exitCodes } from './errors.ts'
+import { listModuleNames, settingPrefix } from './modules/discovery.ts'
 
 type Key = {
   type: 'text' | 'port' | 'integer' | 'flag' | 'list' | 'secret'
@@ -146,6 +147,8 @@ export type Config = {
   license: { file: string | undefined; text: string | undefined; env: 'production' | 'staging' }
   /** Whether the process runs in a pod. */
   isInKubernetes: boolean
+  /** Settings of the modules of this build by the module's name; each module reads its own. */
+  modules: ReadonlyMap<string, Readonly<Record<string, string>>>
   metricsToken: string | undefined
   buildsDashboard: boolean
   testHooks: ReadonlySet<TestHook>
@@ -159,10 +162,11 @@ type Environment = Record<string, string | undefined>
  *
  * @throws {StartError} `CONFIG_INVALID` with every problem at once, exit code 78.
  */
-export function readConfig(environment: Environment = process.env): Config {
+export function readConfig(environment: Environment = process.env, moduleNames: readonly string[] = listModuleNames()): Config {
   const problems: string[] = []
   const values = new Map<ConfigKey, string>()
   for (const name of Object.keys(configKeys) as ConfigKey[]) values.set(name, readValue(name, environment, problems))
+  const modules = new Map(moduleNames.map((name) => [name, takeModuleSettings(environment, name)]))
   findUnknown(environment, problems)
 
   const text = (name: ConfigKey) => values.get(name) || undefined
@@ -206,6 +210,7 @@ export function readConfig(environment: Environment = process.env): Config {
       text: text('IOT_PMS_LICENSE_TEXT'),
       env: text('IOT_PMS_LICENSE_ENV') === 'staging' ? 'staging' : 'production',
     },
+    modules,
     isInKubernetes: Boolean(environment['KUBERNETES_SERVICE_HOST']),
     metricsToken: text('IOT_PMS_METRICS_TOKEN'),
     buildsDashboard: flag('IOT_PMS_BUILD_DASHBOARD'),
@@ -277,6 +282,17 @@ export function checkSecretMode(file: string, problems: string[]): void {
 
 function isInteger(text: string, min: number, max: number): boolean {
   return /^\d+$/.test(text) && Number(text) >= min && Number(text) <= max
+}
+
+/** Taken out like secrets: nobody here knows which of them are. */
+function takeModuleSettings(environment: Environment, module: string): Record<string, string> {
+  const taken: Record<string, string> = {}
+  for (const [name, value] of Object.entries(environment)) {
+    if (!name.startsWith(settingPrefix(module)) || name in configKeys || name.replace(/_FILE$/, '') in configKeys) continue
+    if (value !== undefined) taken[name] = value
+    delete environment[name]
+  }
+  return taken
 }
 
 function findUnknown(environment: Environment, problems: string[]): void {

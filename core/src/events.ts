@@ -20,6 +20,8 @@ export type Events = {
   'license.event': LicenseEvent
   /** Another state, other features or limits are in force. */
   'license.changed': { state: string; features: readonly string[] }
+  /** A module was started, stopped, or could not be. */
+  'module.changed': { name: string; status: string; reason: string | undefined }
   /** The room left for the database crossed a bound. */
   'disk.level': { level: 'ok' | 'warn' | 'high' | 'critical'; before: 'ok' | 'warn' | 'high' | 'critical' }
 }

@@ -18,7 +18,7 @@ import { registerProductRoutes } from './products/routes.ts'
 import type { Retention } from './system/retention.ts'
 import { registerRetentionRoutes } from './system/retention-routes.ts'
 import { registerSystemRoutes } from './system/routes.ts'
-import type { Health } from './system/routes.ts'
+import type { Health, SystemParts } from './system/routes.ts'
 import { refuseHeavyWork, registerStorageRoutes } from './system/storage.ts'
 import type { TelemetryParts } from './telemetry/answers.ts'
 import { registerCompatTelemetryRoutes } from './telemetry/compat.ts'
@@ -39,6 +39,7 @@ export type RouteParts = {
   demo: Demo
   retention: Retention
   license: LicenseRouteParts
+  describeApi: SystemParts['describeApi']
   authenticate: Authenticate
   metrics: Registry
   health: Health
@@ -49,7 +50,16 @@ export type RouteParts = {
 export async function registerRoutes(app: App, context: Context, parts: RouteParts): Promise<void> {
   const { store, counters, ingest, people, setup, devices, demo, authenticate, metrics, health, ports } = parts
   refuseHeavyWork(app, ingest.disk)
-  registerSystemRoutes(app, context, { store, counters, refused: ingest.refused, metrics, authenticate, health, ports })
+  registerSystemRoutes(app, context, {
+    store,
+    counters,
+    refused: ingest.refused,
+    metrics,
+    authenticate,
+    health,
+    ports,
+    describeApi: parts.describeApi,
+  })
   registerStorageRoutes(app, context, { disk: ingest.disk, store })
   registerRetentionRoutes(app, context, { retention: parts.retention })
   registerLicenseRoutes(app, parts.license)

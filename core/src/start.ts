@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: AGPL-3.0-only
-import { spawn } from 'node:child_process'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Registry, collectDefaultMetrics } from 'prom-client'
@@ -18,11 +17,13 @@ import { EventBus } from './events.ts'
 import { createAuthenticate } from './http/authenticate.ts'
 import { compatProblem } from './http/compat.ts'
 import { removeOldIdempotencyKeys, useIdempotency } from './http/idempotency.ts'
-import { isBuildStale, registerPages } from './http/pages.ts'
+import { buildDashboard } from './http/build-dashboard.ts'
+import { registerPages } from './http/pages.ts'
 import { createServer, listRoutes } from './http/server.ts'
-import type { App, RouteGuard } from './http/server.ts'
+import type { App, RouteGuard, ServerOptions } from './http/server.ts'
 import { IngestCounters } from './system/ingest-counters.ts'
 import { registerHttpIngest } from './ingest/http.ts'
+import type { Stored } from './ingest/pipeline.ts'
 import { createIngest } from './ingest/start-ingest.ts'
 import type { Ingest } from './ingest/start-ingest.ts'
 import { builtInCrl, createLicense } from './license/create.ts'
@@ -32,6 +33,11 @@ import type { LicenseContext, LicenseService } from './license/license.ts'
 import { watchLicense } from './license/metrics.ts'
 import { LiveStream } from './live/stream.ts'
 import { Topics } from './live/topics.ts'
+import { createModules } from './modules/create.ts'
+import type { Modules } from './modules/modules.ts'
+import type { Mounts } from './modules/mount.ts'
+import { PointHooks } from './modules/point-hooks.ts'
+import { registerModuleRoutes } from './modules/routes.ts'
 import { createLog } from './log.ts'
 import type { Log } from './log.ts'
 import { registerRoutes } from './routes.ts'
@@ -57,6 +63,9 @@ export type Platform = {
   ingest: Ingest
   demo: Demo
   license: LicenseService
+  modules: Modules
+  mounts: Mounts
+  upkeep: Upkeep
   /** Ports in use; undefined when not opened. */
   ports: { http: number | undefined; mqtt: number | undefined }
   /** One-time link while there is no administrator. */
@@ -66,7 +75,7 @@ export type Platform = {
 }
 
 /** What tests and embedding code bring instead of the machine's and the build's own. */
-export type PlatformParts = LicenseParts & { clock?: Clock }
+export type PlatformParts = LicenseParts & { clock?: Clock; moduleFolders?: readonly string[] }
 
 /** How a part is stopped, and how long the rest waits for it. */
 type Stop = (() => Promise<void> | void) & { limitMs?: number }
@@ -74,6 +83,7 @@ type Stop = (() => Promise<void> | void) & { limitMs?: number }
 /** Time for each part of the stop; together they stay below the promised 10 s. */
 const drainMs = 4000
 const partMs = 500
+const modulesMs = 1500
 const databaseMs = 2500
 const hookWarningMs = 60_000
 
@@ -152,14 +162,16 @@ async function start(config: Config, log: Log, parts: PlatformParts, stops: Stop
 
   const ports: Platform['ports'] = { http: undefined, mqtt: undefined }
   let isDraining = false
-  const ingest = createIngest(context, { store, counters, topics, load, disk, metrics, isDraining: () => isDraining })
+  const hooks = new PointHooks(context.clock, log)
+  const onStored = (stored: Stored) => hooks.run(stored)
+  const ingest = createIngest(context, { store, counters, topics, load, disk, metrics, isDraining: () => isDraining, onStored })
   const devices = new Devices(context, ingest.registry, store)
   const demo = new Demo(context, { devices, registry: ingest.registry, store, mqttPort: () => ports.mqtt })
   const people = createPeople(context, { version, hasDemo: async () => (await demo.status()).loaded })
   const setup = await ensureSetup(people)
   const authenticate = createAuthenticate(people)
   const basePath = config.publicUrl?.pathname ?? '/'
-  const app = await createServer({
+  const options: ServerOptions = {
     log,
     version,
     trustedProxies: config.trustedProxies,
@@ -170,9 +182,12 @@ async function start(config: Config, log: Log, parts: PlatformParts, stops: Stop
     testHooks: config.testHooks,
     compatProblem,
     basePath,
-  })
+    load: { inFlight: 0 },
+  }
+  const app = await createServer(options)
   useIdempotency(app, context)
   const stream = new LiveStream(context, topics)
+  const upkeep = createUpkeep(context, ingest, devices)
   const health: Health = {
     isAlive: () => load.isAlive,
     hasBeenReady: false,
@@ -193,7 +208,8 @@ async function start(config: Config, log: Log, parts: PlatformParts, stops: Stop
     devices,
     demo,
     retention,
-    license: { license, files: licenseFiles, present: () => [] },
+    license: { license, files: licenseFiles, present: () => extension.modules.list() },
+    describeApi: (core) => extension.mounts.describe(core),
     authenticate,
     metrics,
     health,
@@ -211,6 +227,9 @@ async function start(config: Config, log: Log, parts: PlatformParts, stops: Stop
     },
   })
   stream.registerRoutes(app)
+  const wiring = { ingest, devices, upkeep, hooks, adminUrl: database.adminUrl, options, folders: parts.moduleFolders }
+  const extension = await createModules(app, context, wiring)
+  registerModuleRoutes(app, extension.modules)
   const pages = registerPages(app, join(rootDir, 'core/dashboard/dist'), basePath)
 
   await ingest.start().catch(explainListenError('IOT_PMS_MQTT_PORT', config.mqtt.port))
@@ -230,14 +249,30 @@ async function start(config: Config, log: Log, parts: PlatformParts, stops: Stop
     await Promise.all([app.close(), ingest.stop(drainMs)])
   }
   stops.push(Object.assign(drain, { limitMs: drainMs + 1200 }))
+  extension.modules.start()
+  stops.push(Object.assign(() => extension.modules.stop(), { limitMs: modulesMs }))
   await demo.start()
   stops.push(() => demo.stop())
-  startUpkeep(context, ingest, devices, stops)
+  upkeep.start()
+  stops.push(() => upkeep.stop())
   warnAboutHooks(config, log, stops)
   buildDashboard(config, log, pages.reload)
   health.hasBeenReady = true
   log.info({ version, ...ports }, 'ready')
-  return { context, app, routes: listRoutes(app), ingest, demo, license, ports, setupLink: setup.link, stop }
+  return {
+    context,
+    app,
+    routes: listRoutes(app),
+    ingest,
+    demo,
+    license,
+    modules: extension.modules,
+    mounts: extension.mounts,
+    upkeep,
+    ports,
+    setupLink: setup.link,
+    stop,
+  }
 }
 
 /** [SC-2] The key of the settings or the data folder; made at the first start, never silently replaced. */
@@ -290,15 +325,13 @@ function explainListenError(setting: string, port: number | 'off'): (error: Node
 }
 
 /** What the bin, the logs and the reject log no longer keep. */
-function startUpkeep(context: Context, ingest: Ingest, devices: Devices, stops: Stop[]): void {
-  const upkeep = new Upkeep(context, [
+function createUpkeep(context: Context, ingest: Ingest, devices: Devices): Upkeep {
+  return new Upkeep(context, [
     { name: 'bin', run: (tenant) => devices.purgeExpired(tenant) },
     { name: 'reject log', run: (tenant) => ingest.rejects.removeOld(tenant) },
     { name: 'device log', run: (tenant) => ingest.log.removeOld(tenant) },
     { name: 'idempotency keys', run: (tenant) => removeOldIdempotencyKeys(context, tenant) },
   ])
-  upkeep.start()
-  stops.push(() => upkeep.stop())
 }
 
 function warnAboutHooks(config: Config, log: Log, stops: Stop[]): void {
@@ -307,24 +340,6 @@ function warnAboutHooks(config: Config, log: Log, stops: Stop[]): void {
   warn()
   const timer = setInterval(warn, hookWarningMs).unref()
   stops.push(() => clearInterval(timer))
-}
-
-/** From a checkout the dashboard is built when it is missing or stale, in a process of its own; API and ingest are up meanwhile. */
-function buildDashboard(config: Config, log: Log, done: () => void): void {
-  const folder = join(rootDir, 'core/dashboard')
-  if (config.http.port === 'off' || !config.buildsDashboard || !isBuildStale(folder)) return
-  log.info('building the dashboard')
-  const child = spawn(process.execPath, [join(folder, 'build.ts')], { cwd: folder, stdio: ['ignore', 'ignore', 'pipe'] })
-  let errors = ''
-  child.stderr.on('data', (chunk: Buffer) => (errors += chunk))
-  child.once('error', (error) => log.error({ err: error }, 'the dashboard could not be built'))
-  child.once('close', (code) => {
-    if (code === 0) log.info('the dashboard is built')
-    else log.error({ code, output: errors.slice(-2000) }, 'the dashboard could not be built')
-    done()
-  })
-  // A build must not outlive the server.
-  process.once('exit', () => child.kill())
 }
 
 /** The last part started is the first one stopped. One that hangs, on a database that does not answer, holds up no other. */

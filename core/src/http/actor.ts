@@ -37,6 +37,8 @@ declare module 'fastify' {
     tooLarge?: ErrorCode
     /** [L-56] How the license gate sees the route where its method misleads: `always` stays when a license has expired. */
     license?: 'always' | 'write'
+    /** Only a place: the server of a module answers. */
+    isHandedOver?: true
     /** ThingsBoard-style answers and errors. */
     compat?: true
   }

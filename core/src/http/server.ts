@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { randomFillSync } from 'node:crypto'
+import type { IncomingMessage } from 'node:http'
 import { parse as parseQuery } from 'node:querystring'
 import cookie from '@fastify/cookie'
 import swagger from '@fastify/swagger'
@@ -7,7 +8,14 @@ import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import { Ajv } from 'ajv'
 import formatsPlugin from 'ajv-formats'
 import Fastify, { LogController } from 'fastify'
-import type { FastifyBaseLogger, FastifyInstance, RawReplyDefaultExpression, RawRequestDefaultExpression, RawServerDefault } from 'fastify'
+import type {
+  FastifyBaseLogger,
+  FastifyInstance,
+  FastifyRequest,
+  RawReplyDefaultExpression,
+  RawRequestDefaultExpression,
+  RawServerDefault,
+} from 'fastify'
 import { ProblemError } from '../errors.ts'
 import { redact } from '../log.ts'
 import type { Log } from '../log.ts'
@@ -53,6 +61,12 @@ export type ServerOptions = {
   testHooks: ReadonlySet<string>
   /** Path the product is served under, with both slashes. */
   basePath?: string
+  /** Ids of requests; the servers of modules go on with the id a request already has. */
+  createId?: (raw: IncomingMessage) => string
+  /** Requests in flight, counted over all servers of this process. */
+  load?: { inFlight: number }
+  /** Asked after authentication and permission: the license of a module. */
+  gate?: (request: FastifyRequest) => void
   /** Turns a problem into the ThingsBoard-style body on compat routes. */
   compatProblem: (error: ProblemError) => { status: number; body: unknown }
 }
@@ -79,7 +93,7 @@ export async function createServer(options: ServerOptions): Promise<App> {
     http: { headersTimeout: 10_000, maxHeaderSize: 16_384 },
     routerOptions: { maxParamLength: 256, querystringParser: (text) => parseQuery(text) },
     trustProxy: options.trustedProxies.length > 0 ? [...options.trustedProxies] : false,
-    genReqId: createRequestIds(),
+    genReqId: options.createId ?? createRequestIds(),
     requestIdHeader: false,
     rewriteUrl: (request) => withoutBase(request.url ?? '/', options.basePath ?? '/'),
     return503OnClosing: true,
@@ -94,7 +108,7 @@ export async function createServer(options: ServerOptions): Promise<App> {
     reply.headers(headers)
     done()
   })
-  limitLoad(app)
+  limitLoad(app, options.load ?? { inFlight: 0 })
   useGuards(app, options)
   app.addSchema({ $id: 'Problem', ...problemSchema })
   await app.register(cookie)
@@ -111,7 +125,7 @@ export async function createServer(options: ServerOptions): Promise<App> {
 }
 
 /** Query and path text is turned into numbers and booleans; a body is taken as it is written [SC-45]. */
-function useValidators(app: App): void {
+export function useValidators(app: App): void {
   const shared = { allErrors: true, useDefaults: true, removeAdditional: false, strict: false } as const
   const exact = formatsPlugin.default(new Ajv({ ...shared, coerceTypes: false }))
   const coercing = formatsPlugin.default(new Ajv({ ...shared, coerceTypes: true }))
@@ -119,14 +133,13 @@ function useValidators(app: App): void {
 }
 
 /** Counted before anything is read or looked up. Probes are left out: a busy server is not a dead one. */
-function limitLoad(app: App): void {
-  let inFlight = 0
+function limitLoad(app: App, load: { inFlight: number }): void {
   app.addHook('onRequest', (request, reply, done) => {
-    if (probePath.test(request.routeOptions.url ?? '')) return done()
-    if (inFlight >= maxInFlight) return done(new ProblemError('OVERLOADED', { retryAfterS: 1 }))
-    inFlight++
+    if (request.routeOptions.config.isHandedOver || probePath.test(request.routeOptions.url ?? '')) return done()
+    if (load.inFlight >= maxInFlight) return done(new ProblemError('OVERLOADED', { retryAfterS: 1 }))
+    load.inFlight++
     // Comes after the last byte of the answer, and when the connection is lost, once.
-    reply.raw.once('close', () => inFlight--)
+    reply.raw.once('close', () => load.inFlight--)
     done()
   })
 }
@@ -137,6 +150,7 @@ function useGuards(app: App, options: ServerOptions): void {
   const guards: RouteGuard[] = []
   guardsOf.set(app.server, guards)
   app.addHook('onRoute', (route) => {
+    if (route.config?.isHandedOver) return
     const { permission, public: isPublic = false } = route.config ?? {}
     if (isApiPath(route.url) && !permission && !isPublic) throw new Error(`${String(route.method)} ${route.url} names no permission`)
     const requiredQuery = (route.schema?.querystring as { required?: string[] } | undefined)?.required ?? []
@@ -149,12 +163,13 @@ function useGuards(app: App, options: ServerOptions): void {
   })
   app.addHook('onRequest', async (request, reply) => {
     const { config } = request.routeOptions
+    if (config.isHandedOver) return
     if (options.requireHttps && request.protocol !== 'https' && isApiPath(request.url)) throw new ProblemError('HTTPS_REQUIRED')
     if (isApiPath(request.url)) {
       reply.header('cache-control', 'no-store')
       if (!config.beforeSetup && !options.isSetUp()) throw new ProblemError('SETUP_REQUIRED')
     }
-    if (!config.permission) return
+    if (!config.permission) return config.public ? options.gate?.(request) : undefined
     request.actor = (await options.authenticate(request)) ?? null
     if (!request.actor) throw new ProblemError('TOKEN_INVALID')
     if (config.permission !== 'session' && !request.actor.permissions.has(config.permission)) {
@@ -163,10 +178,11 @@ function useGuards(app: App, options: ServerOptions): void {
     if (config.permission === 'session' && request.actor.kind !== 'user') {
       throw new ProblemError('PERMISSION_DENIED', { params: { permission: 'session' } })
     }
+    options.gate?.(request)
   })
   app.addHook('onResponse', (request, reply, done) => {
     done()
-    if (!options.log.isLevelEnabled('debug')) return
+    if (!options.log.isLevelEnabled('debug') || request.routeOptions.config.isHandedOver) return
     request.log.debug(
       {
         method: request.method,
@@ -184,7 +200,7 @@ const requestIdBytes = 8
 const requestIdsAtOnce = 256
 
 /** Random ids; asking the system for many at a time costs a tenth of asking for each. */
-function createRequestIds(): () => string {
+export function createRequestIds(): () => string {
   const random = Buffer.alloc(requestIdBytes * requestIdsAtOnce)
   let at = random.length
   return () => {

@@ -22,6 +22,7 @@ export const rejectCodes = [
   'RATE_LIMITED',
   'PROTOCOL_ERROR',
   'AUTH_FAILED',
+  'CODEC_UNAVAILABLE',
 ] as const
 export type RejectCode = (typeof rejectCodes)[number]
 

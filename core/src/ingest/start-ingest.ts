@@ -14,6 +14,7 @@ import type { IngestCounters } from '../system/ingest-counters.ts'
 import { DeviceRegistry } from './device-registry.ts'
 import { MqttEndpoint } from './mqtt/endpoint.ts'
 import { Pipeline } from './pipeline.ts'
+import type { Stored } from './pipeline.ts'
 import { RejectLog } from './reject-log.ts'
 import { Sessions } from './sessions.ts'
 import { Writer } from './writer.ts'
@@ -43,6 +44,8 @@ export type IngestParts = {
   disk: DiskGuard
   metrics: Registry
   isDraining: () => boolean
+  /** What modules do after a commit. */
+  onStored?: (stored: Stored) => void
 }
 
 export function createIngest(context: Context, parts: IngestParts): Ingest {
@@ -69,6 +72,7 @@ export function createIngest(context: Context, parts: IngestParts): Ingest {
       // A message over MQTT says no more than its session, whose activity is looked up when states are written.
       { name: 'states', run: ({ device, transport, receivedAt }) => transport === 'http' && states.activeOverHttp(device, receivedAt) },
       { name: 'live', run: (stored) => parts.topics.publish(stored) },
+      { name: 'modules', run: (stored) => parts.onStored?.(stored) },
     ],
   })
   const admission = () => {

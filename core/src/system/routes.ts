@@ -19,6 +19,8 @@ import type { RefusedConnections } from './refused-connections.ts'
 export type SystemParts = OverviewParts & {
   refused: RefusedConnections
   metrics: Registry
+  /** Core's API document with the paths of active modules. */
+  describeApi: (core: Record<string, unknown>) => Record<string, unknown>
   authenticate: Authenticate
   health: Health
   ports: () => { http: number | undefined; mqtt: number | undefined }
@@ -118,7 +120,9 @@ export function registerSystemRoutes(app: App, context: Context, parts: SystemPa
       return reply.code(204).send(null)
     },
   )
-  app.get('/api/v1/openapi.json', { config: { permission: 'session' }, schema: { hide: true } }, () => app.swagger())
+  app.get('/api/v1/openapi.json', { config: { permission: 'session' }, schema: { hide: true } }, () =>
+    parts.describeApi(app.swagger() as unknown as Record<string, unknown>),
+  )
 }
 
 function registerSite(app: App, context: Context): void {

@@ -14,6 +14,7 @@ const withFix = new Set([
   'PACKET_TOO_LARGE',
   'KEY_INVALID',
   'AUTH_FAILED',
+  'CODEC_UNAVAILABLE',
   'STORE_FAILED',
 ])
 
