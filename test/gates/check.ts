@@ -8,6 +8,7 @@ import { checkBoundaries } from './boundaries.ts'
 import { checkClaims } from './claims.ts'
 import { checkConventions } from './conventions.ts'
 import { checkDependencies, checkLinks, checkPaths } from './documents.ts'
+import { checkImports } from './imports.ts'
 import { formatFinding, readTrackedFiles, root } from './files.ts'
 import type { Finding, TrackedFile } from './files.ts'
 import { checkAgplText, checkLicences, checkPackageLicences, parseReuse } from './licences.ts'
@@ -41,6 +42,7 @@ const gates: readonly Gate[] = [
   { name: 'places', search: checkPlaces },
   { name: 'conventions', search: checkConventions },
   { name: 'boundaries', search: checkBoundaries },
+  { name: 'imports', search: checkImports },
   { name: 'claims', search: checkClaims },
   { name: 'links', search: (files) => [...checkLinks(files), ...checkPaths(files)] },
   { name: 'dependencies', search: checkDependencies },
