@@ -33,7 +33,7 @@ async function run(...args: string[]): Promise<{ code: number; output: string; e
   )
 }
 
-describe('iot-pms license', { timeout: 120_000 }, () => {
+describe('iot-pms license', { timeout: 300_000 }, () => {
   it('shows that there is none, and removing it says so with its code', async () => {
     const { code, output } = await run('show')
     expect(code).toBe(0)

@@ -40,6 +40,8 @@ export type RouteGuard = {
   isPublic: boolean
   hasId: boolean
   requiredQuery: string[]
+  /** How the license gate sees it, where its method misleads. */
+  license: 'always' | 'write' | undefined
 }
 
 const guardsOf = new WeakMap<object, RouteGuard[]>()
@@ -151,14 +153,15 @@ function useGuards(app: App, options: ServerOptions): void {
   guardsOf.set(app.server, guards)
   app.addHook('onRoute', (route) => {
     if (route.config?.isHandedOver) return
-    const { permission, public: isPublic = false } = route.config ?? {}
+    const { permission, public: isPublic = false, license } = route.config ?? {}
     if (isApiPath(route.url) && !permission && !isPublic) throw new Error(`${String(route.method)} ${route.url} names no permission`)
     const requiredQuery = (route.schema?.querystring as { required?: string[] } | undefined)?.required ?? []
     // A query nobody declared is a mistake of the caller, on every route of the native API.
     if (route.url.startsWith('/api/v1/') && !isPublic) route.schema = { querystring: noQuery, ...route.schema }
     if (isPublic) route.bodyLimit ??= publicBodyBytes
     for (const method of [route.method].flat()) {
-      if (method !== 'HEAD') guards.push({ method, path: route.url, permission, isPublic, hasId: route.url.includes('/:'), requiredQuery })
+      if (method === 'HEAD') continue
+      guards.push({ method, path: route.url, permission, isPublic, hasId: route.url.includes('/:'), requiredQuery, license })
     }
   })
   app.addHook('onRequest', async (request, reply) => {
