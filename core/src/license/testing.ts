@@ -89,3 +89,20 @@ export function findLeak(text: string, secret: string): string | undefined {
   }
   return undefined
 }
+
+/** A token of a vendor of its own, and the keys that a server needs to take it. */
+export function testLicense({
+  days = 365,
+  ...claims
+}: {
+  features?: string[]
+  limits?: Record<string, number>
+  days?: number
+  machine?: unknown
+}): {
+  keys: TestVendor['keys']
+  token: string
+} {
+  const vendor = createTestVendor()
+  return { keys: vendor.keys, token: vendor.license({ ...claims, exp: Math.floor(Date.now() / 1000) + days * daySeconds }) }
+}
