@@ -9,6 +9,7 @@ export default defineConfig({
       'core/dashboard/src/**/*.test.ts',
       'test/gates/**/*.test.ts',
       'license-tools/src/**/*.test.ts',
+      'enterprise/*/src/**/*.test.ts',
     ],
     globalSetup: ['core/src/testing-database.ts'],
     pool: 'forks',

@@ -33,7 +33,9 @@ const gates: readonly Gate[] = [
   { name: 'lint', run: [program('oxlint'), '--type-aware', '--deny-warnings'] },
   { name: 'types-core', run: [program('tsc'), '-p', 'core'] },
   { name: 'types-test', run: [program('tsc'), '-p', 'test'] },
-  ...['license-tools'].filter(isThere).map((folder): Gate => ({ name: `types-${folder}`, run: [program('tsc'), '-p', folder] })),
+  ...['license-tools', 'enterprise/audit']
+    .filter(isThere)
+    .map((folder): Gate => ({ name: `types-${folder.replace('/', '-')}`, run: [program('tsc'), '-p', folder] })),
   { name: 'types-dashboard', run: [join(root, 'core/dashboard/node_modules/.bin/vue-tsc'), '--noEmit'], folder: 'core/dashboard' },
   { name: 'unused', run: [program('knip'), '--no-progress'] },
   { name: 'licences', search: searchLicences },
