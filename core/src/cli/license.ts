@@ -76,7 +76,7 @@ export async function runLicense(config: Config, act: string, args: string[]): P
       process.stderr.write(`${error.message}\n${JSON.stringify({ code: error.code, ...error.members('en') })}\n`)
       code = 1
     } finally {
-      await license.stop()
+      license.stop()
     }
   })
   return code

@@ -31,6 +31,7 @@ export class FileSource {
   #timer: NodeJS.Timeout | undefined
   #settling: NodeJS.Timeout | undefined
   #watcher: FSWatcher | undefined
+  #isStopped = false
 
   /** @param builtInCrl path of the list that comes with the build [L-82] */
   constructor(service: LicenseService, builtInCrl?: string) {
@@ -61,17 +62,19 @@ export class FileSource {
     }
   }
 
-  async stop(): Promise<void> {
+  stop(): void {
+    this.#isStopped = true
     clearInterval(this.#timer)
     clearTimeout(this.#settling)
     this.#watcher?.close()
-    await this.#reading
   }
 
   /** Never fails, and never runs twice at a time. */
   read(): Promise<void> {
     this.#reading ??= this.#read()
-      .catch((error: unknown) => this.#service.context.log.warn({ err: error }, 'the license files could not be read'))
+      .catch((error: unknown) => {
+        if (!this.#isStopped) this.#service.context.log.warn({ err: error }, 'the license files could not be read')
+      })
       .finally(() => (this.#reading = undefined))
     return this.#reading
   }

@@ -49,7 +49,7 @@ let context: TestContext
 let license: LicenseService
 let logged = ''
 let events: LicenseEvent[] = []
-const others: { stop(): Promise<void> }[] = []
+const others: { stop(): void }[] = []
 beforeAll(async () => {
   context = await createTestContext()
 })
@@ -80,7 +80,7 @@ beforeEach(async () => {
   logged = ''
   events = []
   factors = new Map(machine)
-  await Promise.all(others.splice(0).map((one) => one.stop()))
+  for (const one of others.splice(0)) one.stop()
   // The history is for ever, but this database is the test's own.
   await context.db.withTenant(context.rootTenant, async (tx) => {
     await tx.execute(sql`update license_tokens set removed_at = now(), sub = 'former ' || jti`)
@@ -273,7 +273,7 @@ describe('installing a license', () => {
     // Its own timer, not the look of every minute.
     await until(() => license.status('sso') === 'active')
     expect(clock.now()).toBeGreaterThanOrEqual(nbf * 1000)
-    await license.stop()
+    license.stop()
   })
 })
 
@@ -499,7 +499,7 @@ describe('several servers on one database', () => {
     await until(() => servers.every((server) => server.get().state === 'REVOKED'))
     await removeLicense(servers[2]!, admin, true)
     await until(() => servers.every((server) => server.get().state === 'COMMUNITY'))
-    await Promise.all(servers.map((server) => server.stop()))
+    for (const server of servers) server.stop()
     await Promise.all(databases.map((db) => db.stop()))
     // One change of state is one event, however many servers saw it.
     const told = events.filter(({ action }) => action === 'license.state').map(({ detail }) => detail['to'])
@@ -560,7 +560,7 @@ describe('license files', () => {
     await removeLicense(server, admin, true)
     await files.read()
     expect(server.get().inForce?.claims.jti).toBe(jtiOf(token))
-    await files.stop()
+    files.stop()
     rmSync(folder, { recursive: true })
   })
 

@@ -130,11 +130,11 @@ export class LicenseService implements License {
       .catch((error: unknown) => this.context.log.warn({ err: error }, 'changes of the license are only seen every minute'))
   }
 
-  async stop(): Promise<void> {
+  /** A look under way ends with its database; nothing waits for it. */
+  stop(): void {
     this.#isStopped = true
     clearInterval(this.#timer)
     this.#cancelBoundary()
-    await this.#loading
   }
 
   /** What happens every minute: the clock mark, new values of the machine, the snapshot. Never fails. */
