@@ -506,6 +506,26 @@ describe('several servers on one database', () => {
     expect(told).toEqual(['ACTIVE', 'REVOKED', 'COMMUNITY'])
   })
 
+  it('hear of changes again after their connection was cut [L-101]', async () => {
+    const db = new Db(context.database.url, 3)
+    const server = await openServer({ db })
+    await server.start()
+    others.push(server)
+    const { default: postgres } = await import('postgres')
+    const admin2 = postgres(context.database.adminUrl, { max: 1 })
+    const cut =
+      await admin2`select pg_terminate_backend(pid) from pg_stat_activity where query ilike 'listen%' and datname = current_database()`
+    expect(cut.length).toBeGreaterThan(0)
+    await install(vendor.license({ features: ['sso'] }))
+    await until(() => server.status('sso') === 'active')
+    // The first change may have been seen by the reload on connecting; the second one is heard.
+    await install(vendor.license({ features: ['sso', 'audit'] }))
+    await until(() => server.status('audit') === 'active')
+    server.stop()
+    await db.stop()
+    await admin2.end()
+  })
+
   it('installing at the same moment wait for each other', async () => {
     const tokens = Array.from({ length: 8 }, () => vendor.license({ features: ['vehicle'] }))
     const results = await Promise.all(tokens.map((token) => refusal(install(token, true))))

@@ -189,9 +189,9 @@ function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
 
-/** Names of the modules of this build, for the settings they may have. */
+/** Names of the modules of this build, good or not: settings of one that is left out must not keep core from starting. */
 export function listModuleNames(): string[] {
-  return discoverModules().modules.map(({ name }) => name)
+  return listModuleFolders().map((folder) => basename(folder))
 }
 
 /** Beginning of the environment variables of a module. */
