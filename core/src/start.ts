@@ -66,6 +66,7 @@ export type Platform = {
   modules: Modules
   mounts: Mounts
   upkeep: Upkeep
+  metrics: Registry
   /** Ports in use; undefined when not opened. */
   ports: { http: number | undefined; mqtt: number | undefined }
   /** One-time link while there is no administrator. */
@@ -227,7 +228,7 @@ async function start(config: Config, log: Log, parts: PlatformParts, stops: Stop
     },
   })
   stream.registerRoutes(app)
-  const wiring = { ingest, devices, upkeep, hooks, adminUrl: database.adminUrl, options, folders: parts.moduleFolders }
+  const wiring = { ingest, devices, upkeep, hooks, metrics, adminUrl: database.adminUrl, options, folders: parts.moduleFolders }
   const extension = await createModules(app, context, wiring)
   registerModuleRoutes(app, extension.modules)
   const pages = registerPages(app, join(rootDir, 'core/dashboard/dist'), basePath)
@@ -269,6 +270,7 @@ async function start(config: Config, log: Log, parts: PlatformParts, stops: Stop
     modules: extension.modules,
     mounts: extension.mounts,
     upkeep,
+    metrics,
     ports,
     setupLink: setup.link,
     stop,

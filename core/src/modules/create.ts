@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-only
+import type { Registry } from 'prom-client'
 import type { Context } from '../context.ts'
 import type { Devices } from '../devices/devices.ts'
 import type { App, ServerOptions } from '../http/server.ts'
@@ -16,6 +17,7 @@ export type ModuleWiring = {
   devices: Devices
   upkeep: Upkeep
   hooks: PointHooks
+  metrics: Registry
   /** Login that may create tables. */
   adminUrl: string
   /** Rules of the listening server. */
@@ -26,7 +28,7 @@ export type ModuleWiring = {
 
 /** Finds the modules of this build and takes their prefixes; none is started yet. */
 export async function createModules(app: App, context: Context, wiring: ModuleWiring): Promise<{ modules: Modules; mounts: Mounts }> {
-  const { ingest, devices, upkeep, hooks, adminUrl, options, folders } = wiring
+  const { ingest, devices, upkeep, hooks, metrics, adminUrl, options, folders } = wiring
   const found = discoverModules(folders)
   for (const problem of found.problems) context.log.error(problem, 'a module has a bad package.json and is left out')
   const mounts = new Mounts(context, options)
@@ -38,6 +40,7 @@ export async function createModules(app: App, context: Context, wiring: ModuleWi
     findByToken: (token) => ingest.registry.findByToken(token),
     write: (uplink, points, early, settle) => ingest.pipeline.write(uplink, points, early, settle),
     record: ({ device, source, payload }, reject) => ingest.rejects.record({ device, source, reject, payload }),
+    metrics,
     adminUrl,
     version,
   })

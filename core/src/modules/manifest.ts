@@ -22,6 +22,10 @@ export type ModuleContext = {
   /** Work in the name of one tenant, behind row level security. */
   db: Pick<Db, 'withTenant'>
   events: Pick<EventBus, 'on'>
+  metrics: {
+    /** A gauge `iot_pms_<module>_<name>` that is read when somebody asks; it goes with the module. */
+    watch(name: string, help: string, read: () => number): void
+  }
   /** The one tenant of the community edition; requests carry their own scope. */
   rootTenant: Scope
   devices: {

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: AGPL-3.0-only
+import type { Registry } from 'prom-client'
 import type { Context } from '../context.ts'
 import type { Device } from '../ingest/registry.ts'
 import type { Outcome, Uplink } from '../ingest/uplink.ts'
 import type { Reject } from '../ingest/rejects.ts'
 import { passGate } from '../license/gate.ts'
 import type { License } from '../license/snapshot.ts'
+import { watchGauge } from '../system/ingest-counters.ts'
 import type { Upkeep } from '../system/upkeep.ts'
 import type { Point } from '../telemetry/points.ts'
 import type { ModuleBlock } from './discovery.ts'
@@ -21,6 +23,7 @@ export type ModuleParts = {
   /** Commits decoded points. */
   write: (uplink: Uplink, points: readonly Point[], early: readonly Reject[], settle: (outcome: Outcome) => void) => void
   record: (uplink: Uplink, reject: Reject) => void
+  metrics: Registry
 }
 
 /** Codecs of active modules by name. */
@@ -38,12 +41,17 @@ export class Codecs {
   }
 }
 
-/** Nothing else of core is reachable from a module [MO-20]. */
+/**
+ * Nothing else of core is reachable from a module [MO-20].
+ *
+ * @param undo gets what has to be taken away when the module stops
+ */
 export function createModuleContext(
   context: Context,
   parts: ModuleParts,
   { name, feature, row }: ModuleBlock,
   config: Readonly<Record<string, unknown>>,
+  undo: (() => unknown)[],
 ): ModuleContext {
   const { license, db, events, clock, rootTenant } = context
   return {
@@ -52,6 +60,13 @@ export function createModuleContext(
     clock,
     db: { withTenant: (scope, work) => db.withTenant(scope, work) },
     events: { on: (event, listener) => events.on(event, listener) },
+    metrics: {
+      watch(metric, help, read) {
+        const full = `iot_pms_${name.replaceAll('-', '_')}_${metric}`
+        watchGauge(parts.metrics, full, help, read)
+        undo.push(() => parts.metrics.removeSingleMetric(full))
+      },
+    },
     rootTenant,
     devices: parts.devices,
     ingest: {

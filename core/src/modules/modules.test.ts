@@ -127,6 +127,7 @@ describe('the example module', () => {
     await until(async () => (await list())[0]?.warmest === 31.5)
     const latest = await app.call('GET', `/api/v1/devices/${device.id}/telemetry`)
     expect(latest.text).toContain('31.5')
+    expect(await app.metrics.metrics()).toContain('iot_pms_greenhouse_waiting_lines 0')
     const openapi = (await app.call('GET', '/api/v1/openapi.json')).json<{
       paths: Record<string, unknown>
       components: { schemas: object }
@@ -155,6 +156,8 @@ describe('the example module', () => {
     const first = await app.call('POST', path, { body: { name: 'idem' }, headers })
     const second = await app.call('POST', path, { body: { name: 'idem' }, headers })
     expect([first.status, second.status, second.headers.get('idempotency-replayed'), second.text]).toEqual([201, 201, 'true', first.text])
+    const large = await app.call('POST', path, { body: `{"name":"${'x'.repeat(1_100_000)}"}` })
+    expect(large.json()).toMatchObject({ status: 413, code: 'BODY_TOO_LARGE' })
     for (const route of app.mounts.routesOf('greenhouse')) expect(route.permission, route.path).toMatch(/^greenhouse\./)
     expect(listRoutes(app.app).map(({ path: own }) => own)).not.toContain('/api/v1/greenhouse')
   })
@@ -197,6 +200,7 @@ describe('the example module', () => {
     expect(await codeOf(houses('GET'))).toEqual([403, 'LICENSE_FEATURE_REQUIRED'])
     expect(await say('x')).toBe('ECONNREFUSED')
     expect((await app.call('GET', '/api/v1/openapi.json')).text).not.toContain('greenhouse')
+    expect(await app.metrics.metrics()).not.toContain('iot_pms_greenhouse')
     // Core deletes a device that a locked module refers to; the row of the module stays without it.
     const items = (await app.call('GET', '/api/v1/devices?limit=500')).json<{ items: { id: string }[] }>().items
     for (const { id } of items) await app.call('DELETE', `/api/v1/devices/${id}`)

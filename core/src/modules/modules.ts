@@ -157,7 +157,7 @@ export class Modules {
       if ('problems' in settings) throw new ModuleFailure('CONFIG', settings.problems.join('; '))
       const { migrations } = block
       if (migrations) await within('MIGRATION', migrateModule(this.#parts.adminUrl, block.name, migrations, this.#context.log), 600_000)
-      const context = createModuleContext(this.#context, this.#parts, block, settings.values)
+      const context = createModuleContext(this.#context, this.#parts, block, settings.values, entry.undo)
       for (const [name, role] of Object.entries(manifest.permissions ?? {})) allowPermission(name, role)
       const app = await within('ROUTES', this.#mounts.build(mount, manifest, context))
       entry.undo.push(() => app.close())

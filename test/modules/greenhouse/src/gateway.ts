@@ -7,12 +7,17 @@ import type { ModuleContext, ModuleGateway } from '@iot-pms/core'
 /** One line per message, `<device token> <key> <number>`; the answer is the outcome, after the commit. */
 export function createDripGateway(context: ModuleContext): ModuleGateway {
   const sockets = new Set<Socket>()
+  let waiting = 0
+  context.metrics.watch('waiting_lines', 'Lines that wait for their answer', () => waiting)
   const server = createServer((socket) => {
     sockets.add(socket)
     socket.setEncoding('utf8').on('close', () => sockets.delete(socket))
     socket.on('error', () => socket.destroy())
     socket.on('data', (line) => {
-      void answer(context, String(line), socket.remoteAddress ?? '').then((text) => socket.write(`${text}\n`))
+      waiting++
+      void answer(context, String(line), socket.remoteAddress ?? '')
+        .then((text) => socket.write(`${text}\n`))
+        .finally(() => waiting--)
     })
   })
   return {
