@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: LicenseRef-IoT-PMS-Commercial
+import { readFileSync } from 'node:fs'
+import { createTestContext } from '@iot-pms/core/testing'
+import type { TestContext } from '@iot-pms/core/testing'
+import { sql } from 'drizzle-orm'
+import postgres from 'postgres'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { streamOf, tenantOf } from './event.ts'
+import type { Draft } from './event.ts'
+import { toJsonLine } from './formats.ts'
+import { appendEvents, deleteOldestSegment, findChain, listCheckpoints, makeCheckpoint, readEntries, segmentSize } from './log.ts'
+import { publicKeyHex, signingKey } from './testing.ts'
+import { trustKeys, verifyLog } from './verify.mjs'
+
+let context: TestContext
+let owner: postgres.Sql
+
+beforeAll(async () => {
+  context = await createTestContext()
+  owner = postgres(context.database.adminUrl, { max: 1, onnotice: () => {} })
+  await owner.unsafe('create schema audit authorization pms_owner; grant usage on schema audit to pms_app')
+  await owner.begin(async (tx) => {
+    await tx.unsafe('set local role pms_owner')
+    await tx.unsafe('create table public.audited_change (tenant_id uuid, name text); grant all on public.audited_change to pms_app')
+    await tx.unsafe(readFileSync(new URL('../migrations/0001_audit.sql', import.meta.url), 'utf8'))
+  })
+})
+afterAll(async () => {
+  await owner.end()
+  await context.close()
+})
+
+type Work<T> = Parameters<TestContext['db']['withTenant']>[1] extends (tx: infer X) => unknown ? (tx: X) => Promise<T> : never
+const work = <T>(run: Work<T>): Promise<T> => context.db.withTenant(context.rootTenant, run)
+
+const draftOf = (name: string): Draft => ({
+  type: 'device.update',
+  outcome: 'success',
+  subject: `device:${name}`,
+  targetName: name,
+  actor: 'system',
+})
+const append = (stream: string, ...drafts: Draft[]) => work((tx) => appendEvents(tx, context.rootTenant, new Map([[stream, drafts]])))
+let count = 0
+/** A chain of its own for each test. */
+const newStream = () => streamOf(`chain-${++count}`)
+
+/** Exports what is stored and has the offline verifier look at it. */
+async function verifyStored(stream: string) {
+  return work(async (tx) => {
+    const chain = (await findChain(tx, stream))!
+    const { seq: fromSeq, prev, left } = chain.first
+    const entries = await readEntries(tx, stream, fromSeq, chain.head.seq)
+    const manifest = {
+      stream,
+      tenant: tenantOf(stream),
+      fromSeq,
+      toSeq: chain.head.seq,
+      prev,
+      left: left.map(({ size, hash }) => ({ size, hash: hash.toString('hex') })),
+    }
+    const lines = entries.map((entry, index) => ({ text: toJsonLine(entry).trimEnd(), line: index + 1, isEnded: true }))
+    return verifyLog({ manifest, lines, checkpoints: await listCheckpoints(tx, stream), keys: trustKeys([], [publicKeyHex]) })
+  })
+}
+
+describe('the stored chain', () => {
+  it('is numbered without a hole and verifies offline, with all its text', async () => {
+    const stream = newStream()
+    await append(stream, draftOf('a\n"\\\u001b😀'), draftOf('二'))
+    await append(stream, { ...draftOf('three'), changes: [{ path: '/limit', from: 36.5, to: 1e-7 }] })
+    const checkpoint = await work((tx) => makeCheckpoint(tx, context.rootTenant, stream, signingKey))
+    expect(checkpoint?.body).toMatchObject({ log: 'audit', size: 3, tenant: tenantOf(stream) })
+    expect(await verifyStored(stream)).toEqual({ ok: true, findings: [], lastSeq: 3, anchoredTo: 3, unanchored: 0 })
+    const [second] = await work((tx) => readEntries(tx, stream, 2, 2))
+    expect(second?.payload).toMatchObject({ seq: 2, stream, data: { target: { name: '二' } } })
+    expect(Math.abs(Date.parse(second!.payload.ts) - Date.now())).toBeLessThan(600_000)
+  })
+
+  it('signs checkpoints that follow one another, and none when nothing is new [AU-40]', async () => {
+    const stream = newStream()
+    const sign = () => work((tx) => makeCheckpoint(tx, context.rootTenant, stream, signingKey))
+    expect(await sign()).toBeUndefined()
+    for (let n = 1; n <= 3; n++) {
+      await append(stream, draftOf(String(n)))
+      expect((await sign())?.body.size).toBe(n)
+      expect(await sign()).toBeUndefined()
+    }
+    expect(await verifyStored(stream)).toMatchObject({ ok: true, anchoredTo: 3 })
+  })
+
+  it('has no hole and no lost event when many write at once and some roll back [§11.3]', { timeout: 120_000 }, async () => {
+    const stream = newStream()
+    const [writers, changes] = [50, 20]
+    let committed = 0
+    const write = async (writer: number) => {
+      for (let n = 0; n < changes; n++) {
+        const isRolledBack = (writer + n) % 5 === 0
+        const attempt = work(async (tx) => {
+          await appendEvents(tx, context.rootTenant, new Map([[stream, [draftOf(`${writer}-${n}`)]]]))
+          if (isRolledBack) throw new Error('rolled back')
+        })
+        if (isRolledBack) await expect(attempt).rejects.toThrow('rolled back')
+        else await attempt.then(() => committed++)
+      }
+    }
+    await Promise.all(Array.from({ length: writers }, (_, writer) => write(writer)))
+    await work((tx) => makeCheckpoint(tx, context.rootTenant, stream, signingKey))
+    expect(committed).toBe((writers * changes * 4) / 5)
+    expect(await verifyStored(stream)).toEqual({ ok: true, findings: [], lastSeq: committed, anchoredTo: committed, unanchored: 0 })
+  })
+
+  it('lets two writers of the same chains pass, whatever order they name them in [AU-30]', { timeout: 60_000 }, async () => {
+    const [a, b] = [newStream(), newStream()]
+    const write = (streams: string[]) =>
+      work((tx) => appendEvents(tx, context.rootTenant, new Map(streams.map((stream) => [stream, [draftOf('x')]]))))
+    await Promise.all(Array.from({ length: 40 }, (_, n) => write(n % 2 === 0 ? [a, b] : [b, a])))
+    for (const stream of [a, b]) expect(await verifyStored(stream)).toMatchObject({ ok: true, lastSeq: 40 })
+  })
+
+  it('commits neither the change nor its event when one of them fails [AU-1] [AU-32]', async () => {
+    const stream = newStream()
+    const change = (fault: () => void, draft: Draft) =>
+      work(async (tx) => {
+        await tx.execute(sql`insert into public.audited_change (tenant_id, name) values (${context.rootTenant.tenantId}, ${stream})`)
+        fault()
+        return appendEvents(tx, context.rootTenant, new Map([[stream, [draft]]]))
+      })
+    const countChanges = async () => (await owner`select name from public.audited_change where name = ${stream}`).length
+    const fail = () => {
+      throw new Error('between change and event')
+    }
+    await expect(change(fail, draftOf('x'))).rejects.toThrow('between change and event')
+    const refused = change(() => {}, { ...draftOf('x'), outcome: 'perhaps' as 'success' })
+    await expect(refused).rejects.toMatchObject({ cause: { code: '23514' } })
+    expect([await countChanges(), await work((tx) => findChain(tx, stream))]).toEqual([0, undefined])
+    await change(() => {}, draftOf('x'))
+    expect([await countChanges(), (await verifyStored(stream)).lastSeq]).toEqual([1, 1])
+  })
+
+  it('shows nothing of one tenant to another', async () => {
+    const stream = newStream()
+    await append(stream, draftOf('mine'))
+    const other = { ...context.rootTenant, tenantId: '01931c00-0000-7000-8000-0000000000ff' }
+    const seen = await context.db.withTenant(other, async (tx) => [await findChain(tx, stream), await readEntries(tx, stream, 1, 9)])
+    expect(seen).toEqual([undefined, []])
+    await expect(
+      context.db.withTenant(other, (tx) => appendEvents(tx, context.rootTenant, new Map([[stream, [draftOf('forged')]]]))),
+    ).rejects.toThrow()
+  })
+
+  it.each(['events', 'checkpoints'])(
+    'has %s that the application can neither change nor delete, and the owner not change [AU-31]',
+    async (table) => {
+      const stream = newStream()
+      await append(stream, draftOf('x'))
+      await work((tx) => makeCheckpoint(tx, context.rootTenant, stream, signingKey))
+      const name = sql.raw(`audit.${table}`)
+      for (const statement of [sql`update ${name} set stream = 'x'`, sql`delete from ${name}`, sql`truncate ${name}`]) {
+        await expect(work((tx) => tx.execute(statement))).rejects.toMatchObject({ cause: { code: '42501' } })
+      }
+      const asOwner = (statement: string) =>
+        owner.begin(async (tx) => {
+          await tx.unsafe('set local role pms_owner')
+          await tx.unsafe(statement)
+        })
+      await expect(asOwner(`update audit.${table} set stream = 'x'`)).rejects.toThrow('not changed')
+      await expect(asOwner(`truncate audit.${table}`)).rejects.toThrow('not changed')
+      expect(await verifyStored(stream)).toMatchObject({ ok: true, lastSeq: 1, anchoredTo: 1 })
+    },
+  )
+})
+
+describe('retention', () => {
+  const future = new Date(Date.now() + 86_400_000)
+  const policy = { olderThan: future, policy: '1095 days' }
+
+  it('deletes whole covered segments and leaves a log that verifies [§11.7]', { timeout: 180_000 }, async () => {
+    const stream = newStream()
+    const remove = (limit = policy, deliveredTo = Number.MAX_SAFE_INTEGER) =>
+      work((tx) => deleteOldestSegment(tx, context.rootTenant, stream, limit, deliveredTo))
+    const sign = () => work((tx) => makeCheckpoint(tx, context.rootTenant, stream, signingKey))
+    for (let n = 0; n < segmentSize * 2; n += 128) {
+      await append(stream, ...Array.from({ length: 128 }, (_, index) => draftOf(`${n + index}`)))
+    }
+    // Nothing covers them yet; then nothing outside has the checkpoint; then they are too young.
+    expect(await remove()).toBeUndefined()
+    await sign()
+    expect(await remove(policy, segmentSize)).toBeUndefined()
+    expect(await remove({ ...policy, olderThan: new Date(Date.now() - 86_400_000) })).toBeUndefined()
+    expect(await remove()).toBe(1)
+    // The next one is the newest but for one event, the deletion's own.
+    expect(await remove()).toBe(2)
+    expect(await remove()).toBeUndefined()
+    await sign()
+    const chain = await work((tx) => findChain(tx, stream))
+    expect(chain?.first.seq).toBe(segmentSize * 2 + 1)
+    expect(chain?.first.left.map(({ size }) => size)).toEqual([segmentSize * 2])
+    expect(await verifyStored(stream)).toMatchObject({ ok: true, lastSeq: segmentSize * 2 + 2, anchoredTo: segmentSize * 2 + 2 })
+    const events = await work((tx) => readEntries(tx, stream, segmentSize * 2 + 1, segmentSize * 2 + 2))
+    expect(events.map(({ payload }) => [payload.type, payload.subject])).toEqual([
+      ['audit.segment.delete', 'segment:1'],
+      ['audit.segment.delete', 'segment:2'],
+    ])
+  })
+
+  it('deletes nothing without its tombstone, whoever asks [AU-31]', async () => {
+    const stream = newStream()
+    await append(stream, draftOf('x'))
+    await expect(work((tx) => tx.execute(sql`select audit.delete_segment(${stream}, 1)`))).rejects.toMatchObject({
+      cause: { code: '42501' },
+    })
+  })
+})
