@@ -645,6 +645,21 @@ describe('the gate', () => {
 })
 
 describe('the history', () => {
+  it('tells once an hour how often a limit refused [§15]', async () => {
+    await license.tick()
+    for (let n = 0; n < 3; n++) license.countRefusal('LIMIT_DEVICES')
+    await license.tick()
+    expect(events.filter(({ action }) => action === 'license.limit_refused')).toEqual([])
+    offset = hourMs
+    monotonicOffset = hourMs
+    await license.tick()
+    await license.tick()
+    expect(events.filter(({ action }) => action === 'license.limit_refused')).toMatchObject([
+      { code: 'LIMIT_DEVICES', detail: { count: 3 } },
+    ])
+    expect(license.refused.get('LIMIT_DEVICES')).toBe(3)
+  })
+
   it('cannot be changed or deleted by the application [§15]', async () => {
     for (const statement of [sql`update license_events set code = 'x'`, sql`delete from license_events`, sql`delete from license_tokens`]) {
       await expect(context.db.withTenant(context.rootTenant, (tx) => tx.execute(statement))).rejects.toMatchObject({

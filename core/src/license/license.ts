@@ -36,7 +36,7 @@ export type LicenseOptions = {
 export type LicenseContext = Omit<Context, 'license'>
 
 const everyMs = 60_000
-const factorsEveryMs = 3_600_000
+const hourMs = 3_600_000
 const dayMs = 86_400_000
 
 /**
@@ -59,7 +59,8 @@ export class LicenseService implements License {
   #isStopped = false
   readonly #listeners = new Set<(snapshot: LicenseSnapshot) => void>()
   readonly #refused = new Map<string, number>()
-  #refusedHour = 0
+  readonly #refusedThisHour = new Map<string, number>()
+  #hour = 0
 
   constructor(context: LicenseContext, options: LicenseOptions) {
     this.context = context
@@ -97,12 +98,19 @@ export class LicenseService implements License {
 
   countRefusal(code: string): void {
     this.#refused.set(code, (this.#refused.get(code) ?? 0) + 1)
-    if (!code.startsWith('LIMIT_')) return
-    const hour = Math.floor(this.now() / 3_600_000)
-    if (hour === this.#refusedHour) return
-    this.#refusedHour = hour
-    const event = { actor: 'system', action: 'license.limit_refused', outcome: 'refused' as const, code, once: `limit ${code} ${hour}` }
-    void this.note({ ...event, detail: { count: this.#refused.get(code) } }).catch(() => {})
+    if (code.startsWith('LIMIT_')) this.#refusedThisHour.set(code, (this.#refusedThisHour.get(code) ?? 0) + 1)
+  }
+
+  /** What limits refused is one event an hour, with its count. */
+  async #noteRefusedByLimits(): Promise<void> {
+    const hour = Math.floor(this.now() / hourMs)
+    if (hour === this.#hour) return
+    this.#hour = hour
+    const counts = [...this.#refusedThisHour]
+    this.#refusedThisHour.clear()
+    for (const [code, count] of counts) {
+      await this.note({ actor: 'system', action: 'license.limit_refused', outcome: 'refused', code, detail: { count } })
+    }
   }
 
   /** Reads what there is; enough for a command at the console. */
@@ -140,9 +148,10 @@ export class LicenseService implements License {
   /** What happens every minute: the clock mark, new values of the machine, the snapshot. Never fails. */
   async tick(): Promise<void> {
     try {
-      if (this.context.clock.monotonic() - this.#factorsReadAt > factorsEveryMs) await this.readFactors()
+      if (this.context.clock.monotonic() - this.#factorsReadAt > hourMs) await this.readFactors()
       await this.context.db.withTenant(this.context.rootTenant, (tx) => this.clock.advance(tx, this.lowerBounds()))
       await this.load()
+      await this.#noteRefusedByLimits()
     } catch (error) {
       if (!this.#isStopped) this.context.log.warn({ err: error }, 'the license could not be looked at')
     }

@@ -28,11 +28,12 @@ export function evaluate(input: {
   claims: Pick<LicenseClaims, 'exp' | 'kind' | 'grace_days'> | undefined
   now: number
   bound: boolean
-  mismatchSince: number | undefined
+  mismatchSince: number | null | undefined
   revoked: boolean
   invalid?: boolean
 }): LicenseState {
-  const { claims, now, bound, mismatchSince = now, revoked, invalid = false } = input
+  const { claims, now, bound, revoked, invalid = false } = input
+  const mismatchSince = input.mismatchSince ?? now
   if (invalid) return 'INVALID'
   if (!claims) return 'COMMUNITY'
   if (revoked) return 'REVOKED'

@@ -28,11 +28,11 @@ export type VerifiedLicense = { ok: true; kid: string; claims: LicenseClaims; wa
  * Checks 1–16 of the license rules: form, signature, claims, environment, term. Pure, and never throws [L-6].
  * Whether the token is revoked, superseded or from the future is the service's part.
  *
- * @param env environment of this instance [L-25]
+ * @param env environment of this instance [L-25]; production when not given
  */
 export async function verifyLicense(
   text: string,
-  options: { keys: LicenseKeys; env: LicenseEnvironment },
+  options: { keys: LicenseKeys; env?: LicenseEnvironment },
 ): Promise<VerifiedLicense | LicenseRefusal> {
   try {
     return await verify(text, options)
@@ -44,7 +44,7 @@ export async function verifyLicense(
 
 async function verify(
   text: string,
-  { keys, env }: { keys: LicenseKeys; env: LicenseEnvironment },
+  { keys, env = 'production' }: { keys: LicenseKeys; env?: LicenseEnvironment },
 ): Promise<VerifiedLicense | LicenseRefusal> {
   if (typeof text !== 'string') return { ok: false, code: 'LIC_MALFORMED' }
   const jws = await readJws(text, {
