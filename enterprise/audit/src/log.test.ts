@@ -7,10 +7,12 @@ import postgres from 'postgres'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { streamOf, tenantOf } from './event.ts'
 import type { Draft } from './event.ts'
-import { toJsonLine } from './formats.ts'
+import { verifyStored } from './live.ts'
 import { appendEvents, deleteOldestSegment, findChain, listCheckpoints, makeCheckpoint, readEntries, segmentSize } from './log.ts'
+import { searchEvents } from './search.ts'
+import type { EventFilter } from './search.ts'
 import { publicKeyHex, signingKey } from './testing.ts'
-import { trustKeys, verifyLog } from './verify.mjs'
+import { trustKeys } from './verify.mjs'
 
 let context: TestContext
 let owner: postgres.Sql
@@ -45,24 +47,8 @@ let count = 0
 /** A chain of its own for each test. */
 const newStream = () => streamOf(`chain-${++count}`)
 
-/** Exports what is stored and has the offline verifier look at it. */
-async function verifyStored(stream: string) {
-  return work(async (tx) => {
-    const chain = (await findChain(tx, stream))!
-    const { seq: fromSeq, prev, left } = chain.first
-    const entries = await readEntries(tx, stream, fromSeq, chain.head.seq)
-    const manifest = {
-      stream,
-      tenant: tenantOf(stream),
-      fromSeq,
-      toSeq: chain.head.seq,
-      prev,
-      left: left.map(({ size, hash }) => ({ size, hash: hash.toString('hex') })),
-    }
-    const lines = entries.map((entry, index) => ({ text: toJsonLine(entry).trimEnd(), line: index + 1, isEnded: true }))
-    return verifyLog({ manifest, lines, checkpoints: await listCheckpoints(tx, stream), keys: trustKeys([], [publicKeyHex]) })
-  })
-}
+const keys = trustKeys([], [publicKeyHex])
+const verify = (stream: string) => work((tx) => verifyStored(tx, stream, { keys }))
 
 describe('the stored chain', () => {
   it('is numbered without a hole and verifies offline, with all its text', async () => {
@@ -71,7 +57,7 @@ describe('the stored chain', () => {
     await append(stream, { ...draftOf('three'), changes: [{ path: '/limit', from: 36.5, to: 1e-7 }] })
     const checkpoint = await work((tx) => makeCheckpoint(tx, context.rootTenant, stream, signingKey))
     expect(checkpoint?.body).toMatchObject({ log: 'audit', size: 3, tenant: tenantOf(stream) })
-    expect(await verifyStored(stream)).toEqual({ ok: true, findings: [], lastSeq: 3, anchoredTo: 3, unanchored: 0 })
+    expect(await verify(stream)).toEqual({ ok: true, findings: [], lastSeq: 3, anchoredTo: 3, unanchored: 0 })
     const [second] = await work((tx) => readEntries(tx, stream, 2, 2))
     expect(second?.payload).toMatchObject({ seq: 2, stream, data: { target: { name: '二' } } })
     expect(Math.abs(Date.parse(second!.payload.ts) - Date.now())).toBeLessThan(600_000)
@@ -86,7 +72,7 @@ describe('the stored chain', () => {
       expect((await sign())?.body.size).toBe(n)
       expect(await sign()).toBeUndefined()
     }
-    expect(await verifyStored(stream)).toMatchObject({ ok: true, anchoredTo: 3 })
+    expect(await verify(stream)).toMatchObject({ ok: true, anchoredTo: 3 })
   })
 
   it('has no hole and no lost event when many write at once and some roll back [§11.3]', { timeout: 120_000 }, async () => {
@@ -107,7 +93,7 @@ describe('the stored chain', () => {
     await Promise.all(Array.from({ length: writers }, (_, writer) => write(writer)))
     await work((tx) => makeCheckpoint(tx, context.rootTenant, stream, signingKey))
     expect(committed).toBe((writers * changes * 4) / 5)
-    expect(await verifyStored(stream)).toEqual({ ok: true, findings: [], lastSeq: committed, anchoredTo: committed, unanchored: 0 })
+    expect(await verify(stream)).toEqual({ ok: true, findings: [], lastSeq: committed, anchoredTo: committed, unanchored: 0 })
   })
 
   it('lets two writers of the same chains pass, whatever order they name them in [AU-30]', { timeout: 60_000 }, async () => {
@@ -115,7 +101,7 @@ describe('the stored chain', () => {
     const write = (streams: string[]) =>
       work((tx) => appendEvents(tx, context.rootTenant, new Map(streams.map((stream) => [stream, [draftOf('x')]]))))
     await Promise.all(Array.from({ length: 40 }, (_, n) => write(n % 2 === 0 ? [a, b] : [b, a])))
-    for (const stream of [a, b]) expect(await verifyStored(stream)).toMatchObject({ ok: true, lastSeq: 40 })
+    for (const stream of [a, b]) expect(await verify(stream)).toMatchObject({ ok: true, lastSeq: 40 })
   })
 
   it('commits neither the change nor its event when one of them fails [AU-1] [AU-32]', async () => {
@@ -135,7 +121,7 @@ describe('the stored chain', () => {
     await expect(refused).rejects.toMatchObject({ cause: { code: '23514' } })
     expect([await countChanges(), await work((tx) => findChain(tx, stream))]).toEqual([0, undefined])
     await change(() => {}, draftOf('x'))
-    expect([await countChanges(), (await verifyStored(stream)).lastSeq]).toEqual([1, 1])
+    expect([await countChanges(), (await verify(stream)).lastSeq]).toEqual([1, 1])
   })
 
   it('shows nothing of one tenant to another', async () => {
@@ -166,9 +152,100 @@ describe('the stored chain', () => {
         })
       await expect(asOwner(`update audit.${table} set stream = 'x'`)).rejects.toThrow('not changed')
       await expect(asOwner(`truncate audit.${table}`)).rejects.toThrow('not changed')
-      expect(await verifyStored(stream)).toMatchObject({ ok: true, lastSeq: 1, anchoredTo: 1 })
+      expect(await verify(stream)).toMatchObject({ ok: true, lastSeq: 1, anchoredTo: 1 })
     },
   )
+})
+
+/** What somebody with all rights over the database can do, past triggers and policies. */
+const tamper = (statement: string, ...values: (string | number)[]) =>
+  owner.begin(async (tx) => {
+    await tx.unsafe('set local session_replication_role = replica')
+    const { count: changed } = await tx.unsafe(statement, values)
+    expect(changed).toBeGreaterThan(0)
+  })
+
+describe('a database that was tampered with', () => {
+  const fill = async () => {
+    const stream = newStream()
+    await append(stream, ...['a', 'b', 'c', 'd'].map(draftOf))
+    await work((tx) => makeCheckpoint(tx, context.rootTenant, stream, signingKey))
+    return { stream, outside: await work((tx) => listCheckpoints(tx, stream)) }
+  }
+  const codes = async (stream: string, outside: Awaited<ReturnType<typeof fill>>['outside'] = []) =>
+    (await work((tx) => verifyStored(tx, stream, { keys, outside }))).findings.map(({ code, seq }) => `${code} ${seq}`)
+
+  it('is found when an event was changed, removed or moved [AU-2]', async () => {
+    const { stream } = await fill()
+    await tamper(`update audit.events set payload = replace(payload, 'device:b', 'device:x') where stream = $1 and seq = 2`, stream)
+    expect(await codes(stream)).toEqual(['AUDIT_HASH_MISMATCH 2'])
+    await tamper('delete from audit.events where stream = $1 and seq = 2', stream)
+    // The hash before is not stored twice: what follows a hole no longer fits its own.
+    expect(await codes(stream)).toEqual(['AUDIT_SEQ_GAP 2', 'AUDIT_HASH_MISMATCH 3', 'AUDIT_CHECKPOINT_ROOT 4'])
+  })
+
+  it('is found when its newest events and checkpoints were cut off, by what is outside [AU-2] [AU-41]', async () => {
+    const { stream, outside } = await fill()
+    await tamper('delete from audit.events where stream = $1 and seq > 2', stream)
+    expect(await codes(stream)).toEqual(['AUDIT_TAIL_TRUNCATED 3'])
+    await tamper('delete from audit.checkpoints where stream = $1', stream)
+    await tamper(
+      `update audit.chains c set head_seq = 2, head_hash = e.hash from audit.events e where c.stream = $1 and e.stream = $1 and e.seq = 2`,
+      stream,
+    )
+    expect(await codes(stream)).toEqual([])
+    expect(await codes(stream, outside)).toEqual(['AUDIT_TAIL_TRUNCATED 3'])
+    await tamper('delete from audit.chains where stream = $1', stream)
+    expect(await codes(stream, outside)).toEqual(['AUDIT_TAIL_TRUNCATED 1'])
+  })
+
+  it('is found when the beginning was cut off without tombstones', async () => {
+    const { stream } = await fill()
+    await tamper('delete from audit.events where stream = $1 and seq = 1', stream)
+    await tamper(
+      `update audit.chains c set first_seq = 2, first_prev = $2::text::bytea, first_left = '[]' where c.stream = $1`,
+      stream,
+      `\\x${'ab'.repeat(32)}`,
+    )
+    expect(await codes(stream)).toEqual(expect.arrayContaining(['AUDIT_TOMBSTONE 1', 'AUDIT_HASH_MISMATCH 2']))
+  })
+})
+
+describe('search', () => {
+  it('finds by every filter, newest first, page by page', async () => {
+    const stream = newStream()
+    const at = { ip: '203.0.113.7', requestId: 'request-1' }
+    await append(
+      stream,
+      { ...draftOf('pump_1'), actorName: '王芳', context: at },
+      { ...draftOf('pump%1'), type: 'device.delete', actor: 'user:7' },
+      { ...draftOf('x'), type: 'auth.login', outcome: 'failure', reason: 'INVALID_CREDENTIALS' },
+      { ...draftOf('y'), type: 'devices.other' },
+    )
+    const find = async (filter: EventFilter, page = { limit: 10 } as { limit: number; before?: number }) =>
+      (await work((tx) => searchEvents(tx, stream, filter, page))).map(({ seq }) => seq)
+    expect(await find({})).toEqual([4, 3, 2, 1])
+    expect(await find({}, { limit: 2 })).toEqual([4, 3])
+    expect(await find({}, { limit: 2, before: 3 })).toEqual([2, 1])
+    expect(await find({ type: 'device.' })).toEqual([2, 1])
+    expect(await find({ type: 'device' })).toEqual([])
+    expect(await find({ type: 'device.delete' })).toEqual([2])
+    expect(await find({ actor: 'user:7' })).toEqual([2])
+    expect(await find({ subject: 'device:x' })).toEqual([3])
+    expect(await find({ outcome: 'failure' })).toEqual([3])
+    expect(await find({ q: '王' })).toEqual([1])
+    expect(await find({ q: 'invalid_cred' })).toEqual([3])
+    // Signs of patterns are looked for as they are.
+    expect(await find({ q: 'pump%1' })).toEqual([2])
+    expect(await find({ q: 'pump_1' })).toEqual([1])
+    expect(await find({ q: '\\' })).toEqual([])
+    expect(await find({ ip: at.ip })).toEqual([1])
+    expect(await find({ requestId: at.requestId, ip: '203.0.113.8' })).toEqual([])
+    expect(await find({ from: new Date(Date.now() + 86_400_000) })).toEqual([])
+    expect(await find({ from: new Date(0), to: new Date(Date.now() + 86_400_000) })).toEqual([4, 3, 2, 1])
+    const [newest] = await work((tx) => searchEvents(tx, stream, {}, { limit: 1 }))
+    expect(newest).toMatchObject({ seq: 4, hash: expect.stringMatching(/^[0-9a-f]{64}$/), type: 'devices.other' })
+  })
 })
 
 describe('retention', () => {
@@ -196,7 +273,7 @@ describe('retention', () => {
     const chain = await work((tx) => findChain(tx, stream))
     expect(chain?.first.seq).toBe(segmentSize * 2 + 1)
     expect(chain?.first.left.map(({ size }) => size)).toEqual([segmentSize * 2])
-    expect(await verifyStored(stream)).toMatchObject({ ok: true, lastSeq: segmentSize * 2 + 2, anchoredTo: segmentSize * 2 + 2 })
+    expect(await verify(stream)).toMatchObject({ ok: true, lastSeq: segmentSize * 2 + 2, anchoredTo: segmentSize * 2 + 2 })
     const events = await work((tx) => readEntries(tx, stream, segmentSize * 2 + 1, segmentSize * 2 + 2))
     expect(events.map(({ payload }) => [payload.type, payload.subject])).toEqual([
       ['audit.segment.delete', 'segment:1'],

@@ -21,8 +21,13 @@ export function hashNode(left: Uint8Array, right: Uint8Array): Buffer {
 
 /** The edge with one leaf more. @param data of the leaf: the 32 bytes of an entry's hash */
 export function addLeaf(edge: Edge, data: Uint8Array): Subtree[] {
+  return addSubtree(edge, { size: 1, hash: hashLeaf(data) })
+}
+
+/** The edge with a whole subtree more, whose size divides what is there already. */
+export function addSubtree(edge: Edge, subtree: Subtree): Subtree[] {
   const grown = [...edge]
-  let last: Subtree = { size: 1, hash: hashLeaf(data) }
+  let last = subtree
   while (grown.at(-1)?.size === last.size) {
     const left = grown.pop()!
     last = { size: left.size * 2, hash: hashNode(left.hash, last.hash) }
