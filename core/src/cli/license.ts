@@ -12,6 +12,7 @@ import { releaseLicense, requestFileName } from '../license/routes.ts'
 import { readCounts } from '../license/rows.ts'
 import type { LicenseView } from '../license/schemas.ts'
 import { viewLicense } from '../license/view.ts'
+import { discoverModules } from '../modules/discovery.ts'
 import { withContext } from './admin.ts'
 
 const usage =
@@ -32,13 +33,14 @@ const acts: Record<string, Act> = {
   async show(license, { values }) {
     const { db, rootTenant } = license.context
     const { devices } = await db.withTenant(rootTenant, readCounts)
-    const view = viewLicense(license, { present: [], refusals: [], devices })
+    const present = discoverModules().modules.map((block) => ({ ...block, status: 'locked' as const }))
+    const view = viewLicense(license, { present, refusals: [], devices })
     write(values.json ? `${JSON.stringify(view, null, 2)}\n` : formatView(view))
   },
   async request(license, { values }) {
     if (values.mode !== undefined && !Object.hasOwn(machineModes, values.mode)) throw usageError('--mode is host, instance or cluster.')
     const wanted = { ...(values.mode ? { mode: values.mode as MachineMode } : {}), ...(values.note ? { note: values.note } : {}) }
-    const request = await license.makeRequest({ ...wanted, present: [], actor: consoleActor.id })
+    const request = await license.makeRequest({ ...wanted, present: listPresent(), actor: consoleActor.id })
     const file = values.output ?? requestFileName(license, request.createdAt)
     writeFileSync(file, `${JSON.stringify(request, null, 2)}\n`)
     write(`${file}\nshort code ${request.shortCode}, strength ${request.strength}\n`)
@@ -80,6 +82,11 @@ export async function runLicense(config: Config, act: string, args: string[]): P
     }
   })
   return code
+}
+
+/** Commercial modules of this build, for the vendor to see what is asked for. */
+function listPresent(): string[] {
+  return discoverModules().modules.map(({ name }) => name)
 }
 
 function parseCall(args: string[]) {
