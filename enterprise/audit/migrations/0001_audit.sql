@@ -73,6 +73,18 @@ CREATE TABLE audit.tombstones (
 SELECT protect_tenant_table('audit.tombstones');
 REVOKE UPDATE, DELETE ON audit.tombstones FROM pms_app;
 
+-- How far a sink has got: delivery goes on from here, whatever stopped it.
+CREATE TABLE audit.sink_state (
+  tenant_id uuid NOT NULL REFERENCES public.tenants ON DELETE CASCADE,
+  stream text NOT NULL,
+  sink text NOT NULL,
+  seq int8 NOT NULL DEFAULT 0,
+  checkpoint_size int8 NOT NULL DEFAULT 0,
+  failing_since timestamptz,
+  PRIMARY KEY (tenant_id, stream, sink)
+);
+SELECT protect_tenant_table('audit.sink_state');
+
 -- [AU-31] Not even the owner changes an event; whole segments go only by the function below, and all with their tenant.
 CREATE FUNCTION audit.refuse_change() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog AS $$

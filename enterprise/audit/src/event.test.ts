@@ -133,8 +133,9 @@ describe('formats', () => {
     'writes one line for a name such as %j',
     (name) => {
       const entry = entryOf({ targetName: name, actorName: name, type: 'device.update' })
-      for (const line of [toCef(entry, '0.1.0'), toJsonLine(entry).trimEnd()])
+      for (const line of [toCef(entry, '0.1.0'), toJsonLine(entry).trimEnd()]) {
         expect([line.split(/[\n\r]/).length, line.includes('\u001b')]).toEqual([1, false])
+      }
       expect(toCef(entry, '0.1.0')).not.toMatch(/[\p{Cc}\u2028\u2029]/u)
     },
   )

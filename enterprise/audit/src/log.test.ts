@@ -1,51 +1,26 @@
 // SPDX-License-Identifier: LicenseRef-IoT-PMS-Commercial
-import { readFileSync } from 'node:fs'
-import { createTestContext } from '@iot-pms/core/testing'
-import type { TestContext } from '@iot-pms/core/testing'
 import { sql } from 'drizzle-orm'
-import postgres from 'postgres'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { streamOf, tenantOf } from './event.ts'
+import { tenantOf } from './event.ts'
 import type { Draft } from './event.ts'
 import { verifyStored } from './live.ts'
 import { appendEvents, deleteOldestSegment, findChain, listCheckpoints, makeCheckpoint, readEntries, segmentSize } from './log.ts'
 import { searchEvents } from './search.ts'
 import type { EventFilter } from './search.ts'
+import { createAuditContext, draftOf } from './testing-log.ts'
+import type { AuditContext } from './testing-log.ts'
 import { publicKeyHex, signingKey } from './testing.ts'
 import { trustKeys } from './verify.mjs'
 
-let context: TestContext
-let owner: postgres.Sql
-
+let context: AuditContext
 beforeAll(async () => {
-  context = await createTestContext()
-  owner = postgres(context.database.adminUrl, { max: 1, onnotice: () => {} })
-  await owner.unsafe('create schema audit authorization pms_owner; grant usage on schema audit to pms_app')
-  await owner.begin(async (tx) => {
-    await tx.unsafe('set local role pms_owner')
-    await tx.unsafe('create table public.audited_change (tenant_id uuid, name text); grant all on public.audited_change to pms_app')
-    await tx.unsafe(readFileSync(new URL('../migrations/0001_audit.sql', import.meta.url), 'utf8'))
-  })
+  context = await createAuditContext()
 })
-afterAll(async () => {
-  await owner.end()
-  await context.close()
-})
+afterAll(() => context.close())
 
-type Work<T> = Parameters<TestContext['db']['withTenant']>[1] extends (tx: infer X) => unknown ? (tx: X) => Promise<T> : never
-const work = <T>(run: Work<T>): Promise<T> => context.db.withTenant(context.rootTenant, run)
-
-const draftOf = (name: string): Draft => ({
-  type: 'device.update',
-  outcome: 'success',
-  subject: `device:${name}`,
-  targetName: name,
-  actor: 'system',
-})
-const append = (stream: string, ...drafts: Draft[]) => work((tx) => appendEvents(tx, context.rootTenant, new Map([[stream, drafts]])))
-let count = 0
-/** A chain of its own for each test. */
-const newStream = () => streamOf(`chain-${++count}`)
+const work: AuditContext['work'] = (run) => context.work(run)
+const append: AuditContext['append'] = (stream, ...drafts) => context.append(stream, ...drafts)
+const newStream = () => context.newStream()
 
 const keys = trustKeys([], [publicKeyHex])
 const verify = (stream: string) => work((tx) => verifyStored(tx, stream, { keys }))
@@ -112,7 +87,7 @@ describe('the stored chain', () => {
         fault()
         return appendEvents(tx, context.rootTenant, new Map([[stream, [draft]]]))
       })
-    const countChanges = async () => (await owner`select name from public.audited_change where name = ${stream}`).length
+    const countChanges = async () => (await context.owner`select name from public.audited_change where name = ${stream}`).length
     const fail = () => {
       throw new Error('between change and event')
     }
@@ -146,7 +121,7 @@ describe('the stored chain', () => {
         await expect(work((tx) => tx.execute(statement))).rejects.toMatchObject({ cause: { code: '42501' } })
       }
       const asOwner = (statement: string) =>
-        owner.begin(async (tx) => {
+        context.owner.begin(async (tx) => {
           await tx.unsafe('set local role pms_owner')
           await tx.unsafe(statement)
         })
@@ -159,7 +134,7 @@ describe('the stored chain', () => {
 
 /** What somebody with all rights over the database can do, past triggers and policies. */
 const tamper = (statement: string, ...values: (string | number)[]) =>
-  owner.begin(async (tx) => {
+  context.owner.begin(async (tx) => {
     await tx.unsafe('set local session_replication_role = replica')
     const { count: changed } = await tx.unsafe(statement, values)
     expect(changed).toBeGreaterThan(0)
