@@ -338,7 +338,7 @@ test('a ledger without keys says which one is missing', async () => {
 })
 
 test('a PEM key signs when it is named, and the ledger keeps its public part [T-13]', async () => {
-  const own = await createVendor({ purposes: ['license'] })
+  const own = await createVendor({ purposes: ['license'], fresh: true })
   const { privateKey } = openKey(vendor.open().getKey(vendor.kids.license), passphrase)
   const encrypted = own.write('vendor.pem', privateKey.export({ type: 'pkcs8', format: 'pem', cipher: 'aes-256-cbc', passphrase }))
   const plain = own.write('plain.pem', privateKey.export({ type: 'pkcs8', format: 'pem' }))
@@ -387,7 +387,7 @@ test('verify ends with the code of the first check that fails', async () => {
   expect((await verify('--factors', here)).code).toBe(0)
   expectFailure(await verify('--factors', moved), 'TOKEN_MACHINE', 6)
   expectFailure(await verify('--request', vendor.write('foreign.req.json', createInstance().request())), 'TOKEN_MACHINE', 6)
-  const other = await createVendor({ purposes: ['license'] })
+  const other = await createVendor({ purposes: ['license'], fresh: true })
   expectFailure(await other.run('verify', license.path, '--json'), 'LIC_KID_UNKNOWN', 4)
   await vendor.run('key', 'export-public', vendor.kids.license, '-o', other.path(`license-${vendor.kids.license}.pem`))
   other.close()
@@ -540,7 +540,7 @@ test('a rotated key retires the one before', async () => {
 
 test('a key file that the ledger does not know is never used, and harms nobody', async () => {
   const own = await createVendor({ purposes: ['license'] })
-  const foreign = await createVendor({ purposes: ['license'] })
+  const foreign = await createVendor({ purposes: ['license'], fresh: true })
   const name = `${foreign.kids.license}.key.json`
   writeFileSync(join(own.ledgerFolder, 'keys', name), readFileSync(join(foreign.ledgerFolder, 'keys', name)), { mode: 0o600 })
   const out = await own.sign(...issueArgs(own.write('a', instance.request()), 'acme', own.path('a.lic')), '--json')
@@ -656,7 +656,7 @@ test('two issues at once get two numbers [T-21]', async () => {
 })
 
 test('a license of this ledger that is not recorded is taken in', async () => {
-  const own = await createVendor({ purposes: ['license'] })
+  const own = await createVendor({ purposes: ['license'], fresh: true })
   await own.sign(...issueArgs(own.write('a', instance.request()), 'acme', own.path('a.lic')))
   const path = join(own.ledgerFolder, 'ledger.jsonl')
   writeFileSync(

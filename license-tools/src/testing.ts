@@ -10,7 +10,7 @@ import { fileURLToPath } from 'node:url'
 import { canonicalJson, hashFactors, signRequest, strengthOf } from '@iot-pms/core/license'
 import type { LicenseRequest, MachineMode, UnsignedRequest } from '@iot-pms/core/license'
 import { createKey } from './keystore.ts'
-import type { Purpose } from './keystore.ts'
+import type { KeyFile, Purpose } from './keystore.ts'
 import { Ledger } from './ledger.ts'
 import { runTool } from './run.ts'
 
@@ -43,7 +43,7 @@ export type Vendor = {
 
 export type StartOptions = { input?: string; env?: NodeJS.ProcessEnv; onStart?: (child: ChildProcess) => void }
 
-export async function createVendor(options: { test?: boolean; purposes?: Purpose[] } = {}): Promise<Vendor> {
+export async function createVendor(options: { test?: boolean; purposes?: Purpose[]; fresh?: boolean } = {}): Promise<Vendor> {
   const folder = mkdtempSync(join(tmpdir(), 'license-tools-'))
   const ledgerFolder = join(folder, 'ledger')
   const ledger = Ledger.create(ledgerFolder, {
@@ -55,7 +55,8 @@ export async function createVendor(options: { test?: boolean; purposes?: Purpose
   })
   const kids = {} as Record<Purpose, string>
   await ledger.lock()
-  for (const purpose of options.purposes ?? ['license', 'staging', 'crl']) kids[purpose] = addKey(ledger, purpose)
+  for (const purpose of options.purposes ?? ['license', 'staging', 'crl'])
+    {kids[purpose] = addKey(ledger, purpose, options.fresh ? createTestKey(purpose) : sharedKey(purpose))}
   ledger.close()
   const path = (name: string) => join(folder, name)
   const write = (name: string, content: string | object) => {
@@ -79,9 +80,21 @@ export async function createVendor(options: { test?: boolean; purposes?: Purpose
   }
 }
 
+/** Keys take long to make: vendors of one test file have the same ones, unless they ask for fresh ones. */
+const shared = new Map<Purpose, KeyFile>()
+
+function sharedKey(purpose: Purpose): KeyFile {
+  const file = shared.get(purpose) ?? createTestKey(purpose)
+  shared.set(purpose, file)
+  return file
+}
+
+function createTestKey(purpose: Purpose): KeyFile {
+  return createKey(purpose, 3072, passphrase, new Date().toISOString(), cheap)
+}
+
 /** Needs the lock. @returns the kid */
-export function addKey(ledger: Ledger, purpose: Purpose): string {
-  const file = createKey(purpose, 3072, passphrase, new Date().toISOString(), cheap)
+export function addKey(ledger: Ledger, purpose: Purpose, file = createTestKey(purpose)): string {
   writeFileSync(ledger.keyPath(file.kid), JSON.stringify(file), { mode: 0o600 })
   ledger.append('key.create', { bits: 3072, kid: file.kid, purpose }, 'ops', new Date())
   return file.kid

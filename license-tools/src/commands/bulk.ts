@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: LicenseRef-IoT-PMS-Commercial
+import { createHash } from 'node:crypto'
 import { existsSync, readFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { armourToken, normaliseToken } from '@iot-pms/core/license'
@@ -9,6 +10,7 @@ import { replaceFile, writeNewFile } from '../files.ts'
 import { assertAllowed, buildClaims, checkPolicy, completeToken, issueToken, signToken } from '../issue.ts'
 import type { SigningKey } from '../keystore.ts'
 import type { Ledger } from '../ledger.ts'
+import type { TokenRecord } from '../records.ts'
 import { hashRow, parseRow, readRows } from '../rows.ts'
 import type { Row } from '../rows.ts'
 import { chooseKey, importForeignKey } from '../signer.ts'
@@ -120,13 +122,7 @@ async function issueRow(run: Run, row: Row): Promise<Outcome> {
       })
     }
     if (before) {
-      const key = keyOf(run, before.claims.env, before.kid)
-      const job = { ledger, claims: before.claims, key, request: undefined, actor: tool.actor, now: tool.now }
-      const token =
-        before.state === 'intent'
-          ? await completeToken(job)
-          : await signToken(Buffer.from(before.payload!, 'base64url').toString('utf8'), key)
-      ensureFile(file, token)
+      if (!isDelivered(file, before)) ensureFile(file, await signAgain(run, before))
       return { ...head, result: 'unchanged', jti: before.jti, path: basename(file) }
     }
     const { options, request } = parseRow(row, path)
@@ -149,6 +145,25 @@ async function issueRow(run: Run, row: Row): Promise<Outcome> {
     const violations = error.details.violations as { code: string }[] | undefined
     return { ...head, result: 'failed', code: violations?.[0]?.code ?? error.code, message: tool.terminal.say(error.text satisfies Text) }
   }
+}
+
+/** Whether the file holds what the ledger says was issued: signing it again only to compare would take minutes. */
+function isDelivered(file: string, { sha256 }: TokenRecord): boolean {
+  if (sha256 === undefined || !existsSync(file)) return false
+  return (
+    createHash('sha256')
+      .update(normaliseToken(readFileSync(file, 'utf8')))
+      .digest('hex') === sha256
+  )
+}
+
+/** The same token as before; what a crash left unfinished is finished. */
+async function signAgain(run: Run, before: TokenRecord): Promise<string> {
+  const { tool, ledger } = run
+  const key = keyOf(run, before.claims.env, before.kid)
+  if (before.state === 'intent')
+    {return completeToken({ ledger, claims: before.claims, key, request: undefined, actor: tool.actor, now: tool.now })}
+  return signToken(Buffer.from(before.payload!, 'base64url').toString('utf8'), key)
 }
 
 /** A file that is there must be the same license; nothing is overwritten. */
