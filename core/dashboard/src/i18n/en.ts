@@ -4,10 +4,11 @@ import common from './en/common.json'
 import connect from './en/connect.json'
 import device from './en/device.json'
 import devices from './en/devices.json'
+import license from './en/license.json'
 import overview from './en/overview.json'
 import reject from './en/reject.json'
 import settings from './en/settings.json'
 import shell from './en/shell.json'
 import start from './en/start.json'
 
-export const messages = { bin, common, connect, device, devices, overview, reject, settings, shell, start }
+export const messages = { bin, common, connect, device, devices, license, overview, reject, settings, shell, start }

@@ -4,10 +4,11 @@ import common from './zh/common.json'
 import connect from './zh/connect.json'
 import device from './zh/device.json'
 import devices from './zh/devices.json'
+import license from './zh/license.json'
 import overview from './zh/overview.json'
 import reject from './zh/reject.json'
 import settings from './zh/settings.json'
 import shell from './zh/shell.json'
 import start from './zh/start.json'
 
-export const messages = { bin, common, connect, device, devices, overview, reject, settings, shell, start }
+export const messages = { bin, common, connect, device, devices, license, overview, reject, settings, shell, start }
