@@ -55,8 +55,9 @@ export async function createVendor(options: { test?: boolean; purposes?: Purpose
   })
   const kids = {} as Record<Purpose, string>
   await ledger.lock()
-  for (const purpose of options.purposes ?? ['license', 'staging', 'crl'])
-    {kids[purpose] = addKey(ledger, purpose, options.fresh ? createTestKey(purpose) : sharedKey(purpose))}
+  for (const purpose of options.purposes ?? ['license', 'staging', 'crl']) {
+    kids[purpose] = addKey(ledger, purpose, options.fresh ? createTestKey(purpose) : sharedKey(purpose))
+  }
   ledger.close()
   const path = (name: string) => join(folder, name)
   const write = (name: string, content: string | object) => {

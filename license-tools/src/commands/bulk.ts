@@ -161,8 +161,9 @@ function isDelivered(file: string, { sha256 }: TokenRecord): boolean {
 async function signAgain(run: Run, before: TokenRecord): Promise<string> {
   const { tool, ledger } = run
   const key = keyOf(run, before.claims.env, before.kid)
-  if (before.state === 'intent')
-    {return completeToken({ ledger, claims: before.claims, key, request: undefined, actor: tool.actor, now: tool.now })}
+  if (before.state === 'intent') {
+    return completeToken({ ledger, claims: before.claims, key, request: undefined, actor: tool.actor, now: tool.now })
+  }
   return signToken(Buffer.from(before.payload!, 'base64url').toString('utf8'), key)
 }
 
