@@ -142,7 +142,6 @@ async function start(config: Config, log: Log, parts: PlatformParts, stops: Stop
   stops.push(() => metrics.clear())
   watchLicense(metrics, license)
   const load = new Load()
-  load.start()
   stops.push(() => load.stop())
   const disk = new DiskGuard(context, databaseSpace(context))
   await disk.start()
@@ -258,6 +257,8 @@ async function start(config: Config, log: Log, parts: PlatformParts, stops: Stop
   stops.push(() => upkeep.stop())
   warnAboutHooks(config, log, stops)
   buildDashboard(config, log, pages.reload)
+  // The work of starting is no overload.
+  load.start()
   health.hasBeenReady = true
   log.info({ version, ...ports }, 'ready')
   return {
