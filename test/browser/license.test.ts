@@ -193,6 +193,7 @@ describe.skipIf(!hasBrowser())('the license page', () => {
     await app.relicense('none')
     // Another tab's or server's change arrives by itself.
     await waitForState('COMMUNITY')
+    expect(await page.locator('[data-banner="license"]').count()).toBe(0)
   })
 
   it('reminds of the end until it is closed for the day [L-124]', async () => {
@@ -204,8 +205,8 @@ describe.skipIf(!hasBrowser())('the license page', () => {
     await banner.getByRole('link', { name: '查看许可证' }).waitFor()
     await banner.getByRole('button', { name: '今天不再提示' }).click()
     await banner.waitFor({ state: 'detached' })
-    await page.reload()
-    await waitForPage(page, 'devices')
+    await openLicense()
+    await waitForState('EXPIRING')
     expect(await banner.count()).toBe(0)
   })
 
@@ -224,6 +225,7 @@ describe.skipIf(!hasBrowser())('the license page', () => {
     await page.waitForSelector('main[data-page="settings.license"][data-state="loading"] .skeleton')
     answer()
     await page.waitForSelector('main[data-state="error"]')
+    expect(await page.getByRole('alert').getByText('INTERNAL').count()).toBe(1)
     await page.unroute('**/api/v1/license')
     await page.getByRole('button', { name: '重试' }).click()
     await waitForState('COMMUNITY')

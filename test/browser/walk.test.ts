@@ -49,7 +49,7 @@ describe.skipIf(!hasBrowser())('every page', () => {
 
   it.concurrent.each(variants)(
     'is clean, accessible and complete in $language, $theme, $width px',
-    { timeout: 120_000 },
+    { timeout: 240_000 },
     async (variant) => {
       expect(await walk(variant)).toEqual([])
     },

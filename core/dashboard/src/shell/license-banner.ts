@@ -6,13 +6,12 @@ import type { License } from '../api/types.ts'
 import { useFormat } from '../composables/use-format.ts'
 import { useLicense } from '../composables/use-license.ts'
 import { useSession } from '../session.ts'
-import { toLocal } from '../time.ts'
+import { daysUntil, toLocal } from '../time.ts'
 
 /** What readers of the license are told on every page, the most serious first [L-124]. */
 const order = ['INVALID', 'REVOKED', 'RESTRICTED', 'MISMATCH', 'GRACE', 'OVER_LIMIT', 'CLOCK_SUSPECT', 'EXPIRING', 'TRIAL'] as const
 type Name = (typeof order)[number]
 const serious: ReadonlySet<Name> = new Set(['INVALID', 'REVOKED', 'RESTRICTED'])
-const dayMs = 86_400_000
 
 const dateOf = ({ license }: License, name: Name) =>
   name === 'EXPIRING' ? license?.expiresAt : name === 'GRACE' ? license?.graceEndsAt : license?.restrictedAt
@@ -35,12 +34,10 @@ export function useLicenseBanner() {
     const isStaging = view.conditions.includes('STAGING') || view.env === 'staging'
     const name = order.find((one) => view.state === one || view.conditions.includes(one))
     const isClosed = name === 'EXPIRING' && closed.value === today()
-    if (!name || isClosed)
+    if (!name || isClosed) {
       return isStaging ? { name: 'STAGING', isDanger: false, text: t('license.banner.STAGING'), isClosable: false } : undefined
-    const days = Math.max(
-      0,
-      Math.ceil((new Date(view.license?.expiresAt ?? 0).getTime() - new Date(view.clock.effectiveNow).getTime()) / dayMs),
-    )
+    }
+    const days = daysUntil(view.license?.expiresAt ?? 0, view.clock.effectiveNow)
     const at = dateOf(view, name)
     const text = t(`license.banner.${name}`, { at: at ? format.instant(at) : '—', count: days, days }, days)
     return {

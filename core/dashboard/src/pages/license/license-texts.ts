@@ -3,8 +3,6 @@ import { useI18n } from 'vue-i18n'
 import type { License, LicenseChange, LicenseFeature } from '../../api/types.ts'
 import { useFormat } from '../../composables/use-format.ts'
 
-const dayMs = 86_400_000
-
 /** How serious a state is, as a tag shows it [L-120]. */
 export const stateTags: Readonly<Record<string, '' | 'ok' | 'accent' | 'warn' | 'danger'>> = {
   COMMUNITY: '',
@@ -57,17 +55,13 @@ export function stepOf(code: string): string | undefined {
   return steps[code]
 }
 
-/** Whole days until an instant, never below 0. */
-export function daysUntil(at: string, now: string | number): number {
-  return Math.max(0, Math.ceil((new Date(at).getTime() - new Date(now).getTime()) / dayMs))
-}
-
 /** The words of the license page. */
 export function useLicenseTexts() {
-  const { t, te } = useI18n()
+  const i18n = useI18n()
+  const { t } = i18n
   const format = useFormat()
   /** A word of ours, or what the server said where we have none. */
-  const word = (key: string, given: string) => (te(key) ? t(key) : given)
+  const word = (key: string, given: string) => (i18n.te(key) ? t(key) : given)
   const edition = (id: string) => word(`license.edition.${id}`, id)
   const kind = (id: string) => word(`license.kind.${id}`, id)
   const factor = (k: string) => word(`license.factor.${k}`, k)
