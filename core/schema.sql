@@ -25,6 +25,68 @@ CREATE POLICY maintenance ON api_keys TO pms_owner USING (true) WITH CHECK (true
 CREATE POLICY tenant ON api_keys TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
 GRANT DELETE, INSERT, SELECT, UPDATE ON api_keys TO pms_app;
 
+CREATE TABLE command_counters (
+  tenant_id uuid NOT NULL,
+  device_id uuid NOT NULL,
+  last_no integer NOT NULL,
+  CONSTRAINT command_counters_pkey PRIMARY KEY (tenant_id, device_id),
+  CONSTRAINT command_counters_tenant_id_device_id_fkey FOREIGN KEY (tenant_id, device_id) REFERENCES devices(tenant_id, id) ON DELETE CASCADE
+);
+ALTER TABLE command_counters OWNER TO pms_owner;
+ALTER TABLE command_counters ENABLE ROW LEVEL SECURITY;
+ALTER TABLE command_counters FORCE ROW LEVEL SECURITY;
+CREATE POLICY maintenance ON command_counters TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON command_counters TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
+GRANT DELETE, INSERT, SELECT, UPDATE ON command_counters TO pms_app;
+
+CREATE TABLE command_moves (
+  tenant_id uuid NOT NULL,
+  command_id uuid NOT NULL,
+  no integer NOT NULL,
+  at timestamp with time zone NOT NULL,
+  state text NOT NULL,
+  detail text,
+  CONSTRAINT command_moves_pkey PRIMARY KEY (tenant_id, command_id, no),
+  CONSTRAINT command_moves_tenant_id_command_id_fkey FOREIGN KEY (tenant_id, command_id) REFERENCES commands(tenant_id, id) ON DELETE CASCADE
+);
+ALTER TABLE command_moves OWNER TO pms_owner;
+ALTER TABLE command_moves ENABLE ROW LEVEL SECURITY;
+ALTER TABLE command_moves FORCE ROW LEVEL SECURITY;
+CREATE POLICY maintenance ON command_moves TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON command_moves TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
+GRANT DELETE, INSERT, SELECT, UPDATE ON command_moves TO pms_app;
+
+CREATE TABLE commands (
+  tenant_id uuid NOT NULL,
+  id uuid NOT NULL,
+  device_id uuid NOT NULL,
+  no integer NOT NULL,
+  method text NOT NULL,
+  params text NOT NULL,
+  oneway boolean NOT NULL,
+  state text NOT NULL,
+  retries integer NOT NULL,
+  attempts integer NOT NULL DEFAULT 0,
+  response text,
+  additional_info text,
+  created_by text NOT NULL,
+  created_at timestamp with time zone NOT NULL,
+  expires_at timestamp with time zone NOT NULL,
+  updated_at timestamp with time zone NOT NULL,
+  CONSTRAINT commands_pkey PRIMARY KEY (tenant_id, id),
+  CONSTRAINT commands_state_check CHECK ((state = ANY (ARRAY['QUEUED'::text, 'SENT'::text, 'DELIVERED'::text, 'SUCCESSFUL'::text, 'TIMEOUT'::text, 'EXPIRED'::text, 'FAILED'::text, 'DELETED'::text]))),
+  CONSTRAINT commands_tenant_id_device_id_fkey FOREIGN KEY (tenant_id, device_id) REFERENCES devices(tenant_id, id) ON DELETE CASCADE
+);
+ALTER TABLE commands OWNER TO pms_owner;
+ALTER TABLE commands ENABLE ROW LEVEL SECURITY;
+ALTER TABLE commands FORCE ROW LEVEL SECURITY;
+CREATE INDEX commands_device ON public.commands USING btree (tenant_id, device_id, id);
+CREATE INDEX commands_expiry ON public.commands USING btree (tenant_id, expires_at) WHERE ((state = ANY (ARRAY['QUEUED'::text, 'SENT'::text, 'TIMEOUT'::text])) OR ((state = 'DELIVERED'::text) AND (NOT oneway)));
+CREATE INDEX commands_open ON public.commands USING btree (tenant_id, device_id, no) WHERE ((state = ANY (ARRAY['QUEUED'::text, 'SENT'::text, 'TIMEOUT'::text])) OR ((state = 'DELIVERED'::text) AND (NOT oneway)));
+CREATE POLICY maintenance ON commands TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON commands TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
+GRANT DELETE, INSERT, SELECT, UPDATE ON commands TO pms_app;
+
 CREATE TABLE customers (
   tenant_id uuid NOT NULL,
   id uuid NOT NULL,
@@ -64,6 +126,25 @@ CREATE POLICY maintenance ON device_attributes TO pms_owner USING (true) WITH CH
 CREATE POLICY tenant ON device_attributes TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
 GRANT DELETE, INSERT, SELECT, UPDATE ON device_attributes TO pms_app;
 
+CREATE TABLE device_claims (
+  tenant_id uuid NOT NULL,
+  device_id uuid NOT NULL,
+  secret_hmac bytea NOT NULL,
+  created_at timestamp with time zone NOT NULL,
+  expires_at timestamp with time zone NOT NULL,
+  failures integer NOT NULL DEFAULT 0,
+  failing_since timestamp with time zone,
+  CONSTRAINT device_claims_pkey PRIMARY KEY (tenant_id, device_id),
+  CONSTRAINT device_claims_tenant_id_device_id_fkey FOREIGN KEY (tenant_id, device_id) REFERENCES devices(tenant_id, id) ON DELETE CASCADE
+);
+ALTER TABLE device_claims OWNER TO pms_owner;
+ALTER TABLE device_claims ENABLE ROW LEVEL SECURITY;
+ALTER TABLE device_claims FORCE ROW LEVEL SECURITY;
+CREATE INDEX device_claims_expiry ON public.device_claims USING btree (tenant_id, expires_at);
+CREATE POLICY maintenance ON device_claims TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON device_claims TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
+GRANT DELETE, INSERT, SELECT, UPDATE ON device_claims TO pms_app;
+
 CREATE TABLE device_credentials (
   tenant_id uuid NOT NULL,
   device_id uuid NOT NULL,
@@ -76,7 +157,7 @@ CREATE TABLE device_credentials (
   expires_at timestamp with time zone,
   created_at timestamp with time zone NOT NULL DEFAULT now(),
   CONSTRAINT device_credentials_pkey PRIMARY KEY (tenant_id, device_id, id),
-  CONSTRAINT device_credentials_kind_check CHECK ((kind = ANY (ARRAY['access_token'::text, 'mqtt_basic'::text]))),
+  CONSTRAINT device_credentials_kind_check CHECK ((kind = ANY (ARRAY['access_token'::text, 'mqtt_basic'::text, 'x509'::text]))),
   CONSTRAINT device_credentials_tenant_id_device_id_fkey FOREIGN KEY (tenant_id, device_id) REFERENCES devices(tenant_id, id) ON DELETE CASCADE
 );
 ALTER TABLE device_credentials OWNER TO pms_owner;
@@ -159,7 +240,11 @@ CREATE TABLE devices (
   deleted_at timestamp with time zone,
   deleted_by text,
   purging_at timestamp with time zone,
+  provisioned_at timestamp with time zone,
+  gateway_id uuid,
+  own_connect_at timestamp with time zone,
   CONSTRAINT devices_pkey PRIMARY KEY (tenant_id, id),
+  CONSTRAINT devices_gateway_fkey FOREIGN KEY (tenant_id, gateway_id) REFERENCES devices(tenant_id, id) ON DELETE SET NULL (gateway_id),
   CONSTRAINT devices_link_check CHECK ((link = ANY (ARRAY['none'::text, 'session'::text, 'closed'::text, 'http'::text]))),
   CONSTRAINT devices_tenant_id_customer_id_fkey FOREIGN KEY (tenant_id, customer_id) REFERENCES customers(tenant_id, id),
   CONSTRAINT devices_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenants(id),
@@ -172,6 +257,7 @@ ALTER TABLE devices FORCE ROW LEVEL SECURITY;
 CREATE INDEX devices_activity ON public.devices USING btree (tenant_id, last_activity_at, id) WHERE (deleted_at IS NULL);
 CREATE INDEX devices_bin ON public.devices USING btree (tenant_id, deleted_at, id) WHERE (deleted_at IS NOT NULL);
 CREATE INDEX devices_created ON public.devices USING btree (tenant_id, created_at, id) WHERE (deleted_at IS NULL);
+CREATE INDEX devices_gateway ON public.devices USING btree (tenant_id, gateway_id, id) WHERE (gateway_id IS NOT NULL);
 CREATE INDEX devices_product ON public.devices USING btree (tenant_id, product_id) WHERE (deleted_at IS NULL);
 CREATE INDEX devices_tags ON public.devices USING gin (tags) WHERE (deleted_at IS NULL);
 CREATE UNIQUE INDEX devices_name ON public.devices USING btree (tenant_id, name) WHERE (deleted_at IS NULL);
@@ -220,6 +306,7 @@ CREATE TABLE installation (
   secret_key_id text,
   ingest_epoch bigint NOT NULL DEFAULT 0,
   created_at timestamp with time zone NOT NULL DEFAULT now(),
+  device_limits jsonb NOT NULL DEFAULT '{}'::jsonb,
   CONSTRAINT installation_pkey PRIMARY KEY (id),
   CONSTRAINT installation_id_check CHECK (id)
 );
@@ -359,6 +446,102 @@ CREATE POLICY maintenance ON one_time_links TO pms_owner USING (true) WITH CHECK
 CREATE POLICY tenant ON one_time_links TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
 GRANT DELETE, INSERT, SELECT, UPDATE ON one_time_links TO pms_app;
 
+CREATE TABLE ota_devices (
+  tenant_id uuid NOT NULL,
+  device_id uuid NOT NULL,
+  kind text NOT NULL,
+  own_package_id uuid,
+  package_id uuid,
+  offered_at timestamp with time zone,
+  state text NOT NULL DEFAULT 'QUEUED'::text,
+  state_at timestamp with time zone NOT NULL DEFAULT now(),
+  error text,
+  bytes_sent bigint NOT NULL DEFAULT 0,
+  current_title text,
+  current_version text,
+  CONSTRAINT ota_devices_pkey PRIMARY KEY (tenant_id, device_id, kind),
+  CONSTRAINT ota_devices_kind_check CHECK ((kind = ANY (ARRAY['firmware'::text, 'software'::text]))),
+  CONSTRAINT ota_devices_tenant_id_device_id_fkey FOREIGN KEY (tenant_id, device_id) REFERENCES devices(tenant_id, id) ON DELETE CASCADE,
+  CONSTRAINT ota_devices_tenant_id_own_package_id_fkey FOREIGN KEY (tenant_id, own_package_id) REFERENCES ota_packages(tenant_id, id)
+);
+ALTER TABLE ota_devices OWNER TO pms_owner;
+ALTER TABLE ota_devices ENABLE ROW LEVEL SECURITY;
+ALTER TABLE ota_devices FORCE ROW LEVEL SECURITY;
+CREATE INDEX ota_devices_own ON public.ota_devices USING btree (tenant_id, own_package_id) WHERE (own_package_id IS NOT NULL);
+CREATE INDEX ota_devices_package ON public.ota_devices USING btree (tenant_id, package_id, state) WHERE (package_id IS NOT NULL);
+CREATE POLICY maintenance ON ota_devices TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON ota_devices TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
+GRANT DELETE, INSERT, SELECT, UPDATE ON ota_devices TO pms_app;
+
+CREATE TABLE ota_events (
+  tenant_id uuid NOT NULL,
+  device_id uuid NOT NULL,
+  id uuid NOT NULL,
+  kind text NOT NULL,
+  at timestamp with time zone NOT NULL,
+  package_id uuid,
+  event text NOT NULL,
+  detail jsonb NOT NULL DEFAULT '{}'::jsonb,
+  CONSTRAINT ota_events_pkey PRIMARY KEY (tenant_id, device_id, id),
+  CONSTRAINT ota_events_tenant_id_device_id_fkey FOREIGN KEY (tenant_id, device_id) REFERENCES devices(tenant_id, id) ON DELETE CASCADE
+);
+ALTER TABLE ota_events OWNER TO pms_owner;
+ALTER TABLE ota_events ENABLE ROW LEVEL SECURITY;
+ALTER TABLE ota_events FORCE ROW LEVEL SECURITY;
+CREATE POLICY maintenance ON ota_events TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON ota_events TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
+GRANT DELETE, INSERT, SELECT, UPDATE ON ota_events TO pms_app;
+
+CREATE TABLE ota_packages (
+  tenant_id uuid NOT NULL,
+  id uuid NOT NULL,
+  product_id uuid NOT NULL,
+  kind text NOT NULL,
+  title text NOT NULL,
+  version text NOT NULL,
+  tag text,
+  url text,
+  checksum_algorithm text NOT NULL,
+  checksum text,
+  size_bytes bigint,
+  file_name text,
+  content_type text,
+  content_id uuid,
+  upload_id uuid,
+  upload_at timestamp with time zone,
+  created_at timestamp with time zone NOT NULL DEFAULT now(),
+  updated_at timestamp with time zone NOT NULL DEFAULT now(),
+  CONSTRAINT ota_packages_pkey PRIMARY KEY (tenant_id, id),
+  CONSTRAINT ota_packages_check CHECK (((url IS NULL) OR (content_id IS NULL))),
+  CONSTRAINT ota_packages_kind_check CHECK ((kind = ANY (ARRAY['firmware'::text, 'software'::text]))),
+  CONSTRAINT ota_packages_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenants(id),
+  CONSTRAINT ota_packages_tenant_id_product_id_fkey FOREIGN KEY (tenant_id, product_id) REFERENCES products(tenant_id, id) ON DELETE CASCADE,
+  CONSTRAINT ota_packages_tenant_id_product_id_kind_title_version_key UNIQUE (tenant_id, product_id, kind, title, version)
+);
+ALTER TABLE ota_packages OWNER TO pms_owner;
+ALTER TABLE ota_packages ENABLE ROW LEVEL SECURITY;
+ALTER TABLE ota_packages FORCE ROW LEVEL SECURITY;
+CREATE POLICY maintenance ON ota_packages TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON ota_packages TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
+GRANT DELETE, INSERT, SELECT, UPDATE ON ota_packages TO pms_app;
+
+CREATE TABLE ota_parts (
+  tenant_id uuid NOT NULL,
+  package_id uuid NOT NULL,
+  content_id uuid NOT NULL,
+  no integer NOT NULL,
+  bytes bytea NOT NULL,
+  CONSTRAINT ota_parts_pkey PRIMARY KEY (tenant_id, content_id, no),
+  CONSTRAINT ota_parts_tenant_id_package_id_fkey FOREIGN KEY (tenant_id, package_id) REFERENCES ota_packages(tenant_id, id) ON DELETE CASCADE
+);
+ALTER TABLE ota_parts OWNER TO pms_owner;
+ALTER TABLE ota_parts ENABLE ROW LEVEL SECURITY;
+ALTER TABLE ota_parts FORCE ROW LEVEL SECURITY;
+CREATE INDEX ota_parts_package ON public.ota_parts USING btree (tenant_id, package_id, content_id);
+CREATE POLICY maintenance ON ota_parts TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON ota_parts TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
+GRANT DELETE, INSERT, SELECT, UPDATE ON ota_parts TO pms_app;
+
 CREATE TABLE products (
   tenant_id uuid NOT NULL,
   id uuid NOT NULL,
@@ -370,6 +553,7 @@ CREATE TABLE products (
   version integer NOT NULL DEFAULT 1,
   created_at timestamp with time zone NOT NULL DEFAULT now(),
   updated_at timestamp with time zone NOT NULL DEFAULT now(),
+  provisioning_sha256 bytea,
   CONSTRAINT products_pkey PRIMARY KEY (tenant_id, id),
   CONSTRAINT products_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenants(id)
 );
@@ -378,6 +562,7 @@ ALTER TABLE products ENABLE ROW LEVEL SECURITY;
 ALTER TABLE products FORCE ROW LEVEL SECURITY;
 CREATE UNIQUE INDEX products_default ON public.products USING btree (tenant_id) WHERE is_default;
 CREATE UNIQUE INDEX products_name ON public.products USING btree (tenant_id, name);
+CREATE UNIQUE INDEX products_provisioning ON public.products USING btree (provisioning_sha256) WHERE (provisioning_sha256 IS NOT NULL);
 CREATE POLICY maintenance ON products TO pms_owner USING (true) WITH CHECK (true);
 CREATE POLICY tenant ON products TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
 GRANT DELETE, INSERT, SELECT, UPDATE ON products TO pms_app;
@@ -619,6 +804,16 @@ CREATE POLICY maintenance ON users TO pms_owner USING (true) WITH CHECK (true);
 CREATE POLICY tenant ON users TO pms_app USING (((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid) AND ((NULLIF(current_setting('iot_pms.customer_ids'::text, true), ''::text) IS NULL) OR (customer_id = ANY ((NULLIF(current_setting('iot_pms.customer_ids'::text, true), ''::text))::uuid[]))))) WITH CHECK (((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid) AND ((NULLIF(current_setting('iot_pms.customer_ids'::text, true), ''::text) IS NULL) OR (customer_id = ANY ((NULLIF(current_setting('iot_pms.customer_ids'::text, true), ''::text))::uuid[])))));
 GRANT DELETE, INSERT, SELECT, UPDATE ON users TO pms_app;
 
+CREATE OR REPLACE FUNCTION public.analyze_device_tables()
+ RETURNS void
+ LANGUAGE sql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog'
+AS $function$
+  ANALYZE public.devices, public.device_credentials, public.device_log, public.device_attributes, public.device_rejects
+$function$;
+-- owner pms_owner; execute: pms_jobs (analyze_device_tables())
+
 CREATE OR REPLACE FUNCTION public.license_counts(OUT devices bigint, OUT users bigint, OUT tenants bigint)
  RETURNS record
  LANGUAGE sql
@@ -807,7 +1002,8 @@ CREATE OR REPLACE FUNCTION public.telemetry_load_keys(tenants integer[], devices
  SET search_path TO 'pg_catalog'
 AS $function$
   SELECT d.device_no, k.key, d.key_no FROM unnest(tenants, devices) AS n (tenant, device)
-    JOIN public.telemetry_device_keys d ON d.tenant_no = n.tenant AND d.device_no = n.device
+    CROSS JOIN LATERAL (SELECT o.* FROM public.telemetry_device_keys o
+      WHERE o.tenant_no = n.tenant AND o.device_no = n.device OFFSET 0) d
     JOIN public.telemetry_keys k ON k.tenant_no = d.tenant_no AND k.key_no = d.key_no
 $function$;
 -- owner pms_store; execute: pms_ingest (telemetry_load_keys(integer[],integer[]))

@@ -31,6 +31,24 @@ const views: { name: string; chunks: string[]; js: number; css: number }[] = [
     js: 320,
     css: 60,
   },
+  {
+    name: '/devices/:id/attributes',
+    chunks: [...shell, 'src/pages/device/DevicePage.vue', 'src/pages/device/AttributesTab.vue'],
+    js: 320,
+    css: 60,
+  },
+  {
+    name: '/devices/:id/commands',
+    chunks: [...shell, 'src/pages/device/DevicePage.vue', 'src/pages/device/CommandsTab.vue'],
+    js: 320,
+    css: 60,
+  },
+  {
+    name: '/products/:id/limits',
+    chunks: [...shell, 'src/pages/products/ProductPage.vue', 'src/pages/products/LimitsTab.vue'],
+    js: 320,
+    css: 60,
+  },
   { name: '/settings/users', chunks: [...shell, 'src/pages/settings/UsersPage.vue'], js: 320, css: 60 },
   { name: '/settings/license', chunks: [...shell, 'src/pages/license/LicensePage.vue'], js: 320, css: 60 },
 ]

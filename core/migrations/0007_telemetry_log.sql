@@ -109,6 +109,16 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog AS $$
     SELECT FROM public.telemetry_device_keys d WHERE d.tenant_no = public.telemetry_tenant() AND d.device_no = device LIMIT most + 1) k
 $$;
 
+-- Keys that devices have sent so far, for the writer's memory. Each device is looked up by itself (OFFSET 0 keeps it so):
+-- until the tables are first analyzed, the planner would go through all keys of all devices for each of them.
+CREATE OR REPLACE FUNCTION telemetry_load_keys(tenants int4[], devices int4[]) RETURNS TABLE (device_no int4, key text, key_no int4)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog AS $$
+  SELECT d.device_no, k.key, d.key_no FROM unnest(tenants, devices) AS n (tenant, device)
+    CROSS JOIN LATERAL (SELECT o.* FROM public.telemetry_device_keys o
+      WHERE o.tenant_no = n.tenant AND o.device_no = n.device OFFSET 0) d
+    JOIN public.telemetry_keys k ON k.tenant_no = d.tenant_no AND k.key_no = d.key_no
+$$;
+
 -- Number of a key; NULL when no device has ever sent it.
 CREATE FUNCTION telemetry_key_no(name text) RETURNS int4
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog AS $$

@@ -26,6 +26,21 @@ export const configKeys = {
   IOT_PMS_HTTP_HOST: { type: 'text', default: '', help: 'Address the HTTP port listens on; empty means all.' },
   IOT_PMS_MQTT_PORT: { type: 'port', default: '1883', help: 'Port of the MQTT endpoint. 0 takes a free one, `off` opens none.' },
   IOT_PMS_MQTT_HOST: { type: 'text', default: '', help: 'Address the MQTT port listens on; empty means all.' },
+  IOT_PMS_MQTTS_PORT: {
+    type: 'port',
+    default: '8883',
+    help: 'Port of the MQTT endpoint over TLS, on the same address as the MQTT port. 0 takes a free one, `off` opens none.',
+  },
+  IOT_PMS_TLS_CERT_FILE: {
+    type: 'text',
+    default: '',
+    help: 'PEM file of the certificate for MQTT over TLS, with its chain. Read again when it changes. Empty: tls/server.crt of the data folder, made at the first start.',
+  },
+  IOT_PMS_TLS_KEY_FILE: {
+    type: 'text',
+    default: '',
+    help: 'PEM file of the private key to IOT_PMS_TLS_CERT_FILE. Empty: tls/server.key of the data folder.',
+  },
   IOT_PMS_PUBLIC_URL: {
     type: 'text',
     default: '',
@@ -107,6 +122,11 @@ export const configKeys = {
     default: '',
     help: 'Bearer token that may read /metrics. Empty: an API key with scope metrics.read is needed.',
   },
+  IOT_PMS_COMPAT_THINGSBOARD: {
+    type: 'flag',
+    default: '1',
+    help: 'Answer the ThingsBoard-style user REST and WebSocket. 0: 404 on every path of them; the device API stays.',
+  },
   IOT_PMS_BUILD_DASHBOARD: {
     type: 'flag',
     default: '1',
@@ -125,7 +145,9 @@ export type TestHook = (typeof testHookNames)[number]
 export type Config = {
   dataDir: string
   http: { port: number | 'off'; host: string | undefined }
-  mqtt: { port: number | 'off'; host: string | undefined; maxSessions: number; connectRate: number }
+  mqtt: { port: number | 'off'; tlsPort: number | 'off'; host: string | undefined; maxSessions: number; connectRate: number }
+  /** Certificate and key of the MQTT port over TLS; both or neither. */
+  tls: { certFile: string | undefined; keyFile: string | undefined }
   publicUrl: URL | undefined
   admin: { email: string | undefined; password: string | undefined }
   secretKey: string | undefined
@@ -150,6 +172,7 @@ export type Config = {
   /** Settings of the modules of this build by the module's name; each module reads its own. */
   modules: ReadonlyMap<string, Readonly<Record<string, string>>>
   metricsToken: string | undefined
+  compat: { thingsboard: boolean }
   buildsDashboard: boolean
   testHooks: ReadonlySet<TestHook>
 }
@@ -184,10 +207,12 @@ export function readConfig(environment: Environment = process.env, moduleNames: 
     http: { port: port('IOT_PMS_HTTP_PORT'), host: text('IOT_PMS_HTTP_HOST') },
     mqtt: {
       port: port('IOT_PMS_MQTT_PORT'),
+      tlsPort: port('IOT_PMS_MQTTS_PORT'),
       host: text('IOT_PMS_MQTT_HOST'),
       maxSessions: integer('IOT_PMS_MAX_SESSIONS'),
       connectRate: integer('IOT_PMS_CONNECT_RATE'),
     },
+    tls: { certFile: text('IOT_PMS_TLS_CERT_FILE'), keyFile: text('IOT_PMS_TLS_KEY_FILE') },
     publicUrl: parsePublicUrl(text('IOT_PMS_PUBLIC_URL'), problems),
     admin: { email: text('IOT_PMS_ADMIN_EMAIL'), password: text('IOT_PMS_ADMIN_PASSWORD') },
     secretKey: text('IOT_PMS_SECRET_KEY'),
@@ -213,6 +238,7 @@ export function readConfig(environment: Environment = process.env, moduleNames: 
     modules,
     isInKubernetes: Boolean(environment['KUBERNETES_SERVICE_HOST']),
     metricsToken: text('IOT_PMS_METRICS_TOKEN'),
+    compat: { thingsboard: flag('IOT_PMS_COMPAT_THINGSBOARD') },
     buildsDashboard: flag('IOT_PMS_BUILD_DASHBOARD'),
     testHooks: new Set(list('IOT_PMS_TEST_HOOKS') as TestHook[]),
   }
@@ -320,6 +346,9 @@ function checkMeaning(config: Config, isProduction: boolean, problems: string[])
     if (['*', 'true', '0.0.0.0/0', '::/0'].includes(proxy)) {
       problems.push(`IOT_PMS_TRUSTED_PROXIES=${proxy} would let anybody forge addresses: list your proxies.`)
     }
+  }
+  if ((config.tls.certFile === undefined) !== (config.tls.keyFile === undefined)) {
+    problems.push('IOT_PMS_TLS_CERT_FILE and IOT_PMS_TLS_KEY_FILE belong together: set both or neither.')
   }
   for (const hook of config.testHooks) {
     if (!testHookNames.includes(hook)) problems.push(`IOT_PMS_TEST_HOOKS: ${hook} is not a hook (${testHookNames.join(', ')}).`)

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-only
+import type { AttributeChange } from './attributes/attributes.ts'
+import type { Moved } from './commands/command-table.ts'
 import type { Log } from './log.ts'
 
 /** What happened, for whom it may concern in this process. */
@@ -15,6 +17,12 @@ export type Events = {
   'connection.refused': { at: number; address: string; clientId: string; reason: string; count: number }
   /** A login session ended before its time: sockets of it close, its tokens are dead. */
   'session.ended': { sessionId: string }
+  /** A persistent command has come into another state, and that is committed. */
+  'command.moved': { tenantId: string; deviceId: string; command: Moved }
+  /** Attributes of a device changed and are committed; those of one device are told in order. */
+  'attributes.changed': AttributeChange
+  /** A device asked for something the server does not know by itself. */
+  'device.called': { tenantId: string; deviceId: string; requestId: number; method: string; params: unknown }
   'product.changed': { tenantId: string; productId: string }
   /** Something was done with the license, or refused; stored in `license_events`, listened to by who keeps records. */
   'license.event': LicenseEvent

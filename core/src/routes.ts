@@ -1,11 +1,18 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import type { Registry } from 'prom-client'
+import { registerCompatAttributeRoutes } from './attributes/compat.ts'
+import { registerAttributeRoutes } from './attributes/routes.ts'
+import { registerClaimRoutes, registerCompatClaimRoutes } from './claims/routes.ts'
+import { registerCompatCommandRoutes } from './commands/compat.ts'
+import { registerCommandRoutes } from './commands/routes.ts'
 import type { Context } from './context.ts'
 import type { Demo } from './demo/demo.ts'
 import { registerDemoRoutes } from './demo/routes.ts'
 import { registerCompatDeviceRoutes } from './devices/compat.ts'
 import type { Devices } from './devices/devices.ts'
 import { registerDeviceRoutes } from './devices/routes.ts'
+import type { OtaOffers } from './firmware/offers.ts'
+import { registerFirmwareRoutes } from './firmware/routes.ts'
 import type { Authenticate } from './http/actor.ts'
 import { registerCompatScope } from './http/compat.ts'
 import type { App } from './http/server.ts'
@@ -20,6 +27,7 @@ import { registerRetentionRoutes } from './system/retention-routes.ts'
 import { registerSystemRoutes } from './system/routes.ts'
 import type { Health, SystemParts } from './system/routes.ts'
 import { refuseHeavyWork, registerStorageRoutes } from './system/storage.ts'
+import type { Ports } from './start.ts'
 import type { TelemetryParts } from './telemetry/answers.ts'
 import { registerCompatTelemetryRoutes } from './telemetry/compat.ts'
 import { registerTelemetryRoutes } from './telemetry/routes.ts'
@@ -37,13 +45,14 @@ export type RouteParts = {
   setup: Setup
   devices: Devices
   demo: Demo
+  offers: OtaOffers
   retention: Retention
   license: LicenseRouteParts
   describeApi: SystemParts['describeApi']
   authenticate: Authenticate
   metrics: Registry
   health: Health
-  ports: () => { http: number | undefined; mqtt: number | undefined }
+  ports: () => Ports
 }
 
 /** Every route of the REST API; openapi.json is what comes out of it. */
@@ -54,6 +63,7 @@ export async function registerRoutes(app: App, context: Context, parts: RoutePar
     store,
     counters,
     refused: ingest.refused,
+    certificate: ingest.certificate,
     metrics,
     authenticate,
     health,
@@ -66,16 +76,24 @@ export async function registerRoutes(app: App, context: Context, parts: RoutePar
   registerUserRoutes(app, people, setup)
   registerProductRoutes(app, context, { registry: ingest.registry })
   registerDeviceRoutes(app, context, { devices, store, sessions: ingest.sessions, rejects: ingest.rejects })
+  registerClaimRoutes(app, { claims: ingest.claims, devices })
+  await registerCommandRoutes(app, { commands: ingest.commands, devices })
   registerDemoRoutes(app, { demo })
+  await registerFirmwareRoutes(app, context, { ...ingest.ota, offers: parts.offers, store })
   const telemetry: TelemetryParts = {
     store,
     findDevice: (scope, id) => devices.find(scope, id),
     writeAsUser: (_, deviceId, payload, options) => writeAsUser(ingest, deviceId, payload, options, context.clock.now()),
   }
   await registerTelemetryRoutes(app, context, telemetry)
+  await registerAttributeRoutes(app, ingest)
+  if (!context.config.compat.thingsboard) return
   await registerCompatTelemetryRoutes(app, telemetry)
+  await registerCompatAttributeRoutes(app, ingest)
   await registerCompatScope(app, (scope) => {
     registerCompatLogin(scope, people)
+    registerCompatCommandRoutes(scope, context, { commands: ingest.commands })
+    registerCompatClaimRoutes(scope, context, { claims: ingest.claims })
     registerCompatDeviceRoutes(scope, context, { devices })
   })
 }

@@ -6,10 +6,10 @@ import { createServer } from 'node:net'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import mqtt from 'mqtt'
 import postgres from 'postgres'
 import { afterEach, beforeEach, describe, expect, inject, it } from 'vitest'
 import { findRunningDatabase } from './db/embedded.ts'
+import { connectDevice } from './ingest/mqtt/testing.ts'
 import { createTestDatabase } from './testing.ts'
 import { rootDir, version } from './version.ts'
 import { decodeRows } from './telemetry/segment-rows.ts'
@@ -37,6 +37,7 @@ function run(args: string[], environment: Record<string, string> = {}): Run {
       IOT_PMS_DATA_DIR: dataDir,
       IOT_PMS_HTTP_PORT: '0',
       IOT_PMS_MQTT_PORT: '0',
+      IOT_PMS_MQTTS_PORT: '0',
       IOT_PMS_BUILD_DASHBOARD: '0',
       ...environment,
     },
@@ -126,7 +127,7 @@ describe('iot-pms start', { timeout: 60_000 }, () => {
     expect(await postmasterPid()).toBeGreaterThan(0)
     const second = run(['start'], admin)
     const ports = await ready(second)
-    const client = await mqtt.connectAsync(`mqtt://127.0.0.1:${ports.mqtt}`, { username: device.credentials.token })
+    const client = await connectDevice(ports.mqtt, device.credentials.token)
     await client.publishAsync('v1/devices/me/telemetry', '{"temperature":25.1}', { qos: 1 })
     await client.endAsync()
     expect(await stop(second.child, 'SIGTERM')).toBe(0)

@@ -1,36 +1,43 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { join } from 'node:path'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { Registry, collectDefaultMetrics } from 'prom-client'
 import { systemClock } from './clock.ts'
 import type { Clock } from './clock.ts'
 import type { Config } from './config.ts'
 import type { Context } from './context.ts'
 import { Db } from './db/client.ts'
-import { loadInstallation, loadRootTenant, saveSecretKeyId } from './db/installation.ts'
+import { loadInstallation, loadRootTenant } from './db/installation.ts'
 import { migrate } from './db/migrate.ts'
 import { checkDatabase, ensureDataDir, openDatabase } from './db/open.ts'
+import { PlannerStatistics } from './db/planner-statistics.ts'
+import { ensureSecrets } from './db/secret-key.ts'
 import { Demo } from './demo/demo.ts'
-import { Devices } from './devices/devices.ts'
-import { StartError, exitCodes } from './errors.ts'
+import type { Devices } from './devices/devices.ts'
 import { EventBus } from './events.ts'
+import { OtaOffers } from './firmware/offers.ts'
+import { ChildDevices } from './gateway/child-devices.ts'
 import { createAuthenticate } from './http/authenticate.ts'
+import { buildDashboard } from './http/build-dashboard.ts'
 import { compatProblem } from './http/compat.ts'
 import { removeOldIdempotencyKeys, useIdempotency } from './http/idempotency.ts'
-import { buildDashboard } from './http/build-dashboard.ts'
 import { registerPages } from './http/pages.ts'
 import { createServer, listRoutes } from './http/server.ts'
 import type { App, RouteGuard, ServerOptions } from './http/server.ts'
+import { routeUpgrades } from './http/upgrades.ts'
+import type { UpgradeHandler } from './http/upgrades.ts'
 import { IngestCounters } from './system/ingest-counters.ts'
-import { registerHttpIngest } from './ingest/http.ts'
+import { registerDeviceHttp } from './ingest/device-http.ts'
+import { mqttOverWebSocket } from './ingest/mqtt/ws.ts'
 import type { Stored } from './ingest/pipeline.ts'
 import { createIngest } from './ingest/start-ingest.ts'
 import type { Ingest } from './ingest/start-ingest.ts'
-import { builtInCrl, createLicense } from './license/create.ts'
+import { writeAsUser } from './ingest/user-writes.ts'
+import { startLicense } from './license/create.ts'
 import type { LicenseParts } from './license/create.ts'
-import { FileSource } from './license/files.ts'
 import type { LicenseContext, LicenseService } from './license/license.ts'
 import { watchLicense } from './license/metrics.ts'
+import { explainListenError, explainMqttPort } from './listen-errors.ts'
+import { CompatStream } from './live/compat-stream.ts'
 import { LiveStream } from './live/stream.ts'
 import { Topics } from './live/topics.ts'
 import { createModules } from './modules/create.ts'
@@ -41,8 +48,8 @@ import { registerModuleRoutes } from './modules/routes.ts'
 import { createLog } from './log.ts'
 import type { Log } from './log.ts'
 import { registerRoutes } from './routes.ts'
-import { createSecretKey, loadSecretKey } from './secrets.ts'
-import type { Secrets } from './secrets.ts'
+import { runBackwards } from './stops.ts'
+import type { Stop } from './stops.ts'
 import { DiskGuard, databaseSpace, watchDisk } from './system/disk-guard.ts'
 import { lockInstance } from './system/instance-lock.ts'
 import { Load } from './system/load.ts'
@@ -53,6 +60,9 @@ import { TelemetryLog } from './telemetry/telemetry-log.ts'
 import { createPeople } from './users/people.ts'
 import { ensureSetup } from './users/setup.ts'
 import { rootDir, version } from './version.ts'
+
+/** Ports in use; undefined when not opened. */
+export type Ports = { http: number | undefined; mqtt: number | undefined; mqtts: number | undefined }
 
 /** A running server. */
 export type Platform = {
@@ -67,8 +77,7 @@ export type Platform = {
   mounts: Mounts
   upkeep: Upkeep
   metrics: Registry
-  /** Ports in use; undefined when not opened. */
-  ports: { http: number | undefined; mqtt: number | undefined }
+  ports: Ports
   /** One-time link while there is no administrator. */
   setupLink: string | undefined
   /** Drains and stops; safe to call twice. Everything accepted is committed and answered first. */
@@ -78,12 +87,8 @@ export type Platform = {
 /** What tests and embedding code bring instead of the machine's and the build's own. */
 export type PlatformParts = LicenseParts & { clock?: Clock; moduleFolders?: readonly string[] }
 
-/** How a part is stopped, and how long the rest waits for it. */
-type Stop = (() => Promise<void> | void) & { limitMs?: number }
-
 /** Time for each part of the stop; together they stay below the promised 10 s. */
 const drainMs = 4000
-const partMs = 500
 const modulesMs = 1500
 const databaseMs = 2500
 const hookWarningMs = 60_000
@@ -118,7 +123,7 @@ async function start(config: Config, log: Log, parts: PlatformParts, stops: Stop
   const db = new Db(database.appUrl)
   stops.push(() => db.stop())
   const installation = await loadInstallation(db)
-  const secrets = await prepareSecrets(config, db, installation.secretKeyId)
+  const secrets = await ensureSecrets(config, db, installation.secretKeyId)
   const base: LicenseContext = {
     config,
     log,
@@ -129,12 +134,7 @@ async function start(config: Config, log: Log, parts: PlatformParts, stops: Stop
     installId: installation.installId,
     rootTenant: await loadRootTenant(db),
   }
-  const license = createLicense(base, parts)
-  await license.start()
-  stops.push(() => license.stop())
-  const licenseFiles = new FileSource(license, builtInCrl)
-  await licenseFiles.start()
-  stops.push(() => licenseFiles.stop())
+  const { license, files: licenseFiles } = await startLicense(base, parts, stops)
   const context: Context = { ...base, license }
 
   const metrics = new Registry()
@@ -160,12 +160,13 @@ async function start(config: Config, log: Log, parts: PlatformParts, stops: Stop
   topics.start()
   stops.push(() => topics.stop())
 
-  const ports: Platform['ports'] = { http: undefined, mqtt: undefined }
+  const ports: Ports = { http: undefined, mqtt: undefined, mqtts: undefined }
   let isDraining = false
   const hooks = new PointHooks(context.clock, log)
   const onStored = (stored: Stored) => hooks.run(stored)
   const ingest = createIngest(context, { store, counters, topics, load, disk, metrics, isDraining: () => isDraining, onStored })
-  const devices = new Devices(context, ingest.registry, store)
+  const { devices } = ingest
+  const offers = createOffers(context, ingest, store)
   const demo = new Demo(context, { devices, registry: ingest.registry, store, mqttPort: () => ports.mqtt })
   const people = createPeople(context, { version, hasDemo: async () => (await demo.status()).loaded })
   const setup = await ensureSetup(people)
@@ -187,6 +188,9 @@ async function start(config: Config, log: Log, parts: PlatformParts, stops: Stop
   const app = await createServer(options)
   useIdempotency(app, context)
   const stream = new LiveStream(context, topics)
+  const compatStream = config.compat.thingsboard
+    ? new CompatStream(context, { topics, store, attributes: ingest.attributes, devices, people })
+    : undefined
   const upkeep = createUpkeep(context, ingest, devices)
   const health: Health = {
     isAlive: () => load.isAlive,
@@ -207,6 +211,7 @@ async function start(config: Config, log: Log, parts: PlatformParts, stops: Stop
     setup,
     devices,
     demo,
+    offers,
     retention,
     license: { license, files: licenseFiles, present: () => extension.modules.list() },
     describeApi: (core) => extension.mounts.describe(core),
@@ -215,50 +220,60 @@ async function start(config: Config, log: Log, parts: PlatformParts, stops: Stop
     health,
     ports: () => ports,
   })
-  await registerHttpIngest(app, {
-    sink: ingest.pipeline,
-    clock: context.clock,
-    assertTakesData: () => disk.assertTakesTelemetry(),
-    findByToken: (token) => ingest.registry.findByToken(token),
-    refused: ({ address, reason, tokenLast4 }) => ingest.refused.add({ address, reason, last4: tokenLast4 }),
-    tooLarge: (device, address, topic) => {
-      const reject = { code: 'PACKET_TOO_LARGE', detail: 'the body is larger than 1,048,576 bytes' } as const
-      ingest.rejects.record({ device, source: { transport: 'http', topic, address }, reject, payload: Buffer.alloc(0) })
-    },
-  })
+  const children = new ChildDevices(context, ingest)
+  await registerDeviceHttp(app, context, ingest, children)
   stream.registerRoutes(app)
   const wiring = { ingest, devices, upkeep, hooks, metrics, adminUrl: database.adminUrl, options, folders: parts.moduleFolders }
   const extension = await createModules(app, context, wiring)
   registerModuleRoutes(app, extension.modules)
   const pages = registerPages(app, join(rootDir, 'core/dashboard/dist'), basePath)
 
-  await ingest.start().catch(explainListenError('IOT_PMS_MQTT_PORT', config.mqtt.port))
-  ports.mqtt = ingest.endpoint?.port
+  // From here devices come in; the work of starting before it is no overload.
+  load.start()
+  await ingest.start().catch(explainMqttPort(config))
+  ports.mqtt = ingest.endpoint.port || undefined
+  ports.mqtts = ingest.endpoint.tlsPort || undefined
   if (config.http.port !== 'off') {
     await app
       .listen({ port: config.http.port, ...(config.http.host ? { host: config.http.host } : { host: '::' }) })
       .catch(explainListenError('IOT_PMS_HTTP_PORT', config.http.port))
     const address = app.server.address()
     ports.http = typeof address === 'object' && address ? address.port : undefined
-    stream.start(app.server, `${basePath}api/v1/stream`)
+    stream.start()
+    compatStream?.start()
+    const acceptMqtt = mqttOverWebSocket(config.trustedProxies, (socket, from) => ingest.endpoint.accept(socket, from))
+    routeUpgrades(
+      app.server,
+      new Map<string, UpgradeHandler>([
+        [`${basePath}api/v1/stream`, (...upgrade) => stream.upgrade(...upgrade)],
+        [`${basePath}mqtt`, acceptMqtt],
+        ...(compatStream?.upgrades(basePath) ?? []),
+      ]),
+    )
   }
   const drain = async () => {
     isDraining = true
     log.info('stopping: everything accepted is committed and answered first')
     stream.stop()
+    compatStream?.stop()
+    ingest.polls.stop()
+    children.stop()
     await Promise.all([app.close(), ingest.stop(drainMs)])
   }
   stops.push(Object.assign(drain, { limitMs: drainMs + 1200 }))
   extension.modules.start()
   stops.push(Object.assign(() => extension.modules.stop(), { limitMs: modulesMs }))
+  await offers.start()
+  stops.push(() => offers.stop())
   await demo.start()
   stops.push(() => demo.stop())
   upkeep.start()
   stops.push(() => upkeep.stop())
+  const statistics = new PlannerStatistics(context, () => ingest.registry.size)
+  statistics.start()
+  stops.push(() => statistics.stop())
   warnAboutHooks(config, log, stops)
   buildDashboard(config, log, pages.reload)
-  // The work of starting is no overload.
-  load.start()
   health.hasBeenReady = true
   log.info({ version, ...ports }, 'ready')
   return {
@@ -278,53 +293,18 @@ async function start(config: Config, log: Log, parts: PlatformParts, stops: Stop
   }
 }
 
-/** [SC-2] The key of the settings or the data folder; made at the first start, never silently replaced. */
-async function prepareSecrets(config: Config, db: Db, knownKeyId: string | null): Promise<Secrets> {
-  const loaded = loadSecretKey(config.secretKey, config.oldSecretKeys, config.dataDir)
-  if (!loaded && knownKeyId) {
-    throw new StartError(
-      'SECRET_KEY_MISSING',
-      exitCodes.config,
-      'The secret key of this installation is missing, but the database holds values sealed with it.',
-      `Put the key back into ${config.dataDir}/secret.key or into IOT_PMS_SECRET_KEY.`,
-    )
-  }
-  const secrets = loaded ?? createSecretKey(config.dataDir)
-  const isKnown = knownKeyId === null || secrets.keyId === knownKeyId || secrets.has(knownKeyId)
-  if (!isKnown) {
-    throw new StartError(
-      'SECRET_KEY_MISMATCH',
-      exitCodes.config,
-      'The secret key is not the one this database was sealed with.',
-      'Use the key of this installation; to change it, name the old one in IOT_PMS_SECRET_KEY_OLD.',
-    )
-  }
-  if (secrets.keyId !== knownKeyId) await saveSecretKeyId(db, secrets.keyId)
-  return secrets
-}
-
-function explainListenError(setting: string, port: number | 'off'): (error: NodeJS.ErrnoException) => never {
-  return (error) => {
-    if (error.code === 'EADDRINUSE') {
-      throw new StartError(
-        'PORT_BUSY',
-        exitCodes.unavailable,
-        `Port ${port} is in use by another program.`,
-        `Stop that program, or set ${setting} to another port.`,
-        error,
-      )
-    }
-    if (error.code === 'EACCES') {
-      throw new StartError(
-        'PORT_FORBIDDEN',
-        exitCodes.config,
-        `This user may not open port ${port}.`,
-        `Ports below 1024 need rights: set ${setting} to a higher one, or allow it (setcap cap_net_bind_service).`,
-        error,
-      )
-    }
-    throw error
-  }
+function createOffers(context: Context, ingest: Ingest, store: TelemetryLog): OtaOffers {
+  return new OtaOffers(context, {
+    targets: ingest.ota.targets,
+    attributes: ingest.attributes,
+    sessions: ingest.sessions,
+    store,
+    // Titles and versions are text, whatever they look like [O-2].
+    writeTelemetry: async (deviceId, values) => {
+      const options = { cast: false, allOrNothing: false }
+      await writeAsUser(ingest, deviceId, Buffer.from(JSON.stringify(values)), options, context.clock.now())
+    },
+  })
 }
 
 /** What the bin, the logs and the reject log no longer keep. */
@@ -333,6 +313,10 @@ function createUpkeep(context: Context, ingest: Ingest, devices: Devices): Upkee
     { name: 'bin', run: (tenant) => devices.purgeExpired(tenant) },
     { name: 'reject log', run: (tenant) => ingest.rejects.removeOld(tenant) },
     { name: 'device log', run: (tenant) => ingest.log.removeOld(tenant) },
+    { name: 'events of updates', run: (tenant) => ingest.ota.targets.trace.removeOld(tenant) },
+    { name: 'broken uploads', run: (tenant) => ingest.ota.contents.removeOrphans(tenant) },
+    { name: 'claims', run: (tenant) => ingest.claims.removeOld(tenant) },
+    { name: 'commands', run: (tenant) => ingest.commands.removeOld(tenant) },
     { name: 'idempotency keys', run: (tenant) => removeOldIdempotencyKeys(context, tenant) },
   ])
 }
@@ -343,14 +327,4 @@ function warnAboutHooks(config: Config, log: Log, stops: Stop[]): void {
   warn()
   const timer = setInterval(warn, hookWarningMs).unref()
   stops.push(() => clearInterval(timer))
-}
-
-/** The last part started is the first one stopped. One that hangs, on a database that does not answer, holds up no other. */
-async function runBackwards(stops: Stop[], log: Log): Promise<void> {
-  for (const stop of stops.splice(0).reverse()) {
-    const isDone = Promise.resolve()
-      .then(stop)
-      .catch((error: unknown) => log.error({ err: error }, 'a part did not stop cleanly'))
-    await Promise.race([isDone, sleep(stop.limitMs ?? partMs, undefined, { ref: false })])
-  }
 }

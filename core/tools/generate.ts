@@ -52,6 +52,7 @@ async function readPlatform(): Promise<{ openapi: unknown; schema: string }> {
     IOT_PMS_HTTP_PORT: '0',
     IOT_PMS_HTTP_HOST: '127.0.0.1',
     IOT_PMS_MQTT_PORT: 'off',
+    IOT_PMS_MQTTS_PORT: 'off',
     IOT_PMS_BUILD_DASHBOARD: '0',
   })
   const platform = await startPlatform(config, createLog('error'))

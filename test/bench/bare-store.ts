@@ -15,6 +15,7 @@ import { EventBus } from '../../core/src/events.ts'
 import { communityLicense } from '../../core/src/license/snapshot.ts'
 import { defaultPayloadRules } from '../../core/src/ingest/registry.ts'
 import type { Device } from '../../core/src/ingest/registry.ts'
+import { defaultSettings } from '../../core/src/products/settings.ts'
 import { createLog } from '../../core/src/log.ts'
 import { Secrets } from '../../core/src/secrets.ts'
 import { TelemetryLog } from '../../core/src/telemetry/telemetry-log.ts'
@@ -83,6 +84,8 @@ async function createDevices(sql: postgres.Sql, { rootTenant }: Context, count: 
     no: number,
     name,
     isDisabled: false,
+    isGateway: false,
+    settings: defaultSettings,
     rules: defaultPayloadRules,
     inactivityTimeoutMs: 600_000,
     lastServerTs: 0,

@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { formatJson, formatRow, printTable, tableHead } from './figures.ts'
 import type { BenchOptions, Figure, Mode } from './figures.ts'
+import { benchAttributes } from './attributes.ts'
 import { benchDensity } from './density.ts'
 import { benchFull } from './full.ts'
 import { benchGate } from './gate.ts'
@@ -19,7 +20,7 @@ import { benchSoak } from './soak.ts'
 import { benchStart } from './start.ts'
 import { benchStore } from './store.ts'
 
-const usage = `pnpm bench [ingest|ingest:http|latency|full|soak|store|density|query|idle|start|gate …] [--short|--full|--smoke] [--record]
+const usage = `pnpm bench [ingest|ingest:http|latency|attributes|full|soak|store|density|query|idle|start|gate …] [--short|--full|--smoke] [--record]
 
 --short, --full  shorter or longer runs
 --smoke          one minute: only ratios, compared with docs/benchmarks.json; absolute figures never fail
@@ -30,6 +31,7 @@ const benches: Record<string, (options: BenchOptions) => Promise<Figure[]>> = {
   ingest: benchIngest,
   'ingest:http': benchHttp,
   latency: benchLatency,
+  attributes: benchAttributes,
   full: benchFull,
   soak: benchSoak,
   store: benchStore,

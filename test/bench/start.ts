@@ -61,6 +61,7 @@ function runPnpm(installation: Installation): Running {
     IOT_PMS_DATA_DIR: installation.dataDir,
     IOT_PMS_HTTP_PORT: String(installation.ports.http),
     IOT_PMS_MQTT_PORT: String(installation.ports.mqtt),
+    IOT_PMS_MQTTS_PORT: 'off',
     IOT_PMS_BUILD_DASHBOARD: existsSync(join(root, 'core/dashboard/dist')) ? '1' : '0',
   }
   const child = spawn('npx', ['pnpm', 'start'], { cwd: root, env: environment, stdio: ['ignore', 'pipe', 'pipe'], detached: true })

@@ -9,7 +9,23 @@ export type Kind = (typeof kinds)[number]
 export type Finding = { kind: Kind; detail: string }
 
 const axeTags = ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa']
-const areas = ['bin', 'common', 'connect', 'device', 'devices', 'license', 'overview', 'reject', 'settings', 'shell', 'start']
+const areas = [
+  'attributes',
+  'bin',
+  'commands',
+  'common',
+  'connect',
+  'device',
+  'devices',
+  'firmware',
+  'license',
+  'overview',
+  'products',
+  'reject',
+  'settings',
+  'shell',
+  'start',
+]
 
 /** Collects what a page does behind its content: lines of its console, requests, broken policies. */
 export class Watch {

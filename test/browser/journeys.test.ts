@@ -202,7 +202,14 @@ describe.skipIf(!hasBrowser())('somebody at the dashboard', () => {
     await other.fill('input[type=password]', admin.password)
     await other.keyboard.press('Enter')
     await waitForPage(other, 'overview')
-    expect(await other.locator('nav.side a span').allInnerTexts()).toEqual(['IoT PMS', 'Overview', 'Devices', 'Profile'])
+    expect(await other.locator('nav.side a span').allInnerTexts()).toEqual([
+      'IoT PMS',
+      'Overview',
+      'Devices',
+      'Products',
+      'Firmware',
+      'Profile',
+    ])
     await other.goto(`${server.url}/devices/${device.id}/connect`)
     await other.locator('#snippet code').waitFor()
     expect(await other.locator('#snippet code').innerText()).toContain('<TOKEN>')

@@ -4,6 +4,8 @@ import type { ChildProcess } from 'node:child_process'
 import { chmodSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { connectAsync } from 'mqtt'
+import type { MqttClient } from 'mqtt'
 
 export const root = join(import.meta.dirname, '../..')
 export const admin = { name: 'Ada', email: 'ada@example.com', password: 'correct-horse-9-battery' }
@@ -11,6 +13,8 @@ export const admin = { name: 'Ada', email: 'ada@example.com', password: 'correct
 type Ports = { http: number; mqtt: number }
 const startMs = 45_000
 const stopMs = 30_000
+/** A server that has just taken in a week of demo data on a busy machine says that it is busy; devices come back, and so do ours. */
+const busyMs = 60_000
 
 /** A server of this checkout in a process of its own, on a data folder of its own with its own database. */
 export class Server {
@@ -48,6 +52,7 @@ export class Server {
         IOT_PMS_HTTP_HOST: '127.0.0.1',
         IOT_PMS_HTTP_PORT: String(this.#ports?.http ?? 0),
         IOT_PMS_MQTT_PORT: String(this.#ports?.mqtt ?? 0),
+        IOT_PMS_MQTTS_PORT: '0',
         IOT_PMS_BUILD_DASHBOARD: '0',
         ...this.#environment,
       },
@@ -104,6 +109,20 @@ export class Server {
     const text = await response.text()
     if (!response.ok) throw new Error(`${method} ${path}: ${response.status} ${text}`)
     return (text === '' ? undefined : JSON.parse(text)) as T
+  }
+
+  /** A device's connection, tried again while the server is busy. */
+  async connectDevice(token: string, clientId?: string): Promise<MqttClient> {
+    const until = Date.now() + busyMs
+    for (;;) {
+      try {
+        const options = { username: token, protocolVersion: 5, ...(clientId ? { clientId } : {}) } as const
+        return await connectAsync(`mqtt://127.0.0.1:${this.ports.mqtt}`, options, false)
+      } catch (error) {
+        if (Date.now() > until) throw error
+        await new Promise((resolve) => setTimeout(resolve, 500))
+      }
+    }
   }
 
   async createDevice(name: string): Promise<{ id: string; name: string; token: string }> {

@@ -66,7 +66,7 @@ describe.skipIf(!hasBrowser())('the dashboard as it is served', () => {
     }
   })
 
-  it('works below a path: no request and no link leaves it, each page reloads [UX-19]', { timeout: 90_000 }, async () => {
+  it('works below a path: no request and no link leaves it, each page reloads [UX-19]', { timeout: 180_000 }, async () => {
     const context = await openContext(browser)
     const watch = await Watch.open(context, new URL(base).origin)
     const { page } = watch
@@ -91,7 +91,9 @@ describe.skipIf(!hasBrowser())('the dashboard as it is served', () => {
     await page.getByRole('button', { name: '查看设备' }).click()
     await waitForPage(page, 'device.overview')
     const id = new URL(page.url()).pathname.split('/')[3]!
-    for (const { path, name } of readRoutes(id).pages) {
+    await page.goto(`${base}products`)
+    const productId = await page.locator('tr[data-row]').first().getAttribute('data-row')
+    for (const { path, name } of readRoutes({ deviceId: id, productId: productId! }).pages) {
       await page.goto(base + path.slice(1))
       await waitForPage(page, name)
       const links = await page.locator('a[href]').evaluateAll((all) => all.map((link) => (link as HTMLAnchorElement).href))

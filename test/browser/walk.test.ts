@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: AGPL-3.0-only
-import { connectAsync } from 'mqtt'
 import type { Browser } from 'playwright-core'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { hasBrowser, launchBrowser, openContext, signIn, variants, waitForPage } from './browser.ts'
@@ -14,7 +13,13 @@ const openings: Record<string, string[]> = {
   overview: ['[data-menu="user"]', '[data-menu="zone"]', '[data-menu="theme"]'],
   devices: ['[data-open="add"]', '[data-menu="row"]'],
   'device.overview': ['[data-menu="device"]', '[data-open="table"]', '[data-open="range"]'],
+  'device.attributes': ['[data-open="add-shared"]', '[data-open="edit-attribute"]'],
+  'device.commands': ['[data-open="command"]'],
   'device.settings': ['[data-open="rotate"]', '[data-open="credentials"]'],
+  products: ['[data-open="add"]'],
+  'product.overview': ['[data-open="delete"]'],
+  'product.model': ['[data-open="key"]'],
+  firmware: ['[data-open="upload"]', '[data-open="rollout"]', '[data-menu="row"]'],
   bin: ['[data-open="purge"]'],
   'settings.users': ['[data-open="invite"]', '[data-menu="row"]'],
   'settings.apiKeys': ['[data-open="create"]'],
@@ -30,6 +35,7 @@ describe.skipIf(!hasBrowser())('every page', () => {
   const server = new Server()
   let browser: Browser
   let deviceId = ''
+  let productId = ''
 
   beforeAll(async () => {
     await server.start()
@@ -38,10 +44,14 @@ describe.skipIf(!hasBrowser())('every page', () => {
     const device = await server.createDevice('walked')
     deviceId = device.id
     await fillDevice(server, device.token)
+    await server.call('PATCH', `/api/v1/devices/${deviceId}/attributes/shared`, { interval: 60, mode: 'eco', range: { low: 2 } })
+    await server.call('POST', `/api/v1/devices/${deviceId}/commands`, { method: 'reboot', params: { delay: 5 }, persistent: true })
+    await assignPackage(server, deviceId)
+    productId = await fillProduct(server)
     const binned = await server.createDevice('binned')
     await server.call('DELETE', `/api/v1/devices/${binned.id}`)
     browser = await launchBrowser()
-  })
+  }, 180_000)
   afterAll(async () => {
     await browser?.close()
     await server.remove()
@@ -49,7 +59,8 @@ describe.skipIf(!hasBrowser())('every page', () => {
 
   it.concurrent.each(variants)(
     'is clean, accessible and complete in $language, $theme, $width px',
-    { timeout: 240_000 },
+    // Some forty pages: minutes where other work goes on beside.
+    { timeout: 600_000 },
     async (variant) => {
       expect(await walk(variant)).toEqual([])
     },
@@ -62,7 +73,7 @@ describe.skipIf(!hasBrowser())('every page', () => {
     const { page } = watch
     const found: string[] = []
     const note = (where: string, findings: Finding[]) => found.push(...findings.map((one) => `${where}: ${one.kind}: ${one.detail}`))
-    const { pages, signedOutPages } = readRoutes(deviceId)
+    const { pages, signedOutPages } = readRoutes({ deviceId, productId })
 
     for (const { path, name } of signedOutPages.filter((one) => one.name !== 'setup')) {
       await page.goto(`${server.url}${path}?lang=${variant.language}&theme=${variant.theme}`)
@@ -97,9 +108,33 @@ async function hoverChart(page: Watch['page']): Promise<void> {
   await page.keyboard.press('ArrowLeft')
 }
 
+/** A package, and a device that shall install it. */
+async function assignPackage(server: Server, deviceId: string): Promise<void> {
+  const { productId } = await server.call<{ productId: string }>('GET', `/api/v1/devices/${deviceId}`)
+  const body = { productId, kind: 'firmware', title: 'Walker', version: '1.2.3', tag: 'beta', url: 'https://files.example.com/walker.bin' }
+  const { id } = await server.call<{ id: string }>('POST', '/api/v1/ota-packages', body)
+  await server.call('PUT', `/api/v1/devices/${deviceId}/firmware`, { packageId: id })
+}
+
+/** A product with something on each of its pages. */
+async function fillProduct(server: Server): Promise<string> {
+  const made = await server.call<{ id: string }>('POST', '/api/v1/products', {
+    name: 'walked',
+    model: {
+      keys: { temperature: { title: { zh: '温度', en: 'Temperature' }, unit: '°C', decimals: 1, min: -30, max: 60 } },
+      primaryKey: 'temperature',
+    },
+    transport: { telemetryTopics: ['plant/+/data'] },
+    limits: { device: { messages: '20:1,600:60', telemetryMessages: '' } },
+    clientRpc: { getConfig: { reply: { interval: 30 } } },
+    provisioning: { strategy: 'create' },
+  })
+  return made.id
+}
+
 /** Values of every kind, a refused message, and a log. */
 async function fillDevice(server: Server, token: string): Promise<void> {
-  const client = await connectAsync(`mqtt://127.0.0.1:${server.ports.mqtt}`, { username: token, clientId: 'walked', protocolVersion: 5 })
+  const client = await server.connectDevice(token, 'walked')
   const now = Date.now()
   const topic = 'v1/devices/me/telemetry'
   const points = Array.from({ length: 60 }, (_, at) => ({
@@ -108,6 +143,7 @@ async function fillDevice(server: Server, token: string): Promise<void> {
   }))
   await client.publishAsync(topic, JSON.stringify(points), { qos: 1 })
   await client.publishAsync(topic, '{"big":9007199254740993,"note":"<b>no</b>","list":[1,2]}', { qos: 1 })
+  await client.publishAsync('v1/devices/me/attributes', '{"interval":30,"mode":"eco","serial":9007199254740993}', { qos: 1 })
   await client.publishAsync(topic, '{"temperature":', { qos: 1 }).catch(() => undefined)
   await client.endAsync()
 }

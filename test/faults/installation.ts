@@ -185,6 +185,7 @@ export class Installation {
       IOT_PMS_HTTP_PORT: String(this.ports.http),
       IOT_PMS_HTTP_HOST: '127.0.0.1',
       IOT_PMS_MQTT_PORT: String(this.ports.mqtt),
+      IOT_PMS_MQTTS_PORT: 'off',
       IOT_PMS_MQTT_HOST: '127.0.0.1',
       IOT_PMS_BUILD_DASHBOARD: '0',
       IOT_PMS_ADMIN_EMAIL: email,

@@ -4,7 +4,8 @@ import type { Socket } from 'node:net'
 import { generate, parser } from 'mqtt-packet'
 import type { Packet } from 'mqtt-packet'
 
-const answerMs = 3000
+/** Generous: the machine of a test may be busy with others. */
+const answerMs = 10_000
 
 /**
  * An MQTT client that shows every packet and repairs nothing, for tests of the wire: the usual
@@ -73,6 +74,21 @@ export class RawClient {
     return [...packet.granted]
   }
 
+  /** The next message on a topic that fits, in the order of arrival; one of QoS 1 is acknowledged. */
+  async receive(isWanted: (topic: string) => boolean): Promise<{ topic: string; text: string; qos: number } | undefined> {
+    const packet = await this.#next('publish', answerMs, (one) => one.cmd === 'publish' && isWanted(one.topic))
+    if (packet?.cmd !== 'publish') return undefined
+    if (packet.qos === 1) this.#send({ cmd: 'puback', messageId: packet.messageId! })
+    return { topic: packet.topic, text: packet.payload.toString(), qos: packet.qos }
+  }
+
+  /** @throws when a message comes within the time, or the connection ends */
+  async silence(ms: number): Promise<void> {
+    const packet = await this.#next('publish', ms)
+    if (packet?.cmd === 'publish') throw new Error(`a message on ${packet.topic}: ${packet.payload.toString()}`)
+    await this.ping()
+  }
+
   async ping(): Promise<void> {
     this.#send({ cmd: 'pingreq' })
     if (!(await this.#next('pingresp'))) throw new Error('no PINGRESP')
@@ -95,10 +111,10 @@ export class RawClient {
   }
 
   /** The next packet of this kind; undefined when the connection ends or the time is over first. */
-  async #next(cmd: Packet['cmd'], ms = answerMs): Promise<Packet | undefined> {
+  async #next(cmd: Packet['cmd'], ms = answerMs, isWanted = (packet: Packet) => packet.cmd === cmd): Promise<Packet | undefined> {
     const deadline = performance.now() + ms
     for (;;) {
-      const index = this.#packets.findIndex((packet) => packet.cmd === cmd)
+      const index = this.#packets.findIndex(isWanted)
       if (index >= 0) return this.#packets.splice(index, 1)[0]
       const left = deadline - performance.now()
       if (this.#isClosed || left <= 0) return undefined

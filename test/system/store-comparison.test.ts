@@ -7,6 +7,7 @@ import { copyIn } from '../../core/src/db/copy-in.ts'
 import { defaultPayloadRules } from '../../core/src/ingest/registry.ts'
 import type { Aggregation } from '../../core/src/telemetry/aggregate.ts'
 import type { Device } from '../../core/src/ingest/registry.ts'
+import { defaultSettings } from '../../core/src/products/settings.ts'
 import type { Point, TypedValue } from '../../core/src/telemetry/points.ts'
 import { createTally, readRows } from '../../core/src/telemetry/series.ts'
 import type { StoredPoint } from '../../core/src/telemetry/store.ts'
@@ -52,7 +53,14 @@ beforeAll(async () => {
     from products p, generate_series(1, ${deviceCount}::int) where is_default returning id, number`
   await admin.end()
   for (const { id, number } of rows) {
-    const state = { isDisabled: false, rules: defaultPayloadRules, inactivityTimeoutMs: 600_000, lastServerTs: 0 }
+    const state = {
+      isDisabled: false,
+      isGateway: false,
+      settings: defaultSettings,
+      rules: defaultPayloadRules,
+      inactivityTimeoutMs: 600_000,
+      lastServerTs: 0,
+    }
     devices.push({ tenantId, tenantNo, id, no: number, name: randomUUID(), ...state })
   }
 })

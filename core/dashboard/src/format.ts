@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-only
+import { formatExact } from './exact-json.ts'
 import type { TimeLanguage } from './time.ts'
 
 /** What is shown where there is nothing [D-16]. */
@@ -45,7 +46,7 @@ export function formatValue(value: unknown, kind: string | undefined, language: 
     case 'string':
       return kind === 'integer' && /^-?\d+$/.test(value) ? withUnit(formatBigInteger(value, language)) : value
     case 'object':
-      return value === null ? missing : JSON.stringify(value)
+      return value === null ? missing : formatExact(value)
     default:
       return missing
   }

@@ -3,7 +3,19 @@ import { createRouter, createWebHistory } from 'vue-router'
 import type { Router, RouteRecordRaw } from 'vue-router'
 import { basePath, baseUrl } from './base.ts'
 import { leavePage } from './composables/use-page.ts'
-import { IconBadge, IconCpu, IconKey, IconOverview, IconServer, IconTrash, IconUser, IconUsers } from './icons.ts'
+import {
+  IconBadge,
+  IconBox,
+  IconCpu,
+  IconKey,
+  IconOverview,
+  IconPackage,
+  IconPlug,
+  IconServer,
+  IconTrash,
+  IconUser,
+  IconUsers,
+} from './icons.ts'
 import { readReturnTo } from './return-to.ts'
 import { useSession } from './session.ts'
 
@@ -33,11 +45,42 @@ const routes: RouteRecordRaw[] = [
       { path: '', redirect: { name: 'device.overview' } },
       { path: 'overview', name: 'device.overview', component: () => import('./pages/device/OverviewTab.vue') },
       { path: 'telemetry', name: 'device.telemetry', component: () => import('./pages/device/TelemetryTab.vue') },
+      { path: 'children', name: 'device.children', component: () => import('./pages/device/ChildrenTab.vue') },
+      { path: 'attributes', name: 'device.attributes', component: () => import('./pages/device/AttributesTab.vue') },
+      { path: 'commands', name: 'device.commands', component: () => import('./pages/device/CommandsTab.vue') },
       { path: 'rejects', name: 'device.rejects', component: () => import('./pages/device/RejectsTab.vue') },
       { path: 'log', name: 'device.log', component: () => import('./pages/device/LogTab.vue') },
       { path: 'connect', name: 'device.connect', component: () => import('./pages/device/ConnectTab.vue') },
       { path: 'settings', name: 'device.settings', component: () => import('./pages/device/SettingsTab.vue') },
     ],
+  },
+  {
+    path: '/products',
+    name: 'products',
+    component: () => import('./pages/products/ProductListPage.vue'),
+    meta: { title: 'products.title', icon: IconBox, group: 'configure', order: 1, permission: 'product.read' },
+  },
+  {
+    path: '/products/:id',
+    component: () => import('./pages/products/ProductPage.vue'),
+    props: true,
+    meta: { permission: 'product.read' },
+    children: [
+      { path: '', redirect: { name: 'product.overview' } },
+      { path: 'overview', name: 'product.overview', component: () => import('./pages/products/BasicsTab.vue') },
+      { path: 'model', name: 'product.model', component: () => import('./pages/products/ModelTab.vue') },
+      { path: 'transport', name: 'product.transport', component: () => import('./pages/products/TransportTab.vue') },
+      { path: 'payload', name: 'product.payload', component: () => import('./pages/products/PayloadTab.vue') },
+      { path: 'limits', name: 'product.limits', component: () => import('./pages/products/LimitsTab.vue') },
+      { path: 'rpc', name: 'product.rpc', component: () => import('./pages/products/RpcTab.vue') },
+      { path: 'provisioning', name: 'product.provisioning', component: () => import('./pages/products/ProvisioningTab.vue') },
+    ],
+  },
+  {
+    path: '/firmware',
+    name: 'firmware',
+    component: () => import('./pages/firmware/FirmwarePage.vue'),
+    meta: { title: 'firmware.title', icon: IconPackage, group: 'operate', order: 0, permission: 'product.read' },
   },
   {
     path: '/bin',
@@ -65,10 +108,16 @@ const routes: RouteRecordRaw[] = [
     meta: { title: 'settings.apiKeys.title', icon: IconKey, group: 'settings', order: 3, permission: 'api-key.write' },
   },
   {
+    path: '/settings/mqtt',
+    name: 'settings.mqtt',
+    component: () => import('./pages/settings/AccessPage.vue'),
+    meta: { title: 'settings.access.title', icon: IconPlug, group: 'settings', order: 4, permission: 'settings.read' },
+  },
+  {
     path: '/settings/system',
     name: 'settings.system',
     component: () => import('./pages/settings/SystemPage.vue'),
-    meta: { title: 'settings.system.title', icon: IconServer, group: 'settings', order: 4, permission: 'settings.read' },
+    meta: { title: 'settings.system.title', icon: IconServer, group: 'settings', order: 5, permission: 'settings.read' },
   },
   {
     path: '/settings/license',

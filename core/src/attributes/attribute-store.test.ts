@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { sql } from 'drizzle-orm'
-import mqtt from 'mqtt'
 import postgres from 'postgres'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { connectDevice } from '../ingest/mqtt/testing.ts'
 import { startTestPlatform } from '../testing.ts'
 import type { TestPlatform } from '../testing.ts'
 import { AttributeStore } from './attribute-store.ts'
@@ -29,7 +29,7 @@ describe('client attributes', () => {
     { timeout: 30_000 },
     async () => {
       const device = await platform.createDevice()
-      const client = await mqtt.connectAsync(`mqtt://127.0.0.1:${platform.ports.mqtt}`, { username: device.token })
+      const client = await connectDevice(platform.ports.mqtt, device.token)
       let isAcknowledged = false
       let acknowledged: Promise<unknown> = Promise.resolve()
       await admin.begin(async (tx) => {

@@ -3,15 +3,16 @@ import { TransactionRollbackError, sql } from 'drizzle-orm'
 import type { Context } from '../context.ts'
 import type { Scope, Tx } from '../db/client.ts'
 import type { BatchStore } from '../ingest/writer.ts'
-import { kindNumbers } from '../telemetry/points.ts'
-import type { TypedValue } from '../telemetry/points.ts'
+import { toColumns } from './columns.ts'
+import type { AttributeScope, ValueColumns } from './columns.ts'
 import type { DeviceWrite, WriteRefusals } from '../telemetry/store.ts'
 
-type Row = Record<string, unknown>
+/** A value to store: its device, scope and key, the server's time in ms, and the columns of its value. */
+export type AttributeRow = { device: string; scope: AttributeScope; key: string; at: number } & ValueColumns
 
 const nothingRefused: WriteRefusals = new Map()
 
-/** Client attributes that devices report: the last value per key, with the server's time [A-1]. */
+/** Writes the client attributes that devices report: the last value per key, with the server's time [A-1]. */
 export class AttributeStore implements BatchStore {
   readonly #context: Context
 
@@ -25,7 +26,7 @@ export class AttributeStore implements BatchStore {
   }
 
   async probe(batch: readonly DeviceWrite[]): Promise<void> {
-    const tryAndTakeBack = async (tx: Tx, scope: Scope, rows: readonly Row[]) => {
+    const tryAndTakeBack = async (tx: Tx, scope: Scope, rows: readonly AttributeRow[]) => {
       await upsert(tx, scope, rows)
       tx.rollback()
     }
@@ -40,39 +41,26 @@ export class AttributeStore implements BatchStore {
 }
 
 /** The last value per device and key. */
-function groupByTenant(batch: readonly DeviceWrite[]): { scope: Scope; rows: Row[] }[] {
+function groupByTenant(batch: readonly DeviceWrite[]): { scope: Scope; rows: AttributeRow[] }[] {
   return [...Map.groupBy(batch, ({ device }) => device.tenantId)].map(([tenantId, writes]) => {
-    const rows = new Map<string, Row>()
+    const rows = new Map<string, AttributeRow>()
     for (const { device, points } of writes) {
       for (const point of points) {
-        rows.set(`${device.id} ${point.key}`, { device: device.id, key: point.key, at: point.ts, ...toColumns(point) })
+        rows.set(`${device.id} ${point.key}`, { device: device.id, scope: 'client', key: point.key, at: point.ts, ...toColumns(point) })
       }
     }
     return { scope: { tenantId, tenantNo: writes[0]!.device.tenantNo }, rows: [...rows.values()] }
   })
 }
 
-async function upsert(tx: Tx, scope: Scope, rows: readonly Row[]): Promise<void> {
+/** Always in the same order, so that two transactions on the same rows wait for each other instead of blocking each other. */
+export async function upsert(tx: Tx, scope: Scope, rows: readonly AttributeRow[]): Promise<void> {
   await tx.execute(sql`
     insert into device_attributes (tenant_id, device_id, scope, key, kind, num, big, txt, updated_at)
-    select ${scope.tenantId}, r.device, 'client', r.key, r.kind, r.num, r.big, r.txt, to_timestamp(r.at / 1000.0)
-    from jsonb_to_recordset(${JSON.stringify(rows)}::jsonb) as r (device uuid, key text, kind int2, num float8, big int8, txt text, at float8)
-    where exists (select 1 from devices d where d.id = r.device)
+    select ${scope.tenantId}, r.device, r.scope, r.key, r.kind, r.num, r.big, r.txt, to_timestamp(r.at / 1000.0)
+    from jsonb_to_recordset(${JSON.stringify(rows)}::jsonb)
+      as r (device uuid, scope text, key text, kind int2, num float8, big int8, txt text, at float8)
+    where exists (select 1 from devices d where d.id = r.device) order by r.device, r.scope, r.key collate "C"
     on conflict (tenant_id, device_id, scope, key) do update
       set kind = excluded.kind, num = excluded.num, big = excluded.big, txt = excluded.txt, updated_at = excluded.updated_at`)
-}
-
-/** A value as its columns; integers as text, since JSON numbers would round them. */
-function toColumns(value: TypedValue): Record<string, unknown> {
-  const kind = kindNumbers[value.kind]
-  switch (value.kind) {
-    case 'double':
-      return { kind, num: value.value }
-    case 'integer':
-    case 'boolean':
-      return { kind, big: String(BigInt(value.value)) }
-    case 'string':
-    case 'json':
-      return { kind, txt: value.value }
-  }
 }

@@ -68,6 +68,7 @@ function announce(platform: Platform, config: Config): void {
   const lines = [
     ...(address ? [`IoT PMS   ${address}`] : []),
     ...(ports.mqtt === undefined ? [] : [`MQTT      port ${ports.mqtt}`]),
+    ...(ports.mqtts === undefined ? [] : [`MQTT/TLS  port ${ports.mqtts}`]),
     ...(setupLink ? ['', '初始设置（60 分钟内有效，只能用一次） Set-up link, valid once for 60 minutes:', setupLink] : []),
   ]
   process.stdout.write(`\n${'─'.repeat(76)}\n${lines.map((line) => `  ${line}`).join('\n')}\n${'─'.repeat(76)}\n\n`)

@@ -91,6 +91,7 @@ describe('tenant isolation in the database', () => {
       select proname::text as name, proconfig, has_function_privilege('public', oid, 'execute') as open
       from pg_proc where prosecdef and pronamespace = 'public'::regnamespace order by proname`
     expect(rows.map((row) => row['name'])).toEqual([
+      'analyze_device_tables',
       'license_counts',
       'license_device_count',
       'license_note_usage',

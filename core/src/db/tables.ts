@@ -135,6 +135,7 @@ export const products = pgTable('products', {
   version: integer('version').notNull().default(1),
   createdAt: instant('created_at').notNull().defaultNow(),
   updatedAt: instant('updated_at').notNull().defaultNow(),
+  provisioningSha256: bytea('provisioning_sha256'),
 })
 
 export const devices = pgTable('devices', {
@@ -167,19 +168,32 @@ export const devices = pgTable('devices', {
   deletedAt: instant('deleted_at'),
   deletedBy: text('deleted_by'),
   purgingAt: instant('purging_at'),
+  provisionedAt: instant('provisioned_at'),
+  gatewayId: uuid('gateway_id'),
+  ownConnectAt: instant('own_connect_at'),
 })
 
 export const deviceCredentials = pgTable('device_credentials', {
   tenantId: uuid('tenant_id').notNull(),
   deviceId: uuid('device_id').notNull(),
   id: uuid('id').notNull(),
-  kind: text('kind').$type<'access_token' | 'mqtt_basic'>().notNull(),
+  kind: text('kind').$type<'access_token' | 'mqtt_basic' | 'x509'>().notNull(),
   lookupSha256: bytea('lookup_sha256').notNull(),
   passwordHmac: bytea('password_hmac'),
   sealed: text('sealed').notNull(),
   isActive: boolean('is_active').notNull().default(true),
   expiresAt: instant('expires_at'),
   createdAt: instant('created_at').notNull().defaultNow(),
+})
+
+export const deviceClaims = pgTable('device_claims', {
+  tenantId: uuid('tenant_id').notNull(),
+  deviceId: uuid('device_id').notNull(),
+  secretHmac: bytea('secret_hmac').notNull(),
+  createdAt: instant('created_at').notNull(),
+  expiresAt: instant('expires_at').notNull(),
+  failures: integer('failures').notNull().default(0),
+  failingSince: instant('failing_since'),
 })
 
 export const deviceRejects = pgTable('device_rejects', {
@@ -220,6 +234,40 @@ export const deviceAttributes = pgTable('device_attributes', {
   big: bigint('big', { mode: 'bigint' }),
   txt: text('txt'),
   updatedAt: instant('updated_at').notNull().defaultNow(),
+})
+
+export const commandCounters = pgTable('command_counters', {
+  tenantId: uuid('tenant_id').notNull(),
+  deviceId: uuid('device_id').notNull(),
+  lastNo: integer('last_no').notNull(),
+})
+
+export const commands = pgTable('commands', {
+  tenantId: uuid('tenant_id').notNull(),
+  id: uuid('id').notNull(),
+  deviceId: uuid('device_id').notNull(),
+  no: integer('no').notNull(),
+  method: text('method').notNull(),
+  params: text('params').notNull(),
+  oneway: boolean('oneway').notNull(),
+  state: text('state').notNull(),
+  retries: integer('retries').notNull(),
+  attempts: integer('attempts').notNull().default(0),
+  response: text('response'),
+  additionalInfo: text('additional_info'),
+  createdBy: text('created_by').notNull(),
+  createdAt: instant('created_at').notNull(),
+  expiresAt: instant('expires_at').notNull(),
+  updatedAt: instant('updated_at').notNull(),
+})
+
+export const commandMoves = pgTable('command_moves', {
+  tenantId: uuid('tenant_id').notNull(),
+  commandId: uuid('command_id').notNull(),
+  no: integer('no').notNull(),
+  at: instant('at').notNull(),
+  state: text('state').notNull(),
+  detail: text('detail'),
 })
 
 export const idempotencyKeys = pgTable('idempotency_keys', {
@@ -306,4 +354,61 @@ export const licenseUsageDays = pgTable('license_usage_days', {
   jti: uuid('jti').notNull(),
   devices: ms('devices').notNull(),
   limitDevices: ms('limit_devices').notNull(),
+})
+
+export type OtaKind = 'firmware' | 'software'
+
+export const otaPackages = pgTable('ota_packages', {
+  tenantId: uuid('tenant_id').notNull(),
+  id: uuid('id').notNull(),
+  productId: uuid('product_id').notNull(),
+  kind: text('kind').$type<OtaKind>().notNull(),
+  title: text('title').notNull(),
+  version: text('version').notNull(),
+  tag: text('tag'),
+  url: text('url'),
+  checksumAlgorithm: text('checksum_algorithm').notNull(),
+  checksum: text('checksum'),
+  sizeBytes: bigint('size_bytes', { mode: 'number' }),
+  fileName: text('file_name'),
+  contentType: text('content_type'),
+  contentId: uuid('content_id'),
+  uploadId: uuid('upload_id'),
+  uploadAt: instant('upload_at'),
+  createdAt: instant('created_at').notNull().defaultNow(),
+  updatedAt: instant('updated_at').notNull().defaultNow(),
+})
+
+export const otaParts = pgTable('ota_parts', {
+  tenantId: uuid('tenant_id').notNull(),
+  packageId: uuid('package_id').notNull(),
+  contentId: uuid('content_id').notNull(),
+  no: integer('no').notNull(),
+  bytes: bytea('bytes').notNull(),
+})
+
+export const otaDevices = pgTable('ota_devices', {
+  tenantId: uuid('tenant_id').notNull(),
+  deviceId: uuid('device_id').notNull(),
+  kind: text('kind').$type<OtaKind>().notNull(),
+  ownPackageId: uuid('own_package_id'),
+  packageId: uuid('package_id'),
+  offeredAt: instant('offered_at'),
+  state: text('state').notNull().default('QUEUED'),
+  stateAt: instant('state_at').notNull().defaultNow(),
+  error: text('error'),
+  bytesSent: bigint('bytes_sent', { mode: 'number' }).notNull().default(0),
+  currentTitle: text('current_title'),
+  currentVersion: text('current_version'),
+})
+
+export const otaEvents = pgTable('ota_events', {
+  tenantId: uuid('tenant_id').notNull(),
+  deviceId: uuid('device_id').notNull(),
+  id: uuid('id').notNull(),
+  kind: text('kind').$type<OtaKind>().notNull(),
+  at: instant('at').notNull(),
+  packageId: uuid('package_id'),
+  event: text('event').notNull(),
+  detail: json<Record<string, unknown>>('detail'),
 })

@@ -10,14 +10,15 @@ import { ProblemError } from '../errors.ts'
 import { EntityId, entityId } from '../http/compat.ts'
 import { Id, Nullable } from '../http/schemas.ts'
 import { basicLookup } from '../ingest/device-registry.ts'
-import { MqttText, Token } from './schemas.ts'
+import { compatCertificateId, parseCertificate } from './certificates.ts'
+import { MqttText, Pem, Token } from './schemas.ts'
 import type { Credentials } from './schemas.ts'
 
 export const CompatCredentials = Type.Object({
   id: Type.Object({ id: Id }),
   createdTime: Type.Integer(),
   deviceId: EntityId,
-  credentialsType: Type.Union([Type.Literal('ACCESS_TOKEN'), Type.Literal('MQTT_BASIC')]),
+  credentialsType: Type.Union([Type.Literal('ACCESS_TOKEN'), Type.Literal('MQTT_BASIC'), Type.Literal('X509_CERTIFICATE')]),
   credentialsId: Type.String(),
   credentialsValue: Nullable(Type.String()),
   version: Type.Integer(),
@@ -51,6 +52,11 @@ export async function formatCredentials(
   if (credentials.type === 'access_token') {
     return { ...common, credentialsType: 'ACCESS_TOKEN', credentialsId: credentials.token, credentialsValue: null }
   }
+  if (credentials.type === 'x509') {
+    const certificate = parseCertificate(credentials.pem)
+    const credentialsId = certificate ? compatCertificateId(certificate) : ''
+    return { ...common, credentialsType: 'X509_CERTIFICATE', credentialsId, credentialsValue: credentials.pem }
+  }
   const { clientId, userName, password } = credentials
   return {
     ...common,
@@ -76,8 +82,16 @@ export function parseCredentials({ credentialsType, credentialsId, credentialsVa
       const { clientId, userName, password } = value
       return { type: 'mqtt_basic', ...(clientId ? { clientId } : {}), ...(userName ? { userName } : {}), ...(password ? { password } : {}) }
     }
+    case 'X509_CERTIFICATE':
+      if (!Value.Check(Pem, credentialsValue) || !parseCertificate(credentialsValue)) {
+        throw invalid('/credentialsValue', 'credentialsValue must be an X.509 certificate as PEM.')
+      }
+      return { type: 'x509', pem: credentialsValue }
     default:
-      throw invalid('/credentialsType', `credentialsType ${credentialsType.slice(0, 40)} is not supported: ACCESS_TOKEN or MQTT_BASIC.`)
+      throw invalid(
+        '/credentialsType',
+        `credentialsType ${credentialsType.slice(0, 40)} is not supported: ACCESS_TOKEN, MQTT_BASIC or X509_CERTIFICATE.`,
+      )
   }
 }
 

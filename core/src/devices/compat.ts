@@ -68,6 +68,7 @@ type DeviceRow = {
   version: number
   description: string | null
   isGateway: boolean
+  gatewayId: string | null
   additionalInfo: Record<string, unknown>
 }
 
@@ -90,7 +91,7 @@ export function registerCompatDeviceRoutes(app: App, context: Context, { devices
     async (request) => {
       const actor = actorOf(request)
       const id = await saveDevice(context, devices, actor, request.body, request.query.accessToken)
-      return getDevice(context, actor.scope, sql`d.id = ${id}`)
+      return getCompatDevice(context, actor.scope, id)
     },
   )
   app.get(
@@ -99,7 +100,7 @@ export function registerCompatDeviceRoutes(app: App, context: Context, { devices
       config: { permission: 'device.read', compat: true },
       schema: { tags, summary: 'Read a device', params: IdParams, response: { 200: CompatDevice } },
     },
-    (request) => getDevice(context, actorOf(request).scope, sql`d.id = ${request.params.id}`),
+    (request) => getCompatDevice(context, actorOf(request).scope, request.params.id),
   )
   app.delete(
     '/api/device/:id',
@@ -222,8 +223,13 @@ function splitInfo(info: Record<string, unknown>): { isGateway: boolean; descrip
 }
 
 const columns = sql`d.id, floor(extract(epoch from d.created_at) * 1000)::float8 as "createdTime", d.customer_id as "customerId", d.name, p.name as type, d.label,
-  d.product_id as "productId", d.version, d.description, d.is_gateway as "isGateway", d.additional_info as "additionalInfo"`
+  d.product_id as "productId", d.version, d.description, d.is_gateway as "isGateway", d.gateway_id as "gatewayId", d.additional_info as "additionalInfo"`
 const tables = sql`devices d join products p on p.tenant_id = d.tenant_id and p.id = d.product_id`
+
+/** A device in ThingsBoard's form. @throws {ProblemError} `NOT_FOUND` */
+export function getCompatDevice(context: Context, scope: Scope, id: string): Promise<CompatDevice> {
+  return getDevice(context, scope, sql`d.id = ${id}`)
+}
 
 /** @throws {ProblemError} `NOT_FOUND` */
 async function getDevice(context: Context, scope: Scope, where: SQL): Promise<CompatDevice> {
@@ -279,6 +285,11 @@ function toCompatDevice(scope: Scope, row: DeviceRow): CompatDevice {
     firmwareId: null,
     softwareId: null,
     version,
-    additionalInfo: { gateway: row.isGateway, description: row.description ?? '', ...row.additionalInfo },
+    additionalInfo: {
+      gateway: row.isGateway,
+      description: row.description ?? '',
+      ...row.additionalInfo,
+      ...(row.gatewayId === null ? {} : { lastConnectedGateway: row.gatewayId }),
+    },
   }
 }

@@ -10,6 +10,7 @@ import { ProblemError } from '../errors.ts'
 import { basicLookup, hmacPassword, tokenLookup } from '../ingest/device-registry.ts'
 import { checksumBase62, randomBase62 } from '../secrets.ts'
 import type { SealPlace } from '../secrets.ts'
+import { certificateLookup, parseCertificate } from './certificates.ts'
 import type { Credentials } from './schemas.ts'
 
 /**
@@ -59,12 +60,17 @@ export async function setCredentials(
         kind: wanted.type,
         lookupSha256: lookup,
         passwordHmac: password === undefined ? null : hmacPassword(context.secrets, deviceId, password),
-        sealed: context.secrets.seal(JSON.stringify(wanted), place(tenantId, deviceId)),
+        sealed: sealCredentials(context.secrets, tenantId, deviceId, wanted),
       }),
     )
     .catch((error: unknown) => {
       throw isUniqueViolation(error) ? new ProblemError('TOKEN_TAKEN', { cause: error }) : error
     })
+}
+
+/** Credentials as they are kept, so that entitled users can be shown them again [M-9]. */
+export function sealCredentials(secrets: Context['secrets'], tenantId: string, deviceId: string, credentials: Credentials): string {
+  return secrets.seal(JSON.stringify(credentials), place(tenantId, deviceId))
 }
 
 /** The credentials a device has now, in clear: for entitled users only [SC-7]. */
@@ -93,6 +99,13 @@ function checkCredentials(wanted: Credentials): { lookup: Buffer; password: stri
   if (wanted.type === 'access_token') {
     if (reservedTokens.has(wanted.token) || wanted.token === 'provision') throw new ProblemError('TOKEN_RESERVED')
     return { lookup: tokenLookup(wanted.token), password: undefined }
+  }
+  if (wanted.type === 'x509') {
+    const certificate = parseCertificate(wanted.pem)
+    if (!certificate) {
+      throw new ProblemError('UNPROCESSABLE', { errors: [{ pointer: '/pem', detail: 'This is no X.509 certificate as PEM.' }] })
+    }
+    return { lookup: certificateLookup(certificate.raw), password: undefined }
   }
   if (!wanted.clientId && !wanted.userName) {
     throw new ProblemError('UNPROCESSABLE', { errors: [{ pointer: '/clientId', detail: 'MQTT basic needs a client id or a user name.' }] })

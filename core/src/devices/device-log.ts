@@ -59,12 +59,13 @@ export class DeviceLog {
     try {
       for (const [tenantId, group] of Map.groupBy(waiting, (one) => one.device.tenantId)) {
         const rows = group.map(({ device, entry }) => ({ device: device.id, ...entry }))
+        // Asked per row, not joined: with statistics of a table that was small a moment ago a join compares all with all.
         await this.#context.db.withTenant({ tenantId, tenantNo: group[0]!.device.tenantNo }, (tx) =>
           tx.execute(sql`
             insert into device_log (tenant_id, device_id, id, at, event, detail)
             select ${tenantId}, r.device, r.id, r.at, r.event, r.detail
             from jsonb_to_recordset(${JSON.stringify(rows)}::jsonb) as r (device uuid, id uuid, at timestamptz, event text, detail jsonb)
-            where exists (select 1 from devices d where d.id = r.device)
+            where (select true from devices d where d.tenant_id = ${tenantId} and d.id = r.device)
             on conflict do nothing`),
         )
       }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { setTimeout as sleep } from 'node:timers/promises'
 import { sql } from 'drizzle-orm'
-import mqtt from 'mqtt'
-import type { MqttClient } from 'mqtt'
+import type { IClientOptions, MqttClient } from 'mqtt'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { connectDevice } from '../ingest/mqtt/testing.ts'
 import { startTestPlatform } from '../testing.ts'
 import type { TestPlatform } from '../testing.ts'
 import { createToken } from './credentials.ts'
@@ -28,12 +28,8 @@ type List = { items: Row[]; nextCursor: string | null; total?: number }
 const list = async (query: string) => (await platform.call('GET', `/api/v1/devices?${query}`)).json<List>()
 const read = async (id: string) => (await platform.call('GET', `/api/v1/devices/${id}`)).json<Row & Record<string, unknown>>()
 
-function connect(userName: string | undefined, options: mqtt.IClientOptions = {}): Promise<MqttClient> {
-  return mqtt.connectAsync(`mqtt://127.0.0.1:${platform.ports.mqtt}`, {
-    ...(userName ? { username: userName } : {}),
-    reconnectPeriod: 0,
-    ...options,
-  })
+function connect(userName: string | undefined, options: IClientOptions = {}): Promise<MqttClient> {
+  return connectDevice(platform.ports.mqtt, userName, options)
 }
 
 async function until(matches: () => Promise<boolean>, ms = 5000): Promise<void> {

@@ -57,7 +57,7 @@ export class Devices {
   /** @throws {ProblemError} `LIMIT_DEVICES`, `NAME_TAKEN`, `TOKEN_TAKEN`, `TIME_ZONE_UNKNOWN`, `UNPROCESSABLE` for an unknown product */
   async create(
     actor: Pick<Actor, 'scope'>,
-    wanted: DeviceCreate & { isDemo?: boolean; additionalInfo?: Record<string, unknown> },
+    wanted: DeviceCreate & { isDemo?: boolean; isProvisioned?: boolean; additionalInfo?: Record<string, unknown> },
     credentials?: Credentials,
   ): Promise<Device & { credentials: Credentials }> {
     const { scope } = actor
@@ -80,10 +80,11 @@ export class Devices {
           isDemo: wanted.isDemo ?? false,
           timeZone: wanted.timeZone ?? null,
           additionalInfo: wanted.additionalInfo ?? {},
+          provisionedAt: wanted.isProvisioned ? new Date(this.#context.clock.now()) : null,
         }),
       )
       await setCredentials(this.#context, tx, scope.tenantId, id, given)
-      await addLog(tx, scope, id, 'created', {})
+      await addLog(tx, scope, id, 'created', wanted.isProvisioned ? { by: 'provisioning' } : {})
     })
     await this.#announce(scope, id, 'created')
     return { ...(await this.get(scope, id)).device, credentials: given }

@@ -16,7 +16,8 @@ export type DeviceRow = Omit<Device, 'primary'> & { primaryKey: string | null; v
 const isoText = (column: SQL): SQL => sql`to_char(${column} at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')`
 
 export const deviceColumns = sql`d.id, d.name, d.label, d.description, d.product_id as "productId", p.name as "productName", ${stateSql} as state,
-  d.disabled_at is not null as disabled, d.is_gateway as gateway, d.tags, d.time_zone as "timeZone", d.inactivity_timeout_ms::float8 as "inactivityTimeoutMs",
+  d.disabled_at is not null as disabled, d.is_gateway as gateway, d.gateway_id as "gatewayId",
+  (select g.name from devices g where g.tenant_id = d.tenant_id and g.id = d.gateway_id and g.deleted_at is null) as "gatewayName", d.tags, d.time_zone as "timeZone", d.inactivity_timeout_ms::float8 as "inactivityTimeoutMs",
   ${isoText(sql`d.created_at`)} as "createdAt", ${isoText(sql`d.updated_at`)} as "updatedAt", ${isoText(sql`d.last_activity_at`)} as "lastActivityAt",
   ${isoText(sql`d.last_connect_at`)} as "lastConnectAt", ${isoText(sql`d.last_disconnect_at`)} as "lastDisconnectAt",
   d.disconnect_reason as "disconnectReason", d.is_demo as "isDemo", p.settings -> 'model' ->> 'primaryKey' as "primaryKey", d.version`
@@ -114,6 +115,7 @@ function filterSql(filter: DeviceFilter): SQL {
   }
   if (filter.state) parts.push(sql`(${stateSql}) = ${filter.state}`)
   if (filter.productId) parts.push(sql`d.product_id = ${filter.productId}`)
+  if (filter.gatewayId) parts.push(sql`d.gateway_id = ${filter.gatewayId}`)
   if (filter.tag) parts.push(sql`d.tags @> array[${filter.tag}]::text[]`)
   if (filter.lastSeenBefore) parts.push(sql`d.last_activity_at < ${filter.lastSeenBefore}::timestamptz`)
   if (filter.disabled !== undefined) parts.push(sql`(d.disabled_at is not null) = ${filter.disabled}`)

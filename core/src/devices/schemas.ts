@@ -21,6 +21,9 @@ export const Device = Type.Object({
   state: Type.Union([Type.Literal('never'), Type.Literal('online'), Type.Literal('offline')]),
   disabled: Type.Boolean(),
   gateway: Type.Boolean(),
+  /** The gateway that speaks for it; null for a device that speaks for itself. */
+  gatewayId: Nullable(Id),
+  gatewayName: Nullable(Type.String()),
   tags: Type.Array(Type.String()),
   timeZone: Nullable(Type.String()),
   inactivityTimeoutMs: Nullable(Type.Integer()),
@@ -69,6 +72,7 @@ export const filterQuery = {
   q: Type.Optional(Type.String({ maxLength: 255 })),
   state: Type.Optional(Type.Union([Type.Literal('never'), Type.Literal('online'), Type.Literal('offline')])),
   productId: Type.Optional(Id),
+  gatewayId: Type.Optional(Id),
   tag: Type.Optional(Type.String({ maxLength: 64 })),
   lastSeenBefore: Type.Optional(Instant),
   disabled: Type.Optional(Type.Boolean()),
@@ -108,6 +112,8 @@ export type DeviceFacets = Static<typeof DeviceFacets>
 /** 1–128 of the unreserved characters of RFC 3986 [M-10]. */
 export const Token = Type.String({ pattern: '^[A-Za-z0-9_.~-]{1,128}$' })
 export const MqttText = Type.String({ maxLength: 256 })
+/** A certificate as PEM, or the base64 of its DER. */
+export const Pem = Type.String({ minLength: 1, maxLength: 16_384 })
 
 export const Credentials = Type.Union([
   Type.Object({ type: Type.Literal('access_token'), token: Token, graceUntil: Type.Optional(Instant) }, { additionalProperties: false }),
@@ -120,6 +126,7 @@ export const Credentials = Type.Union([
     },
     { additionalProperties: false },
   ),
+  Type.Object({ type: Type.Literal('x509'), pem: Pem }, { additionalProperties: false }),
 ])
 export type Credentials = Static<typeof Credentials>
 

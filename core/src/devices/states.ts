@@ -15,6 +15,8 @@ type Track = {
   /** Written at most every 10 s unless the link changes [S-3]. */
   writtenActivityAt: number
   lastConnectAt: number | undefined
+  /** When it last opened a session of its own. */
+  ownConnectAt: number | undefined
   lastDisconnectAt: number | undefined
   disconnectReason: string | undefined
 }
@@ -67,9 +69,16 @@ export class DeviceStates {
     await this.flush()
   }
 
-  sessionOpened(device: Device): void {
+  /** @param isOwn false for the session of a child, which its gateway opens */
+  sessionOpened(device: Device, isOwn = true): void {
     const now = this.#context.clock.now()
-    this.#set(device, { link: 'session', lastActivityAt: now, lastConnectAt: now }, true)
+    this.#set(device, { link: 'session', lastActivityAt: now, lastConnectAt: now, ...(isOwn ? { ownConnectAt: now } : {}) }, true)
+  }
+
+  /** ms since 1970 of the last time the device spoke for itself, as far as this server knows it; its row knows the rest. */
+  ownConnectAt(deviceId: string): number | undefined {
+    const track = this.#tracks.get(deviceId)
+    return track && ownConnectAtOf(track)
   }
 
   sessionClosed(session: { device: Device; lastActivityAt: number }, reason: string): void {
@@ -108,6 +117,7 @@ export class DeviceStates {
       lastActivityAt: 0,
       writtenActivityAt: 0,
       lastConnectAt: undefined,
+      ownConnectAt: undefined,
       lastDisconnectAt: undefined,
       disconnectReason: undefined,
     }
@@ -153,9 +163,9 @@ export class DeviceStates {
       await this.#context.db.withTenant(scope, (tx) =>
         tx.execute(sql`
           update devices d set link = r.link, last_activity_at = greatest(d.last_activity_at, r.activity),
-            last_connect_at = coalesce(r.connected, d.last_connect_at), last_disconnect_at = coalesce(r.disconnected, d.last_disconnect_at),
+            last_connect_at = coalesce(r.connected, d.last_connect_at), own_connect_at = greatest(d.own_connect_at, r.own), last_disconnect_at = coalesce(r.disconnected, d.last_disconnect_at),
             disconnect_reason = coalesce(r.reason, d.disconnect_reason)
-          from jsonb_to_recordset(${rows}::jsonb) as r (id uuid, link text, activity timestamptz, connected timestamptz, disconnected timestamptz, reason text)
+          from jsonb_to_recordset(${rows}::jsonb) as r (id uuid, link text, activity timestamptz, connected timestamptz, own timestamptz, disconnected timestamptz, reason text)
           where d.id = r.id`),
       )
     } catch (error) {
@@ -177,6 +187,11 @@ export class DeviceStates {
   }
 }
 
+/** Every message over HTTP is one with credentials of its own. */
+function ownConnectAtOf({ link, lastActivityAt, ownConnectAt }: Track): number | undefined {
+  return link === 'http' ? lastActivityAt : ownConnectAt
+}
+
 function toRow(track: Track): Record<string, unknown> {
   const instant = (ms: number | undefined) => (ms ? new Date(ms).toISOString() : null)
   return {
@@ -184,6 +199,7 @@ function toRow(track: Track): Record<string, unknown> {
     link: track.link,
     activity: instant(track.lastActivityAt),
     connected: instant(track.lastConnectAt),
+    own: instant(ownConnectAtOf(track)),
     disconnected: instant(track.lastDisconnectAt),
     reason: track.disconnectReason ?? null,
   }

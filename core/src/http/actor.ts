@@ -39,6 +39,8 @@ declare module 'fastify' {
     license?: 'always' | 'write'
     /** Only a place: the server of a module answers. */
     isHandedOver?: true
+    /** Waits long for something to come, bounded by itself: not counted with the requests in flight. */
+    waits?: true
     /** ThingsBoard-style answers and errors. */
     compat?: true
   }

@@ -19,11 +19,16 @@ const freshMs = 10 * 60_000
 export function createAuthenticate(people: People): Authenticate {
   return async (request) => {
     const credential = readCredential(request)
-    if (!credential) return undefined
-    return credential.scheme === 'bearer'
-      ? findUser(people, credential.text)
-      : findKeyOwner(people, credential.text, plainAddress(request.ip))
+    return credential && findActor(people, credential, plainAddress(request.ip))
   }
+}
+
+/** An access token or an API key, as a request or the first frame of a socket brings it. */
+export type Credential = { scheme: 'bearer' | 'apikey'; text: string }
+
+/** @returns undefined when the credential is no good, or not from this address */
+export function findActor(people: People, { scheme, text }: Credential, address: string): Promise<Actor | undefined> {
+  return scheme === 'bearer' ? findUser(people, text) : findKeyOwner(people, text, address)
 }
 
 /**
@@ -66,7 +71,7 @@ function scopeOf(tenant: Scope, customerId: string | null): Scope {
   return customerId ? { ...tenant, customerIds: [customerId] } : tenant
 }
 
-function readCredential(request: FastifyRequest): { scheme: 'bearer' | 'apikey'; text: string } | undefined {
+function readCredential(request: FastifyRequest): Credential | undefined {
   for (const header of [request.headers.authorization, request.headers['x-authorization']]) {
     const match = typeof header === 'string' ? /^(bearer|apikey) +([^\s]+)$/i.exec(header) : null
     if (match) return { scheme: match[1]!.toLowerCase() === 'bearer' ? 'bearer' : 'apikey', text: match[2]! }

@@ -3,6 +3,7 @@ import { Type } from 'typebox'
 import type { TSchema } from 'typebox'
 import { ProblemError } from '../errors.ts'
 import type { ErrorCode } from '../errors.ts'
+import { parseJsonBody } from './body-text.ts'
 import { Id } from './schemas.ts'
 import type { App } from './server.ts'
 
@@ -102,9 +103,9 @@ export async function registerCompatScope(app: App, register: (scope: App) => vo
       if (!bodyTypes.includes(type)) return done(new ProblemError('CONTENT_TYPE'))
       if (body === '') return done(null, undefined)
       try {
-        done(null, JSON.parse(String(body)))
+        done(null, parseJsonBody(request, String(body)))
       } catch (error) {
-        done(new ProblemError('VALIDATION_FAILED', { cause: error, errors: [{ pointer: '', detail: 'The body is not valid JSON.' }] }))
+        done(error as ProblemError)
       }
     })
     register(scope)

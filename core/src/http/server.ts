@@ -102,6 +102,7 @@ export async function createServer(options: ServerOptions): Promise<App> {
     forceCloseConnections: 'idle',
   }).withTypeProvider<TypeBoxTypeProvider>()
 
+  letLongBodiesTakeTime(app)
   useValidators(app)
   useErrors(app, options.compatProblem)
   const headers = securityHeaders(options)
@@ -126,6 +127,24 @@ export async function createServer(options: ServerOptions): Promise<App> {
   return app
 }
 
+const longBodies = new WeakSet<object>()
+
+/** The body of this request may take longer than others; its route has to watch over it. */
+export function allowLongBody(request: FastifyRequest): void {
+  longBodies.add(request.raw.socket)
+  request.raw.once('close', () => longBodies.delete(request.raw.socket))
+}
+
+/** Node knows one time limit for all requests, and tells of each that has passed it once. */
+function letLongBodiesTakeTime(app: App): void {
+  const answers = app.server.listeners('clientError') as ((error: NodeJS.ErrnoException, socket: object) => void)[]
+  app.server.removeAllListeners('clientError')
+  app.server.on('clientError', (error: NodeJS.ErrnoException, socket) => {
+    if (error.code === 'ERR_HTTP_REQUEST_TIMEOUT' && longBodies.has(socket)) return
+    for (const answer of answers) answer(error, socket)
+  })
+}
+
 /** Query and path text is turned into numbers and booleans; a body is taken as it is written [SC-45]. */
 export function useValidators(app: App): void {
   const shared = { allErrors: true, useDefaults: true, removeAdditional: false, strict: false } as const
@@ -137,7 +156,8 @@ export function useValidators(app: App): void {
 /** Counted before anything is read or looked up. Probes are left out: a busy server is not a dead one. */
 function limitLoad(app: App, load: { inFlight: number }): void {
   app.addHook('onRequest', (request, reply, done) => {
-    if (request.routeOptions.config.isHandedOver || probePath.test(request.routeOptions.url ?? '')) return done()
+    const { waits, isHandedOver } = request.routeOptions.config
+    if (waits || isHandedOver || probePath.test(request.routeOptions.url ?? '')) return done()
     if (load.inFlight >= maxInFlight) return done(new ProblemError('OVERLOADED', { retryAfterS: 1 }))
     load.inFlight++
     // Comes after the last byte of the answer, and when the connection is lost, once.

@@ -17,15 +17,25 @@ type Route = RouteGuard
 const publicRoutes = [
   'GET /api/v1/editions',
   'GET /api/v1/setup',
+  'GET /api/v1/:token/attributes',
+  'GET /api/v1/:token/attributes/updates',
+  'GET /api/v1/:token/rpc',
+  'GET /api/v1/:token/firmware',
+  'GET /api/v1/:token/software',
   'POST /api/auth/login',
   'POST /api/auth/token',
+  'POST /api/v1/:token/claim',
   'POST /api/v1/:token/attributes',
+  'POST /api/v1/:token/rpc/:requestId',
+  'POST /api/v1/:token/rpc',
   'POST /api/v1/:token/telemetry',
   'POST /api/v1/auth/login',
   'POST /api/v1/auth/logout',
   'POST /api/v1/auth/refresh',
   'POST /api/v1/auth/reset',
+  'POST /api/v1/provision',
   'POST /api/v1/setup',
+  'POST /api/v2/write',
 ]
 const unknownId = '01920000-0000-7000-8000-000000000000'
 

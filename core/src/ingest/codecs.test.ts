@@ -123,9 +123,9 @@ describe('accepted JSON', () => {
   it('[JSON_TOO_DEEP] is decided in less than 50 ms whatever the length', () => {
     for (const text of ['['.repeat(1_048_576), '{"a":'.repeat(200_000), `{"a":${'['.repeat(1_000_000)}`, `"${'\\"['.repeat(300_000)}`]) {
       const bytes = Buffer.from(text)
-      const start = performance.now()
+      const start = process.cpuUsage()
       const decoded = decode(bytes)
-      expect(performance.now() - start).toBeLessThan(50)
+      expect(cpuMsSince(start)).toBeLessThan(50)
       expect(decoded).toMatchObject({ refused: { code: text.startsWith('"') ? 'PAYLOAD_MALFORMED' : 'JSON_TOO_DEEP' } })
     }
   })
@@ -143,12 +143,18 @@ describe('accepted JSON', () => {
     ]
     for (const text of texts) {
       const bytes = Buffer.from(text)
-      const start = performance.now()
+      const start = process.cpuUsage()
       decode(bytes)
-      expect(performance.now() - start).toBeLessThan(1_000)
+      expect(cpuMsSince(start)).toBeLessThan(1_000)
     }
   })
 })
+
+/** Of this process: what others do to the machine meanwhile says nothing about the codec. */
+function cpuMsSince(start: NodeJS.CpuUsage): number {
+  const { user, system } = process.cpuUsage(start)
+  return (user + system) / 1000
+}
 
 describe('telemetry shapes', () => {
   it.each<[string, string, unknown]>([
@@ -448,8 +454,9 @@ describe('attributes', () => {
         { kind: 'integer', value: 7, key: 'f' },
       ],
       rejects: [],
+      nulls: ['c'],
     })
-    expect(attributes('{}')).toEqual({ attributes: [], rejects: [] })
+    expect(attributes('{}')).toEqual({ attributes: [], rejects: [], nulls: [] })
     expect(attributes('{"ts":5}')).toMatchObject({ attributes: [{ key: 'ts' }] })
     expect(attributes('{"values":{"a":1}}')).toMatchObject({ attributes: [{ key: 'values', kind: 'json' }] })
   })

@@ -15,7 +15,8 @@ export const maxKeyLength = 255
 /** What a message holds: the points to store and the refused ones, or why all of it is refused. */
 export type DecodedTelemetry = { points: readonly Point[]; rejects: readonly Reject[] } | { refused: Reject }
 export type Attribute = TypedValue & { key: string }
-export type DecodedAttributes = { attributes: Attribute[]; rejects: Reject[] } | { refused: Reject }
+/** `nulls`: members without a value, which say nothing in a message of a device. */
+export type DecodedAttributes = { attributes: Attribute[]; rejects: Reject[]; nulls: readonly string[] } | { refused: Reject }
 
 /** Largest instant of ECMAScript, and the span in which a number looks like seconds, 2000–2100 [V-9]. */
 const maxTs = 8_640_000_000_000_000
@@ -54,8 +55,20 @@ export function decodeTelemetry(
     for (const point of flat) point.ts = ts
     return { points: flat, rejects: noRejects }
   }
-  const reader = new JsonReader(payload, rules)
-  const message: Message = { reader, rules, device, receivedAt, points: [], rejects: [], isShapeInvalid: false }
+  const message = readTelemetry(new JsonReader(payload, rules), { rules, device, receivedAt })
+  const refused = refuse(message, shapeInvalid)
+  return refused === undefined ? { points: message.points, rejects: message.rejects } : { refused }
+}
+
+/** How the value at which a reader stands is to be read. */
+export type ReadOptions = Pick<Message, 'rules' | 'device' | 'receivedAt' | 'takesMetadata'>
+
+/**
+ * Reads the telemetry of one device from where the reader stands, which may be inside a larger text: whether
+ * that is well-formed is known once the reader has finished it.
+ */
+export function readTelemetry(reader: JsonReader, options: ReadOptions): Message {
+  const message: Message = { reader, ...options, points: [], rejects: [], isShapeInvalid: false }
   if (reader.isAtObject()) readObject(message)
   else if (reader.isAtArray()) {
     reader.enter()
@@ -64,24 +77,28 @@ export function decodeTelemetry(
       else skipWrongShape(message)
     }
   } else skipWrongShape(message)
-
-  const refused = refuse(message, shapeInvalid)
-  return refused === undefined ? { points: message.points, rejects: message.rejects } : { refused }
+  return message
 }
 
 /** Decodes client attributes: one object of values [A-1]. */
 export function decodeAttributes(payload: Buffer, rules: PayloadRules): DecodedAttributes {
-  const reader = new JsonReader(payload, rules)
-  const message: Message = { reader, rules, device: { lastServerTs: 0 }, receivedAt: 0, points: [], rejects: [], isShapeInvalid: false }
-  if (reader.isAtObject()) {
-    const members = new Members(message).readAll()
-    message.isShapeInvalid = members.has('ts') && members.has('values')
-    members.moveTo(message, 0)
-  } else skipWrongShape(message)
-
+  const { message, nulls } = readAttributes(new JsonReader(payload, rules), rules, 0)
   const refused = refuse(message, attributesInvalid)
   if (refused !== undefined) return { refused }
-  return { attributes: message.points.map(toAttribute), rejects: message.rejects }
+  return { attributes: message.points.map(toAttribute), rejects: message.rejects, nulls }
+}
+
+/** Reads client attributes as {@link readTelemetry} reads telemetry; `ts` of the points is that of the message. */
+export function readAttributes(reader: JsonReader, rules: PayloadRules, ts: number): { message: Message; nulls: readonly string[] } {
+  const message: Message = { reader, rules, device: { lastServerTs: 0 }, receivedAt: ts, points: [], rejects: [], isShapeInvalid: false }
+  let nulls: readonly string[] = []
+  if (reader.isAtObject()) {
+    const members = new Members(message).readAll()
+    nulls = members.nulls()
+    message.isShapeInvalid = members.has('ts') && members.has('values')
+    members.moveTo(message, ts)
+  } else skipWrongShape(message)
+  return { message, nulls }
 }
 
 function toAttribute(point: Point): Attribute {
@@ -95,6 +112,8 @@ type Message = {
   rules: PayloadRules
   device: Pick<Device, 'lastServerTs'>
   receivedAt: number
+  /** Hears the JSON text of a member `metadata` and says whether it is one of a gateway's element, which is not stored [G-4]. */
+  takesMetadata?: (text: string) => boolean
   points: Point[]
   rejects: Reject[]
   isShapeInvalid: boolean
@@ -137,6 +156,7 @@ function readObject(message: Message): void {
     }
     outer.read(name)
   }
+  if (message.takesMetadata !== undefined) outer.takeOut('metadata', message.takesMetadata)
   if (!outer.has('ts') || !outer.has('values')) {
     outer.moveTo(message, outer.hasPoint() ? nextServerTs(message.device, message.receivedAt) : 0)
     return
@@ -216,8 +236,18 @@ class Members {
     return this.#entries[this.#find(name)]
   }
 
+  /** Takes a member out that holds JSON and is none of the values. */
+  takeOut(name: string, isTaken: (text: string) => boolean): void {
+    const entry = this.get(name)
+    if (entry && 'kind' in entry && entry.kind === 'json' && isTaken(entry.value)) this.#entries[this.#find(name)] = null
+  }
+
   hasPoint(): boolean {
     return this.#entries.some((entry) => entry !== null && 'kind' in entry)
+  }
+
+  nulls(): string[] {
+    return this.#names.filter((_, index) => this.#entries[index] === null)
   }
 
   /** Hands the members to the message: its points at `ts`, or refused because of their `ts`. */
@@ -237,7 +267,7 @@ class Members {
   }
 }
 
-function isValidKey(name: string): boolean {
+export function isValidKey(name: string): boolean {
   if (name === '' || name.length > 2 * maxKeyLength || !name.isWellFormed()) return false
   // oxlint-disable-next-line no-control-regex -- controls are what is being looked for
   if (/[\u0000-\u001f\u007f]/.test(name)) return false
@@ -248,7 +278,7 @@ function isValidKey(name: string): boolean {
  * The next server-made timestamp of a device [V-6]. A burst may take it 1,000 ms ahead of the clock
  * and not further; when the clock itself went back by more than that, growing strictly comes first.
  */
-function nextServerTs(device: Pick<Device, 'lastServerTs'>, receivedAt: number): number {
+export function nextServerTs(device: Pick<Device, 'lastServerTs'>, receivedAt: number): number {
   const last = device.lastServerTs
   const isBurst = last === receivedAt + maxLeadMs
   device.lastServerTs = isBurst ? last : Math.max(receivedAt, last + 1)

@@ -1,35 +1,49 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { hash } from 'node:crypto'
+import type { X509Certificate } from 'node:crypto'
 import { sql } from 'drizzle-orm'
 import type { SQL } from 'drizzle-orm'
 import type { Context } from '../context.ts'
 import type { Scope, Tx } from '../db/client.ts'
 import { listTenants } from '../db/installation.ts'
+import { certificateLookup, certificateProblem } from '../devices/certificates.ts'
 import { isEqual, sha256 } from '../secrets.ts'
-import { defaultPayloadRules } from './registry.ts'
-import type { Device, PayloadRules } from './registry.ts'
+import { loadDeviceLimits } from '../products/device-limits.ts'
+import type { StoredSettings } from '../products/schemas.ts'
+import { completeSettings, defaultSettings } from '../products/settings.ts'
+import { chooseLimits, noRates } from './rate-limits.ts'
+import type { ScopeRates } from './rate-limits.ts'
+import type { Device } from './registry.ts'
 
 /** What a device presents in CONNECT. */
-export type PresentedCredentials = { clientId: string; userName: string | undefined; password: Buffer | undefined }
+export type PresentedCredentials = {
+  clientId: string
+  userName: string | undefined
+  password: Buffer | undefined
+  certificate?: { leaf: X509Certificate } | undefined
+}
 
 export type AuthResult =
   | { status: 'ok'; device: Device }
-  | { status: 'refused'; reason: 'bad_credentials' | 'unknown_client_id' | 'nothing_given' | 'disabled'; device?: Device }
+  | { status: 'refused'; reason: 'bad_credentials' | 'unknown_client_id' | 'nothing_given' | 'certificate' | 'disabled'; device?: Device }
 
-type Credential = { device: Device; kind: 'access_token' | 'mqtt_basic'; passwordHmac: Buffer | null; expiresAt: number | undefined }
+type CredentialKind = 'access_token' | 'mqtt_basic' | 'x509'
+type Credential = { device: Device; kind: CredentialKind; passwordHmac: Buffer | null; expiresAt: number | undefined }
 
 type DeviceRow = {
   id: string
   number: number
   name: string
   disabled: boolean
+  gateway: boolean
+  gatewayId: string | null
   productId: string
-  payload: Partial<PayloadRules> | null
   inactivityTimeoutMs: string
 }
+type ProductRow = { id: string; version: number; settings: StoredSettings }
 type CredentialRow = {
   deviceId: string
-  kind: 'access_token' | 'mqtt_basic'
+  kind: CredentialKind
   lookup: string
   hmac: string | null
   expiresAt: string | null
@@ -48,9 +62,12 @@ export const basicLookup = (clientId: string, userName: string): Buffer => sha25
 export class DeviceRegistry {
   readonly #context: Context
   readonly #devices = new Map<string, Device & { productId: string }>()
+  readonly #products = new Map<string, { version: number; settings: Device['settings'] }>()
   readonly #credentials = new Map<string, Credential>()
   readonly #lookups = new Map<string, string[]>()
   #turn: Promise<void> = Promise.resolve()
+  /** Rate limits of the installation, for what a product leaves open. */
+  #rates: ScopeRates = noRates
 
   constructor(context: Context) {
     this.#context = context
@@ -61,6 +78,7 @@ export class DeviceRegistry {
   }
 
   async start(): Promise<void> {
+    this.#rates = await loadDeviceLimits(this.#context.db)
     for (const tenant of await listTenants(this.#context.db)) await this.#load(tenant, undefined)
   }
 
@@ -77,9 +95,10 @@ export class DeviceRegistry {
     return credential?.kind === 'access_token' && !credential.device.isDisabled ? credential.device : undefined
   }
 
-  /** Device API §2.2 (without provisioning and certificates, which come before it). */
+  /** Device API §2.2 (without provisioning, which comes before it). */
   authenticate(presented: PresentedCredentials): AuthResult {
-    const { clientId, userName, password } = presented
+    const { clientId, userName, password, certificate } = presented
+    if (certificate) return this.#checkCertificate(certificate.leaf)
     if (!userName) {
       const credential = clientId ? this.#find(basicLookup(clientId, '')) : undefined
       if (credential) return this.#checkPassword(credential, password)
@@ -99,53 +118,83 @@ export class DeviceRegistry {
   }
 
   /**
-   * Takes in what has changed about one device; deleted ones are forgotten. One change after the other,
-   * so that the newest row is the last one read. Never fails: while the row cannot be read, the device's
+   * Takes in what has changed about one or several devices; deleted ones are forgotten. One change after the
+   * other, so that the newest row is the last one read. Never fails: while the rows cannot be read, the devices'
    * credentials count as unknown, since the change may have revoked them.
    */
-  refresh(scope: Scope, deviceId: string): Promise<void> {
+  refresh(scope: Scope, ...deviceIds: string[]): Promise<void> {
     this.#turn = this.#turn.then(async () => {
       try {
-        await this.#load(scope, deviceId)
+        await this.#load(scope, deviceIds)
       } catch (error) {
-        this.#forgetCredentials(deviceId)
-        this.#context.log.warn({ err: error, device: deviceId }, 'a changed device could not be read yet')
-        this.#context.clock.after(retryMs, () => void this.refresh(scope, deviceId))
+        for (const id of deviceIds) this.#forgetCredentials(id)
+        this.#context.log.warn({ err: error, devices: deviceIds }, 'changed devices could not be read yet')
+        this.#context.clock.after(retryMs, () => void this.refresh(scope, ...deviceIds))
       }
     })
     return this.#turn
   }
 
-  /** The devices of a product, whose rules changed; in one query, since they may be many. */
+  /** The devices of a product, whose settings changed; in one query, since they may be many. */
   async refreshProduct(scope: Scope, productId: string): Promise<void> {
-    const rows = await this.#context.db.withTenant(scope, (tx) => selectDevices(tx, sql`and d.product_id = ${productId}`))
+    const { rows, products } = await this.#context.db.withTenant(scope, async (tx) => ({
+      rows: await selectDevices(tx, sql`and d.product_id = ${productId}`),
+      products: await selectProducts(tx, sql`where p.id = ${productId}`),
+    }))
+    for (const product of products) this.#takeProduct(product)
     for (const row of rows) if (this.#devices.has(row.id)) this.#take(scope, row)
   }
 
-  async #load(scope: Scope, deviceId: string | undefined): Promise<void> {
-    const { rows, credentials } = await this.#context.db.withTenant(scope, async (tx) => ({
-      rows: await selectDevices(tx, deviceId ? sql`and d.id = ${deviceId}` : sql``),
+  /** The installation's rate limits have changed. */
+  setRates(rates: ScopeRates): void {
+    this.#rates = rates
+    for (const device of this.#devices.values()) device.limits = this.#chooseLimits(device, device)
+  }
+
+  async #load(scope: Scope, deviceIds: readonly string[] | undefined): Promise<void> {
+    const wanted = deviceIds && sql`any(${sql.param(deviceIds)}::uuid[])`
+    const { rows, products, credentials } = await this.#context.db.withTenant(scope, async (tx) => ({
+      rows: await selectDevices(tx, wanted ? sql`and d.id = ${wanted}` : sql``),
+      products: await selectProducts(
+        tx,
+        wanted ? sql`where p.id in (select d.product_id from devices d where d.id = ${wanted} and d.deleted_at is null)` : sql``,
+      ),
       credentials: await tx.execute<CredentialRow>(sql`
         select d.device_id as "deviceId", d.kind, encode(d.lookup_sha256, 'hex') as lookup, encode(d.password_hmac, 'hex') as hmac, d.expires_at as "expiresAt"
-        from device_credentials d where d.is_active ${deviceId ? sql`and d.device_id = ${deviceId}` : sql``}`),
+        from device_credentials d where d.is_active ${wanted ? sql`and d.device_id = ${wanted}` : sql``}`),
     }))
-    if (deviceId) this.#forgetCredentials(deviceId)
-    if (deviceId && rows.length === 0) this.#devices.delete(deviceId)
+    const found = new Set(rows.map(({ id }) => id))
+    for (const id of deviceIds ?? []) {
+      this.#forgetCredentials(id)
+      if (!found.has(id)) this.#devices.delete(id)
+    }
+    for (const product of products) this.#takeProduct(product)
     for (const row of rows) this.#take(scope, row)
     for (const row of credentials) this.#takeCredential(row)
   }
 
+  /** An older version may be read after a newer one, by a change of one device that overlaps one of the product. */
+  #takeProduct({ id, version, settings }: ProductRow): void {
+    if ((this.#products.get(id)?.version ?? 0) >= version) return
+    this.#products.set(id, { version, settings: Object.keys(settings).length > 0 ? completeSettings(settings) : defaultSettings })
+  }
+
   /** Open sessions hold the object, so a known device is changed in place. */
   #take(scope: Scope, row: DeviceRow): void {
+    const settings = this.#products.get(row.productId)?.settings ?? defaultSettings
     const changed = {
       name: row.name,
       isDisabled: row.disabled,
+      isGateway: row.gateway,
+      gatewayId: row.gatewayId ?? undefined,
       productId: row.productId,
-      rules: row.payload ? { ...defaultPayloadRules, ...row.payload } : defaultPayloadRules,
+      settings,
+      rules: settings.payload,
       inactivityTimeoutMs: Number(row.inactivityTimeoutMs),
     }
     const known = this.#devices.get(row.id)
-    if (known) Object.assign(known, changed)
+    const limits = this.#chooseLimits(known, changed)
+    if (known) Object.assign(known, changed, { limits })
     else {
       this.#devices.set(row.id, {
         tenantId: scope.tenantId,
@@ -154,8 +203,13 @@ export class DeviceRegistry {
         no: row.number,
         lastServerTs: 0,
         ...changed,
+        limits,
       })
     }
+  }
+
+  #chooseLimits(known: Device | undefined, { settings, isGateway }: Pick<Device, 'settings' | 'isGateway'>): Device['limits'] {
+    return chooseLimits(known?.limits, settings.limits, this.#rates, isGateway, () => this.#context.clock.monotonic())
   }
 
   #takeCredential(row: CredentialRow): void {
@@ -187,6 +241,15 @@ export class DeviceRegistry {
     return credential?.expiresAt !== undefined && credential.expiresAt <= this.#context.clock.now() ? undefined : credential
   }
 
+  /** A certificate decides alone: one that does not match is not made good by a password [§2.2]. */
+  #checkCertificate(certificate: X509Certificate): AuthResult {
+    const found = this.#find(certificateLookup(certificate.raw))
+    if (found?.kind !== 'x509') return { status: 'refused', reason: 'certificate' }
+    const { device } = found
+    if (certificateProblem(certificate, this.#context.clock.now())) return { status: 'refused', reason: 'certificate', device }
+    return device.isDisabled ? { status: 'refused', reason: 'disabled', device } : { status: 'ok', device }
+  }
+
   #checkPassword(credential: Credential, password: Buffer | undefined): AuthResult {
     const { device, passwordHmac } = credential
     if (passwordHmac && !isEqual(passwordHmac, hmacPassword(this.#context.secrets, device.id, password?.toString('utf8') ?? ''))) {
@@ -198,9 +261,13 @@ export class DeviceRegistry {
 
 function selectDevices(tx: Tx, only: SQL) {
   return tx.execute<DeviceRow>(sql`
-    select d.id, d.number, d.name, d.disabled_at is not null as disabled, d.product_id as "productId", p.settings -> 'payload' as payload,
+    select d.id, d.number, d.name, d.disabled_at is not null as disabled, d.is_gateway as gateway, d.gateway_id as "gatewayId", d.product_id as "productId",
       coalesce(d.inactivity_timeout_ms, p.inactivity_timeout_ms) as "inactivityTimeoutMs"
     from devices d join products p on p.tenant_id = d.tenant_id and p.id = d.product_id where d.deleted_at is null ${only}`)
+}
+
+function selectProducts(tx: Tx, only: SQL) {
+  return tx.execute<ProductRow>(sql`select p.id, p.version, p.settings from products p ${only}`)
 }
 
 /** How an MQTT-basic password is kept for comparison [M-9]. */

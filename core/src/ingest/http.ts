@@ -7,6 +7,8 @@ import { problems } from '../http/schemas.ts'
 import type { App } from '../http/server.ts'
 import { plainAddress } from '../users/security-events.ts'
 import type { Clock } from '../clock.ts'
+import type { PollEnd } from './long-polls.ts'
+import { admitRequest } from './rate-limits.ts'
 import type { Device } from './registry.ts'
 import type { Reject } from './rejects.ts'
 import type { IngestSink, Outcome, UplinkKind } from './uplink.ts'
@@ -20,8 +22,20 @@ export type HttpIngestOptions = {
   /** Noted for the list of refused connections. */
   refused: (refusal: { address: string; reason: string; tokenLast4: string }) => void
   /** A body over the limit is refused before a device's message exists; its reject log says so. */
-  tooLarge: (device: Device, address: string, topic: string) => void
+  tooLarge: (device: Device, address: string, topic: string, limit: number) => void
+  /** A device sends faster than it may, for its reject log. */
+  limited: (device: Device, address: string, topic: string, reject: Reject) => void
+  /** Calls besides telemetry and attributes. */
+  calls?: readonly DeviceCalls[]
+  /** Calls of devices that have no token yet. */
+  openCalls?: readonly ((scope: App) => void)[]
 }
+
+/**
+ * Registers calls of the device API in their common scope, where a body arrives as the bytes that were sent.
+ * `findDevice` is the device of the token in the path; it throws `DEVICE_UNAUTHORIZED`.
+ */
+export type DeviceCalls = (scope: App, findDevice: (request: FastifyRequest) => Device) => void
 
 /** [H-4] Bodies of telemetry and attributes. */
 const maxBodyBytes = 1_048_576
@@ -78,10 +92,13 @@ export async function registerHttpIngest(app: App, options: HttpIngestOptions): 
             const release = options.sink.isFull ? undefined : load.take(device.id, announcedBytes(request))
             if (!release) throw new ProblemError('OVERLOADED', { retryAfterS: 1 })
             reply.raw.once('close', release)
+            const topic = `/api/v1/…/${kind}`
+            const refused = (reject: Reject) => options.limited(device, plainAddress(request.ip), topic, reject)
+            if (device.limits) await admitRequest(device, kind === 'telemetry', { clock: options.clock, refused })
           },
           errorHandler: (error, request) => {
             if ((error as { code?: string }).code === 'FST_ERR_CTP_BODY_TOO_LARGE') {
-              options.tooLarge(findDevice(request, options), plainAddress(request.ip), `/api/v1/…/${kind}`)
+              options.tooLarge(findDevice(request, options), plainAddress(request.ip), `/api/v1/…/${kind}`, maxBodyBytes)
               throw new ProblemError('BODY_TOO_LARGE', { params: { limit: maxBodyBytes }, cause: error })
             }
             throw error
@@ -97,7 +114,27 @@ export async function registerHttpIngest(app: App, options: HttpIngestOptions): 
         handle(kind),
       )
     }
+    for (const register of options.openCalls ?? []) register(scope)
+    await scope.register(async (calls) => {
+      calls.addHook('onRequest', async (request) => {
+        const device = findDevice(request, options)
+        const refused = (reject: Reject) => options.limited(device, plainAddress(request.ip), topicOf(request), reject)
+        await admitRequest(device, false, { clock: options.clock, refused })
+      })
+      calls.setErrorHandler((error: Error & { code?: string }, request) => {
+        if (error.code !== 'FST_ERR_CTP_BODY_TOO_LARGE') throw error
+        const limit = request.routeOptions.bodyLimit
+        options.tooLarge(findDevice(request, options), plainAddress(request.ip), topicOf(request), limit)
+        throw new ProblemError('BODY_TOO_LARGE', { params: { limit }, cause: error })
+      })
+      for (const register of options.calls ?? []) register(calls, (request) => findDevice(request, options))
+    })
   })
+}
+
+/** The path without the token, as the reject log shows it. */
+function topicOf(request: FastifyRequest): string {
+  return request.routeOptions.url?.replace(':token', '…') ?? ''
 }
 
 /** Requests and bytes in flight, in all and per device. */
@@ -133,12 +170,40 @@ function announcedBytes(request: FastifyRequest): number {
   return Math.min(Number(request.headers['content-length'] ?? 0), maxBodyBytes)
 }
 
+/** Whose requests are under way: hashing a token twice would be a twentieth of what a request costs. */
+const devices = new WeakMap<FastifyRequest, Device>()
+
 function findDevice(request: FastifyRequest, options: HttpIngestOptions): Device {
+  const known = devices.get(request)
+  if (known && !known.isDisabled) return known
   const { token } = request.params as { token: string }
   const device = options.findByToken(token)
-  if (device) return device
+  if (device) {
+    devices.set(request, device)
+    return device
+  }
   options.refused({ address: plainAddress(request.ip), reason: 'unknown access token', tokenLast4: token.slice(-4) })
   throw new ProblemError('DEVICE_UNAUTHORIZED')
+}
+
+/** Answers a long poll with what came, or with why nothing did [H-3]. `wait` gets a signal for when the client has left. */
+export async function sendPoll(reply: FastifyReply, wait: (signal: AbortSignal) => Promise<PollEnd>): Promise<FastifyReply> {
+  const left = new AbortController()
+  reply.raw.once('close', () => left.abort())
+  const end = await wait(left.signal)
+  if (end === 'full') throw new ProblemError('OVERLOADED', { retryAfterS: 5 })
+  if (typeof end === 'string') throw new ProblemError('POLL_TIMEOUT')
+  return reply.code(200).type('application/json').send(end.answer)
+}
+
+/**
+ * Waits for work of the database no longer than for a commit [M-29].
+ * @throws {ProblemError} `STORE_UNAVAILABLE`
+ */
+export async function withinCommitWait<T>(clock: Clock, work: Promise<T>): Promise<T> {
+  const { promise: late, reject } = Promise.withResolvers<never>()
+  const cancel = clock.after(commitWaitMs, () => reject(new ProblemError('STORE_UNAVAILABLE', { retryAfterS: 5 })))
+  return Promise.race([work, late]).finally(cancel)
 }
 
 async function accept(request: FastifyRequest, device: Device, kind: UplinkKind, options: HttpIngestOptions): Promise<Outcome> {

@@ -288,7 +288,7 @@ function unescape(text: string): string {
  * Counts brackets outside strings, whatever else is in the bytes: one pass, no recursion, so a text
  * of only brackets costs what its length costs.
  */
-function isTooDeep(bytes: Buffer): boolean {
+export function isTooDeep(bytes: Buffer): boolean {
   let depth = 0
   let delimiter = 0
   for (let at = 0; at < bytes.length; at++) {

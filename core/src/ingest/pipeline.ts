@@ -65,11 +65,21 @@ export class Pipeline implements IngestSink {
       this.#record(uplink, uplink.payload, decoded.refused)
       return settle({ status: 'refused', reject: decoded.refused })
     }
-    const { points, rejects } = decoded
+    if (uplink.device.limits !== undefined) countPoints(uplink, decoded.points.length + decoded.rejects.length)
+    this.take(uplink, decoded, settle)
+  }
+
+  /** Takes a message that is decoded already: logs what is refused of it, and commits the rest. */
+  take(
+    uplink: Uplink,
+    { points, rejects }: { points: readonly Point[]; rejects: readonly Reject[] },
+    settle: (outcome: Outcome) => void,
+  ): void {
+    const { device } = uplink
     for (const reject of rejects) this.#record(uplink, uplink.payload, reject)
     if (points.length > 0) return this.write(uplink, points, rejects, settle)
     // An empty message is an uplink all the same: the device is alive.
-    const { device, kind, transport, receivedAt } = uplink
+    const { kind, transport, receivedAt } = uplink
     this.#follow({ device, kind, transport, points, receivedAt, rejectCount: rejects.length })
     settle(rejects.length > 0 ? { status: 'rejected', rejects } : { status: 'stored', accepted: 0, rejects })
   }
@@ -173,6 +183,11 @@ function decode(uplink: Uplink): { points: readonly Point[]; rejects: readonly R
   const decoded = decodeAttributes(payload, device.rules)
   if ('refused' in decoded) return decoded
   return { points: decoded.attributes.map((attribute) => ({ ...attribute, ts: receivedAt })), rejects: decoded.rejects }
+}
+
+/** Only what the device itself has sent: what a person writes, or a gateway for it, is not its rate. */
+function countPoints({ device, kind, transport }: Uplink, count: number): void {
+  if (kind === 'telemetry' && (transport === 'mqtt' || transport === 'http')) device.limits?.own?.takePoints(count)
 }
 
 function without(points: readonly Point[], rejects: readonly Reject[]): Point[] {

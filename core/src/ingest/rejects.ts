@@ -23,6 +23,10 @@ export const rejectCodes = [
   'PROTOCOL_ERROR',
   'AUTH_FAILED',
   'CODEC_UNAVAILABLE',
+  'DEVICE_LIMIT',
+  'CHILD_FORBIDDEN',
+  'RPC_STALE',
+  'DOWNLINK_TOO_LARGE',
 ] as const
 export type RejectCode = (typeof rejectCodes)[number]
 

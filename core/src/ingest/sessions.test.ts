@@ -34,6 +34,8 @@ function setUp(limit = 100) {
       events.push(`close ${clientId} ${reason}`)
       sessions.end(this, reason)
     },
+    send: () => () => false,
+    pushTopic: () => undefined,
   })
   return { sessions, events, loops, lines, make, advance: (ms: number) => (now += ms) }
 }

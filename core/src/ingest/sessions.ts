@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import type { Clock } from '../clock.ts'
 import type { Log } from '../log.ts'
+import type { Downlink } from './downlink.ts'
 import type { Device } from './registry.ts'
 
 /** Why a session ended, as devices show it [S-3]. */
@@ -23,11 +24,15 @@ export type Session = {
   messagesIn: number
   pointsIn: number
   /** Messages taken and not yet answered. */
-  inFlight: number
+  readonly inFlight: number
   /** Granted filters with their QoS. */
   readonly subscriptions: ReadonlyMap<string, number>
   /** Ends the connection with the answer that belongs to the reason; reports back through `Sessions.end`. */
   close(reason: DisconnectReason): void
+  /** Sends a message to the device; the returned function takes it back, which works until it is written. */
+  send(downlink: Downlink): () => boolean
+  /** Topic of a push that has several forms, given by their filters: that of the one subscribed last [M-39]. */
+  pushTopic(filters: readonly string[], id?: number): string | undefined
 }
 
 /** Two clients that keep pushing each other out with the credentials of one device [M-18]. */
@@ -42,6 +47,8 @@ export type TakeoverLoop = {
 type Listeners = {
   opened: (session: Session) => void
   closed: (session: Session, reason: DisconnectReason) => void
+  /** Filters were granted, those held before among them; the device has its SUBACK before what is sent now. */
+  subscribed: (session: Session, filters: readonly string[]) => void
   takeoverLoop: (event: TakeoverLoop) => void
 }
 
@@ -63,6 +70,7 @@ export class Sessions {
   readonly #listeners: { [Name in keyof Listeners]: Set<Listeners[Name]> } = {
     opened: new Set(),
     closed: new Set(),
+    subscribed: new Set(),
     takeoverLoop: new Set(),
   }
 
@@ -106,6 +114,11 @@ export class Sessions {
     if (this.#sessions.get(session.device.id) !== session) return
     this.#sessions.delete(session.device.id)
     this.#tell('closed', session, reason)
+  }
+
+  /** Reported by the session's connection when filters were granted. */
+  subscribed(session: Session, filters: readonly string[]): void {
+    if (this.#sessions.get(session.device.id) === session) this.#tell('subscribed', session, filters)
   }
 
   /** Closes the session of a device, if it has one [M-19]. */

@@ -6,8 +6,8 @@ export type UplinkKind = 'telemetry' | 'attributes'
 
 /** Where a message came in, for the reject log. Nothing here is ever trusted as an identity. */
 export type UplinkSource = {
-  /** `user`: sent by a person for the device, no sign of its life. */
-  transport: 'mqtt' | 'http' | 'user'
+  /** `gateway`: sent by its gateway; `user`: sent by a person for the device, no sign of its life. */
+  transport: 'mqtt' | 'http' | 'gateway' | 'user'
   topic: string
   clientId?: string
   address: string

@@ -7,6 +7,7 @@ import type { Point } from '../telemetry/points.ts'
 import type { DeviceWrite, WriteRefusals } from '../telemetry/store.ts'
 import { defaultPayloadRules } from './registry.ts'
 import type { Device } from './registry.ts'
+import { defaultSettings } from '../products/settings.ts'
 import { Writer } from './writer.ts'
 import type { WriteOutcome } from './writer.ts'
 
@@ -17,6 +18,8 @@ const device = (no: number): Device => ({
   no,
   name: `d${no}`,
   isDisabled: false,
+  isGateway: false,
+  settings: defaultSettings,
   rules: defaultPayloadRules,
   inactivityTimeoutMs: 1,
   lastServerTs: 0,

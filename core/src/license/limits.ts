@@ -32,19 +32,29 @@ export function hardLimit(claims: Pick<LicenseClaims, 'limits' | 'kind'>, overDa
  * @throws {ProblemError} 402 `LIMIT_DEVICES` when not all of them fit
  */
 export async function reserveDevices(license: License, tx: Tx, added: number): Promise<void> {
+  const { limit, hard } = license.get().devices
+  const { taken, used } = await reserveSome(license, tx, added)
+  if (taken < added) throw new ProblemError('LIMIT_DEVICES', { members: { limit, hard, used, source: 'license' } })
+}
+
+/**
+ * The same where those that fit go on without the others, as the children of a gateway do.
+ *
+ * @returns for how many of the wanted ones there is room, and how many devices there are
+ */
+export async function reserveSome(license: License, tx: Tx, wanted: number): Promise<{ taken: number; used: number }> {
   const { devices, inForce } = license.get()
   const { limit, hard } = devices
-  if (hard === -1 || added === 0 || !inForce) return
+  if (hard === -1 || wanted === 0 || !inForce) return { taken: wanted, used: devices.used }
   // Two statements: the second one sees what those before us have committed while we waited.
   await tx.execute(sql`select pg_advisory_xact_lock(${deviceLock})`)
   const [row] = await tx.execute<{ used: string }>(sql`select license_device_count() as used`)
   const used = Number(row!.used)
-  if (used + added > hard) {
-    license.countRefusal('LIMIT_DEVICES')
-    throw new ProblemError('LIMIT_DEVICES', { members: { limit, hard, used, source: 'license' } })
-  }
-  if (used + added > limit) {
+  const taken = Math.max(0, Math.min(wanted, hard - used))
+  if (taken < wanted) license.countRefusal('LIMIT_DEVICES')
+  if (taken > 0 && used + taken > limit) {
     const day = new Date(license.now()).toISOString().slice(0, 10)
-    await tx.execute(sql`select license_note_usage(${day}, ${inForce.claims.jti}, ${used + added}, ${limit})`)
+    await tx.execute(sql`select license_note_usage(${day}, ${inForce.claims.jti}, ${used + taken}, ${limit})`)
   }
+  return { taken, used }
 }

@@ -2,8 +2,8 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import mqtt from 'mqtt'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { connectPatiently } from '../ingest/mqtt/testing.ts'
 import { createLog } from '../log.ts'
 import { startPlatform } from '../start.ts'
 import type { Platform } from '../start.ts'
@@ -192,6 +192,23 @@ describe('the limit of devices', () => {
     expect((await call('POST', `devices/${other.id}/credentials/rotate`, {})).status).toBe(200)
   })
 
+  it('lets as many children of a gateway in as fit, and their messages; the others are refused by themselves [E-3, G-8]', async () => {
+    await removeAll()
+    const gateway = await platform.createDevice({ gateway: true })
+    const { used } = (await call('GET', 'license')).json<{ limits: { devices: { used: number } } }>().limits.devices
+    await install(vendor.license({ limits: { devices: used + 2 } }))
+    const client = await connectPatiently(`mqtt://127.0.0.1:${platform.ports.mqtt}`, { username: gateway.token, protocolVersion: 5 })
+    const children = Object.fromEntries(Array.from({ length: 5 }, (_, n) => [`child ${n}`, [{ n }]]))
+    await client.publishAsync('v1/gateway/telemetry', JSON.stringify(children), { qos: 1 })
+    const found = (await call('GET', `devices?gatewayId=${gateway.id}`)).json<{ items: unknown[] }>().items
+    expect(found.length).toBe(2)
+    const refused = async () =>
+      (await call('GET', `devices/${gateway.id}/rejects`)).json<{ items: { code: string; count: number }[] }>().items
+    for (let waited = 0; waited < 20_000 && (await refused()).length < 3; waited += 100) await sleep(100)
+    expect((await refused()).map(({ code }) => code)).toEqual(Array(3).fill('DEVICE_LIMIT'))
+    await client.endAsync()
+  })
+
   it('ends with the license: COMMUNITY has none [L-61]', async () => {
     await removeAll()
     expect((await create('free again')).status).toBe(201)
@@ -211,7 +228,7 @@ describe('a license that has run out, is revoked or is for another machine', () 
     await install(vendor.license({ ...change, limits: { devices: -1 } }))
     expect((await call('GET', 'license')).json()).toMatchObject({ state })
     const device = await platform.createDevice()
-    const client = await mqtt.connectAsync(`mqtt://127.0.0.1:${platform.ports.mqtt}`, { username: device.token, reconnectPeriod: 0 })
+    const client = await connectPatiently(`mqtt://127.0.0.1:${platform.ports.mqtt}`, { username: device.token })
     await client.publishAsync('v1/devices/me/telemetry', '{"a":1}', { qos: 1 })
     await client.endAsync()
     const byHttp = await platform.call('POST', `/api/v1/${device.token}/telemetry`, { body: { b: 2 }, token: null })

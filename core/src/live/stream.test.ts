@@ -82,6 +82,39 @@ describe('the live stream', () => {
     own.close()
   })
 
+  it('brings each change of attributes, whoever made it', async () => {
+    const device = await platform.createDevice()
+    const client = await Client.open()
+    client.send({ op: 'sub', id: '1', topic: 'attributes', params: { deviceIds: [device.id] } })
+    await client.next((frame) => frame.op === 'ok' && frame.id === '1')
+    await platform.call('POST', `/api/v1/${device.token}/attributes`, { body: { version: 3 }, token: null })
+    expect(await client.items('1')).toEqual([
+      { deviceId: device.id, scope: 'client', key: 'version', value: 3, kind: 'integer', lastUpdateTs: expect.any(Number) },
+    ])
+    await platform.call('PATCH', `/api/v1/devices/${device.id}/attributes/server`, { body: { place: 'roof' } })
+    expect((await client.items('1'))[0]).toMatchObject({ scope: 'server', key: 'place', value: 'roof' })
+    await platform.call('DELETE', `/api/v1/devices/${device.id}/attributes/server?keys=place`)
+    expect((await client.items('1'))[0]).toEqual({ deviceId: device.id, scope: 'server', key: 'place', deleted: true })
+    client.socket.close()
+  })
+
+  it('brings each move of a command of the device [R-12]', async () => {
+    const [device, other] = [await platform.createDevice(), await platform.createDevice()]
+    const client = await Client.open()
+    client.send({ op: 'sub', id: '1', topic: 'commands', params: { deviceId: device.id } })
+    await client.next((frame) => frame.op === 'ok' && frame.id === '1')
+    const queue = async ({ id }: { id: string }) => {
+      const body = { method: 'reboot', params: { after: 5 }, persistent: true }
+      return (await platform.call('POST', `/api/v1/devices/${id}/commands`, { body })).json<{ id: string }>().id
+    }
+    await queue(other)
+    const id = await queue(device)
+    expect((await client.items('1'))[0]).toMatchObject({ id, deviceId: device.id, method: 'reboot', params: { after: 5 }, state: 'QUEUED' })
+    await platform.call('DELETE', `/api/v1/devices/${device.id}/commands/${id}`)
+    expect((await client.items('1'))[0]).toMatchObject({ id, state: 'DELETED', detail: expect.any(String) })
+    client.socket.close()
+  })
+
   it('brings current values first and each committed point after it [M-28]', async () => {
     const device = await platform.createDevice()
     await sendPoint(device.token, { temperature: 20.5 })

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-only
-import type { IncomingMessage, Server } from 'node:http'
+import type { IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
 import { Ajv } from 'ajv'
 import type { ValidateFunction } from 'ajv'
@@ -15,6 +15,7 @@ import type { Actor } from '../http/actor.ts'
 import type { Permission } from '../http/permissions.ts'
 import { problems } from '../http/schemas.ts'
 import type { App } from '../http/server.ts'
+import { refuseUpgrade } from '../http/upgrades.ts'
 import { createSubscription } from './subscription.ts'
 import type { Subscription } from './subscription.ts'
 import { Tickets, ticketLifeMs } from './tickets.ts'
@@ -86,8 +87,7 @@ export class LiveStream {
     )
   }
 
-  start(server: Server, path: string): void {
-    server.on('upgrade', (request, socket, head) => this.#upgrade(request, socket, head, path))
+  start(): void {
     this.#timers = [
       setInterval(() => this.#tick(), tickMs).unref(),
       setInterval(() => this.#ping(), pingMs).unref(),
@@ -121,13 +121,10 @@ export class LiveStream {
     }
   }
 
-  #upgrade(request: IncomingMessage, socket: Duplex, head: Buffer, path: string): void {
-    socket.on('error', () => socket.destroy())
-    const url = URL.parse(request.url ?? '', 'http://host')
-    if (url?.pathname !== path) return refuse(socket, '404 Not Found')
-    if (!this.#isOwnOrigin(request)) return refuse(socket, '403 Forbidden')
+  upgrade(request: IncomingMessage, socket: Duplex, head: Buffer, url: URL): void {
+    if (!this.#isOwnOrigin(request)) return refuseUpgrade(socket, '403 Forbidden')
     const actor = this.#tickets.take(url.searchParams.get('ticket') ?? '')
-    if (!actor) return refuse(socket, '401 Unauthorized')
+    if (!actor) return refuseUpgrade(socket, '401 Unauthorized')
     this.#sockets.handleUpgrade(request, socket, head, (webSocket) => this.#open(webSocket, actor))
   }
 
@@ -244,8 +241,4 @@ function send(client: Client, frame: unknown): void {
 
 function sendError(client: Client, id: string, code: ErrorCode): void {
   send(client, { op: 'err', id, code, detail: errorCodes[code].en })
-}
-
-function refuse(socket: Duplex, status: string): void {
-  socket.end(`HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`)
 }

@@ -2,6 +2,9 @@
 import { sql } from 'drizzle-orm'
 import { Type } from 'typebox'
 import type { Static } from 'typebox'
+import type { AttributeChange } from '../attributes/attributes.ts'
+import { viewAttribute } from '../attributes/routes.ts'
+import { viewCommand } from '../commands/schemas.ts'
 import type { Context } from '../context.ts'
 import type { Actor } from '../http/actor.ts'
 import type { Permission } from '../http/permissions.ts'
@@ -27,6 +30,8 @@ export const topicParams = {
     },
     closed,
   ),
+  attributes: Type.Object({ deviceIds: DeviceIds }, closed),
+  commands: Type.Object({ deviceId: Id }, closed),
   devices: Type.Object({ ids: DeviceIds }, closed),
   deviceLog: Type.Object({ id: Id }, closed),
   system: Type.Object({}, closed),
@@ -37,6 +42,8 @@ export type TopicParams = { [T in Topic]: Static<(typeof topicParams)[T]> }
 
 export const topicPermissions: Record<Topic, Permission> = {
   telemetry: 'telemetry.read',
+  attributes: 'device.read',
+  commands: 'device.read',
   devices: 'device.read',
   deviceLog: 'device.read',
   system: 'system.read',
@@ -47,6 +54,9 @@ const overviewMs = 2000
 /** Uplinks of one device are shown at most this often in its log. */
 const uplinkShownMs = 250
 
+/** Hears of a device message by message, where a client wants no more than that put together (device API §16.6). */
+export type Watcher = { message?: (stored: Stored) => void; attributes?: (change: AttributeChange) => void }
+
 /** Brings what happens to the subscriptions that asked for it; a device nobody watches costs one look-up. */
 export class Topics {
   readonly #context: Context
@@ -54,10 +64,13 @@ export class Topics {
   readonly #counters: IngestCounters
   readonly #primaries: Primaries
   readonly #telemetry = new Map<string, Set<Subscription>>()
+  readonly #attributes = new Map<string, Set<Subscription>>()
+  readonly #commands = new Map<string, Set<Subscription>>()
   readonly #devices = new Map<string, Set<Subscription>>()
   readonly #logs = new Map<string, Set<Subscription>>()
   readonly #system = new Set<Subscription>()
   readonly #overview = new Set<Subscription>()
+  readonly #watchers = new Map<string, Set<Watcher>>()
   readonly #uplinkShownAt = new Map<string, number>()
   #stops: (() => void)[] = []
   #timer: NodeJS.Timeout | undefined
@@ -77,8 +90,17 @@ export class Topics {
         const item = { id: deviceId, state, lastActivityAt: lastActivityAt ? new Date(lastActivityAt).toISOString() : null }
         for (const subscription of this.#devices.get(deviceId) ?? []) subscription.push(item, `${deviceId} state`)
       }),
+      events.on('attributes.changed', (change) => this.#publishAttributes(change)),
+      events.on('command.moved', ({ deviceId, command }) => {
+        for (const subscription of this.#commands.get(deviceId) ?? []) {
+          subscription.push({ ...viewCommand(command), detail: command.detail }, command.id)
+        }
+      }),
       events.on('device.log', ({ deviceId, entry }) => this.#toLog(deviceId, { type: 'log', entry })),
       events.on('device.reject', ({ deviceId, entry }) => this.#toLog(deviceId, { type: 'reject', entry }, String(entry['id']))),
+      events.on('device.called', ({ deviceId, requestId, method, params }) => {
+        this.#toLog(deviceId, { type: 'call', at: new Date(this.#context.clock.now()).toISOString(), requestId, method, params })
+      }),
       events.on('connection.refused', (refused) => {
         for (const subscription of this.#system) subscription.push({ type: 'refused', ...refused, at: new Date(refused.at).toISOString() })
       }),
@@ -96,11 +118,21 @@ export class Topics {
     if (stored.kind !== 'telemetry' || stored.points.length === 0) return
     // Mostly nobody looks at anything: then not even a device's id is looked up.
     if (this.#telemetry.size > 0) this.#publishPoints(stored)
+    if (this.#watchers.size > 0) for (const { message } of this.#watchers.get(stored.device.id) ?? []) message?.(stored)
     if (this.#devices.size > 0 && this.#devices.has(stored.device.id)) {
       this.#primaries.take(stored)
       this.#publishDevice(stored)
     }
     if (this.#logs.size > 0) this.#publishUplink(stored)
+  }
+
+  /** @returns what ends it */
+  watch(deviceId: string, watcher: Watcher): () => void {
+    setOf(this.#watchers, deviceId).add(watcher)
+    return () => {
+      const watchers = this.#watchers.get(deviceId)
+      if (watchers?.delete(watcher) && watchers.size === 0) this.#watchers.delete(deviceId)
+    }
   }
 
   /**
@@ -109,7 +141,7 @@ export class Topics {
    */
   async add(subscription: Subscription, actor: Actor): Promise<boolean> {
     const { topic, params } = subscription
-    const ids = topic === 'telemetry' ? params.deviceIds : topic === 'devices' ? params.ids : topic === 'deviceLog' ? [params.id] : []
+    const ids = devicesOf(subscription)
     if (ids.length > 0 && !(await this.#areKnown(actor, ids))) return false
     for (const set of this.#setsOf(subscription)) set.add(subscription)
     if (topic === 'devices') await this.#primaries.watch(actor.scope, ids)
@@ -120,7 +152,9 @@ export class Topics {
 
   remove(subscription: Subscription): void {
     for (const set of this.#setsOf(subscription)) set.delete(subscription)
-    for (const index of [this.#telemetry, this.#devices, this.#logs]) for (const [id, set] of index) if (set.size === 0) index.delete(id)
+    for (const index of [this.#telemetry, this.#attributes, this.#commands, this.#devices, this.#logs]) {
+      for (const [id, set] of index) if (set.size === 0) index.delete(id)
+    }
     if (subscription.topic === 'devices') {
       for (const id of subscription.params.ids) if (!this.#devices.has(id)) this.#primaries.forget(id)
     }
@@ -131,6 +165,10 @@ export class Topics {
     switch (subscription.topic) {
       case 'telemetry':
         return subscription.params.deviceIds.map((id) => setOf(this.#telemetry, id))
+      case 'attributes':
+        return subscription.params.deviceIds.map((id) => setOf(this.#attributes, id))
+      case 'commands':
+        return [setOf(this.#commands, subscription.params.deviceId)]
       case 'devices':
         return subscription.params.ids.map((id) => setOf(this.#devices, id))
       case 'deviceLog':
@@ -170,6 +208,16 @@ export class Topics {
         item ??= [device.id, point.key, point.ts, toJsonValue(point), point.kind]
         subscription.push(item, `${device.id} ${point.key}`, point.ts)
       }
+    }
+  }
+
+  /** One item per key, so that a client that is too slow gets the newest word on each. */
+  #publishAttributes(change: AttributeChange): void {
+    const { deviceId, scope, values, deleted } = change
+    for (const { attributes } of this.#watchers.get(deviceId) ?? []) attributes?.(change)
+    for (const subscription of this.#attributes.get(deviceId) ?? []) {
+      for (const value of values) subscription.push({ deviceId, scope, ...viewAttribute(value) }, `${deviceId} ${scope} ${value.key}`)
+      for (const key of deleted) subscription.push({ deviceId, scope, key, deleted: true }, `${deviceId} ${scope} ${key}`)
     }
   }
 
@@ -223,8 +271,26 @@ export class Topics {
   }
 }
 
-function setOf(index: Map<string, Set<Subscription>>, id: string): Set<Subscription> {
-  const set = index.get(id) ?? new Set()
+/** The devices a subscription names. */
+function devicesOf({ topic, params }: Subscription): readonly string[] {
+  switch (topic) {
+    case 'telemetry':
+    case 'attributes':
+      return params.deviceIds
+    case 'commands':
+      return [params.deviceId]
+    case 'devices':
+      return params.ids
+    case 'deviceLog':
+      return [params.id]
+    case 'system':
+    case 'overview':
+      return []
+  }
+}
+
+function setOf<T>(index: Map<string, Set<T>>, id: string): Set<T> {
+  const set = index.get(id) ?? new Set<T>()
   index.set(id, set)
   return set
 }

@@ -46,7 +46,22 @@ describe('creating products', () => {
       name,
       description: '',
       model: { keys: {}, primaryKey: null },
+      transport: { telemetryTopics: [], attributesTopics: [], attributesPushTopic: null },
       payload: defaultPayload,
+      provisioning: { strategy: 'disabled', key: null, secret: null },
+      gateway: { autoCreate: true },
+      discovery: 'off',
+      limits: { device: null, gateway: null, gatewayDevice: null, maxChildDevices: 10_000 },
+      rpc: {
+        submit: 'burst',
+        retries: 5,
+        ackTimeoutMs: 10_000,
+        responseTimeoutMs: 30_000,
+        closeOnAckTimeout: false,
+        clientTimeoutMs: 60_000,
+      },
+      clientRpc: {},
+      ota: { firmwareId: null, softwareId: null },
       inactivityTimeoutMs: 600_000,
       deviceCount: 0,
       isDefault: false,
@@ -69,14 +84,14 @@ describe('creating products', () => {
     expect(await createProduct(given)).toMatchObject({ ...given, payload: { ...defaultPayload, ...given.payload } })
   })
 
-  it('refuses members that do nothing yet, and values out of range', async () => {
+  it('refuses unknown members and values out of range', async () => {
     const name = () => unique('product')
     for (const [body, pointer] of [
       [{}, '/name'],
       [{ name: '' }, '/name'],
       [{ name: '  ' }, '/name'],
-      [{ name: name(), rpc: {} }, '/rpc'],
-      [{ name: name(), limits: { device: null } }, '/limits'],
+      [{ name: name(), colour: 'red' }, '/colour'],
+      [{ name: name(), limits: { device: { points: '1:1' } } }, '/limits/device/points'],
       [{ name: name(), isDefault: true }, '/isDefault'],
       [{ name: name(), payload: { json: 'lenient' } }, '/payload/json'],
       [{ name: name(), payload: { maxFutureMs: -1 } }, '/payload/maxFutureMs'],

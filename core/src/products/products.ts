@@ -4,23 +4,29 @@ import { and, eq, sql } from 'drizzle-orm'
 import type { Context } from '../context.ts'
 import type { Scope, Tx } from '../db/client.ts'
 import { products } from '../db/tables.ts'
-import { isUniqueViolation } from '../db/errors.ts'
+import { isUniqueViolation, unwrapDbError } from '../db/errors.ts'
+import { certificateLookup, parseCertificate } from '../devices/certificates.ts'
 import { ProblemError } from '../errors.ts'
+import { checkAssignable } from '../firmware/packages.ts'
 import { formatCursor, parseCursor } from '../http/schemas.ts'
 import type { DeviceRegistry } from '../ingest/device-registry.ts'
-import { defaultPayloadRules } from '../ingest/registry.ts'
-import type { Product, ProductCreate, ProductPatch, ProductSettings } from './schemas.ts'
+import { namePatternProblem } from '../provisioning/name-pattern.ts'
+import { randomBase62, sha256 } from '../secrets.ts'
+import type { SealPlace } from '../secrets.ts'
+import { completeSettings, mergeSettings } from './settings.ts'
+import type { Product, ProductCreate, ProductPatch, StoredSettings } from './schemas.ts'
 
 export type ProductParts = { context: Context; registry: DeviceRegistry }
 
 const defaultInactivityTimeoutMs = 600_000
-const maxModelKeys = 1000
+/** Of a provisioning key or secret that nobody has given. */
+const generatedLength = 20
 
 type ProductRow = {
   id: string
   name: string
   description: string
-  settings: ProductSettings
+  settings: StoredSettings
   inactivityTimeoutMs: number
   isDefault: boolean
   deviceCount: number
@@ -57,29 +63,38 @@ export async function getProduct(context: Context, scope: Scope, id: string): Pr
   return { product: toProduct(row), version: row.version }
 }
 
-/** @throws {ProblemError} `NAME_TAKEN`, `UNPROCESSABLE` */
+/**
+ * The answer shows the secret of provisioning, for this once.
+ *
+ * @throws {ProblemError} `NAME_TAKEN`, `UNPROCESSABLE`, `RATE_LIMIT_SYNTAX`, `PROVISIONING_TAKEN`
+ */
 export async function createProduct(context: Context, scope: Scope, wanted: ProductCreate): Promise<{ product: Product; version: number }> {
   const id = randomUUIDv7()
   const settings = mergeSettings({}, wanted)
-  await context.db.withTenant(scope, (tx) =>
-    withUniqueName(wanted.name, () =>
+  const { secret, ...provisioning } = mergeProvisioning(context, placeOfSecret(scope, id), undefined, wanted.provisioning)
+  await context.db.withTenant(scope, async (tx) => {
+    await checkOta(tx, id, settings)
+    await withUniqueNames(wanted.name, () =>
       tx.insert(products).values({
         tenantId: scope.tenantId,
         id,
         name: wanted.name.trim(),
         description: wanted.description ?? '',
-        settings,
+        settings: { ...settings, ...provisioning.settings },
+        provisioningSha256: provisioning.lookup,
         inactivityTimeoutMs: wanted.inactivityTimeoutMs ?? defaultInactivityTimeoutMs,
       }),
-    ),
-  )
-  return getProduct(context, scope, id)
+    )
+  })
+  context.events.emit('product.changed', { tenantId: scope.tenantId, productId: id })
+  const { product, version } = await getProduct(context, scope, id)
+  return { product: { ...product, provisioning: { ...product.provisioning, secret } }, version }
 }
 
 /**
- * Open sessions follow the change before this returns.
+ * Open sessions follow the change before this returns. A secret that was generated is shown by the answer.
  *
- * @throws {ProblemError} `NOT_FOUND`, `VERSION_CONFLICT` when `version` is not the stored one, `NAME_TAKEN`, `UNPROCESSABLE`
+ * @throws {ProblemError} `NOT_FOUND`, `VERSION_CONFLICT` when `version` is not the stored one, and those of {@link createProduct}
  */
 export async function updateProduct(
   parts: ProductParts,
@@ -89,17 +104,28 @@ export async function updateProduct(
   version?: number,
 ): Promise<{ product: Product; version: number }> {
   const { context, registry } = parts
+  let generated: string | null = null
   await context.db.withTenant(scope, async (tx) => {
     await tx.execute(sql`select 1 from products where id = ${id} for update`)
     const row = await readRow(tx, id)
     if (version !== undefined && row.version !== version) throw new ProblemError('VERSION_CONFLICT')
+    const { isGenerated, secret, ...provisioning } = mergeProvisioning(
+      context,
+      placeOfSecret(scope, id),
+      row.settings.provisioning,
+      patch.provisioning,
+    )
+    generated = isGenerated ? secret : null
+    const settings = mergeSettings(row.settings, patch)
+    if (patch.ota) await checkOta(tx, id, settings)
     const change = {
       ...(patch.name === undefined ? {} : { name: patch.name.trim() }),
       ...(patch.description === undefined ? {} : { description: patch.description ?? '' }),
       ...(patch.inactivityTimeoutMs === undefined ? {} : { inactivityTimeoutMs: patch.inactivityTimeoutMs ?? defaultInactivityTimeoutMs }),
-      settings: mergeSettings(row.settings, patch),
+      settings: { ...settings, ...provisioning.settings },
+      provisioningSha256: provisioning.lookup,
     }
-    await withUniqueName(patch.name ?? '', () =>
+    await withUniqueNames(patch.name ?? '', () =>
       tx
         .update(products)
         .set({ ...change, version: row.version + 1, updatedAt: new Date(context.clock.now()) })
@@ -108,7 +134,8 @@ export async function updateProduct(
   })
   await registry.refreshProduct(scope, id)
   context.events.emit('product.changed', { tenantId: scope.tenantId, productId: id })
-  return getProduct(context, scope, id)
+  const { product, version: newVersion } = await getProduct(context, scope, id)
+  return { product: { ...product, provisioning: { ...product.provisioning, secret: generated } }, version: newVersion }
 }
 
 /** @throws {ProblemError} `NOT_FOUND`, `PRODUCT_IN_USE` also for devices in the bin and for the default product */
@@ -151,53 +178,95 @@ function toProduct(row: ProductRow): Product {
   return {
     ...product,
     model: { keys: settings.model?.keys ?? {}, primaryKey: settings.model?.primaryKey ?? null },
-    payload: { ...defaultPayloadRules, ...settings.payload },
+    provisioning: showProvisioning(settings.provisioning),
+    ...completeSettings(settings),
     createdAt: new Date(createdAt).toISOString(),
     updatedAt: new Date(updatedAt).toISOString(),
   }
 }
 
-function mergeSettings(settings: ProductSettings, patch: Pick<ProductPatch, 'model' | 'payload'>): ProductSettings {
-  const { model, payload } = patch
-  const change = { ...(model === undefined ? {} : { model }), ...(payload === undefined ? {} : { payload }) }
-  // The schema of the patch has checked every member of it, so what was valid stays so.
-  const merged = mergePatch(settings, change) as ProductSettings
-  checkModel(merged)
-  return merged
+function showProvisioning(stored: NonNullable<StoredSettings['provisioning']> = {}) {
+  const { sealedSecret: _, strategy = 'disabled', key, ...chain } = stored
+  return { strategy, key: key ?? null, secret: null, ...chain }
 }
 
-function checkModel({ model }: ProductSettings): void {
-  const keys = Object.entries(model?.keys ?? {})
-  const errors = keys
-    .filter(([, { min, max }]) => min !== undefined && max !== undefined && min > max)
-    .map(([key]) => ({
-      pointer: `/model/keys/${key.replaceAll('~', '~0').replaceAll('/', '~1')}/min`,
-      detail: `The minimum of ${key} lies above its maximum.`,
-    }))
-  if (keys.length > maxModelKeys) errors.push({ pointer: '/model/keys', detail: `A model has at most ${maxModelKeys} keys.` })
-  if (errors.length > 0) throw new ProblemError('UNPROCESSABLE', { errors: errors.slice(0, 20) })
+/** The packages a product gives its devices are its own, and have content [O-2]. */
+async function checkOta(tx: Tx, productId: string, { ota = {} }: StoredSettings): Promise<void> {
+  const { firmwareId, softwareId } = ota
+  if (firmwareId) await checkAssignable(tx, { packageId: firmwareId, productId, kind: 'firmware' }, '/ota/firmwareId')
+  if (softwareId) await checkAssignable(tx, { packageId: softwareId, productId, kind: 'software' }, '/ota/softwareId')
 }
 
-/** RFC 7396. Members are set one by one through entries, so that no name has a meaning of its own [V-3]. */
-function mergePatch(target: unknown, patch: unknown): unknown {
-  if (!isObject(patch)) return patch
-  const merged = new Map(isObject(target) ? Object.entries(target) : [])
-  for (const [name, value] of Object.entries(patch)) {
-    if (value === null) merged.delete(name)
-    else if (value !== undefined) merged.set(name, mergePatch(merged.get(name), value))
+/** Look-up text of key and secret together: what devices present is found by it, and nothing has to be opened to compare. */
+export const provisioningLookup = (key: string, secret: string): Buffer => sha256(`provision\0${key}\0${secret}`)
+
+const placeOfSecret = (scope: Scope, productId: string): SealPlace => ({
+  column: 'products.settings.provisioning.sealedSecret',
+  tenantId: scope.tenantId,
+  rowId: productId,
+})
+
+/** What provisioning becomes. A key or a secret that is needed and missing is generated; `secret: null` keeps what there is. */
+function mergeProvisioning(
+  context: Context,
+  place: SealPlace,
+  stored: StoredSettings['provisioning'],
+  patch: ProductPatch['provisioning'],
+): { settings: Pick<StoredSettings, 'provisioning'>; lookup: Buffer | null; secret: string | null; isGenerated: boolean } {
+  if (patch === null) return { settings: { provisioning: {} }, lookup: null, secret: null, isGenerated: false }
+  const strategy = (patch?.strategy === undefined ? stored?.strategy : patch.strategy) ?? 'disabled'
+  const chain = mergeChain(strategy, stored, patch)
+  const isOn = strategy !== 'disabled' && strategy !== 'x509-chain'
+  const given = patch?.key === undefined ? stored?.key : (patch.key ?? undefined)
+  const key = given ?? (isOn ? randomBase62(generatedLength) : undefined)
+  const known = patch?.secret ?? (stored?.sealedSecret ? context.secrets.open(stored.sealedSecret, place) : undefined)
+  const secret = known ?? (isOn ? randomBase62(generatedLength) : undefined)
+  const provisioning = {
+    ...chain.settings,
+    strategy,
+    ...(key === undefined ? {} : { key }),
+    ...(secret === undefined ? {} : { sealedSecret: context.secrets.seal(secret, place) }),
   }
-  return Object.fromEntries(merged)
+  return {
+    settings: { provisioning },
+    lookup: isOn ? provisioningLookup(key!, secret!) : chain.lookup,
+    secret: secret ?? null,
+    isGenerated: known === undefined && isOn,
+  }
 }
 
-function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value)
+/** What provisioning by certificates becomes [X-3]; its look-up is that of the authority, which has one product only. */
+function mergeChain(
+  strategy: string,
+  stored: StoredSettings['provisioning'] = {},
+  patch: ProductPatch['provisioning'] = {},
+): { settings: NonNullable<StoredSettings['provisioning']>; lookup: Buffer | null } {
+  const settings: NonNullable<StoredSettings['provisioning']> = {}
+  const { certificate, namePattern, allowCreate, revoked } = { ...stored, ...patch }
+  if (certificate) settings.certificate = certificate
+  if (namePattern) settings.namePattern = namePattern
+  if (allowCreate) settings.allowCreate = allowCreate
+  if (revoked && revoked.length > 0) settings.revoked = revoked
+  const authority = certificate ? parseCertificate(certificate) : undefined
+  const isNeeded = strategy === 'x509-chain'
+  if ((certificate || isNeeded) && !authority?.ca) {
+    throw new ProblemError('UNPROCESSABLE', {
+      errors: [{ pointer: '/provisioning/certificate', detail: 'Give the certificate of an authority as PEM.' }],
+    })
+  }
+  const problem = namePattern ? namePatternProblem(namePattern) : undefined
+  if (problem) throw new ProblemError('UNPROCESSABLE', { errors: [{ pointer: '/provisioning/namePattern', detail: problem }] })
+  return { settings, lookup: isNeeded && authority ? certificateLookup(authority.raw) : null }
 }
 
-async function withUniqueName<T>(name: string, work: () => Promise<T>): Promise<T> {
+async function withUniqueNames<T>(name: string, work: () => Promise<T>): Promise<T> {
   try {
     return await work()
   } catch (error) {
-    throw isUniqueViolation(error) ? new ProblemError('NAME_TAKEN', { params: { name }, cause: error }) : error
+    if (!isUniqueViolation(error)) throw error
+    const { constraint_name: index } = (unwrapDbError(error) ?? {}) as { constraint_name?: string }
+    if (index === 'products_provisioning') throw new ProblemError('PROVISIONING_TAKEN', { cause: error })
+    throw new ProblemError('NAME_TAKEN', { params: { name }, cause: error })
   }
 }
 

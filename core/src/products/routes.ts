@@ -6,6 +6,7 @@ import { parseIfMatch } from '../http/if-match.ts'
 import { IdParams, NoContent, Page, pageQuery, problems } from '../http/schemas.ts'
 import type { App } from '../http/server.ts'
 import type { DeviceRegistry } from '../ingest/device-registry.ts'
+import { registerDeviceLimitRoutes } from './device-limits.ts'
 import { createProduct, deleteProduct, getProduct, listProducts, updateProduct } from './products.ts'
 import { Product, ProductCreate, ProductPatch } from './schemas.ts'
 
@@ -15,6 +16,7 @@ const ListQuery = Type.Object(pageQuery, { additionalProperties: false })
 
 /** Products: what devices of one kind have in common. */
 export function registerProductRoutes(app: App, context: Context, { registry }: { registry: DeviceRegistry }): void {
+  registerDeviceLimitRoutes(app, context, (rates) => registry.setRates(rates))
   app.get(
     '/api/v1/products',
     {

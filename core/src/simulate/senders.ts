@@ -100,15 +100,15 @@ export class Senders {
   #connect(sender: Sender): MqttClient {
     const { host, port } = this.#options
     const { name, credentials } = sender.device
-    const isToken = credentials.type === 'access_token'
-    const userName = isToken ? credentials.token : credentials.userName
-    const password = isToken ? undefined : credentials.password
+    const basic = credentials.type === 'mqtt_basic' ? credentials : undefined
+    const userName = credentials.type === 'access_token' ? credentials.token : basic?.userName
+    const password = basic?.password
     const client = mqtt.connect({
       protocol: 'mqtt',
       host,
       port,
       protocolVersion: 5,
-      clientId: (isToken ? undefined : credentials.clientId) ?? name,
+      clientId: basic?.clientId ?? name,
       ...(userName ? { username: userName } : {}),
       ...(password ? { password } : {}),
       clean: true,

@@ -12,18 +12,21 @@ import { Instant, NoContent, Nullable, problems } from '../http/schemas.ts'
 import type { App } from '../http/server.ts'
 import { isEqual } from '../secrets.ts'
 import { originOf } from '../users/security-events.ts'
+import type { Ports } from '../start.ts'
+import type { ServerCertificate } from '../tls/server-certificate.ts'
 import { Overview, readOverview } from './overview.ts'
 import type { OverviewParts } from './overview.ts'
 import type { RefusedConnections } from './refused-connections.ts'
 
 export type SystemParts = OverviewParts & {
   refused: RefusedConnections
+  certificate: ServerCertificate | undefined
   metrics: Registry
   /** Core's API document with the paths of active modules. */
   describeApi: (core: Record<string, unknown>) => Record<string, unknown>
   authenticate: Authenticate
   health: Health
-  ports: () => { http: number | undefined; mqtt: number | undefined }
+  ports: () => Ports
 }
 
 /** What the probes ask. */
@@ -60,6 +63,8 @@ const RefusedList = Type.Object({
 const Endpoints = Type.Object({
   http: Nullable(Type.String()),
   mqtt: Nullable(Type.Object({ host: Nullable(Type.String()), port: Type.Integer() })),
+  /** With the SHA-256 of the certificate, so that people can tell it from another. */
+  mqtts: Nullable(Type.Object({ host: Nullable(Type.String()), port: Type.Integer(), fingerprint: Type.String() })),
   addresses: Type.Array(Type.String()),
 })
 const ClientError = Type.Object(
@@ -100,10 +105,13 @@ export function registerSystemRoutes(app: App, context: Context, parts: SystemPa
     },
     () => {
       const { publicUrl } = context.config
-      const { mqtt } = parts.ports()
+      const { mqtt, mqtts } = parts.ports()
+      const host = publicUrl?.hostname ?? null
+      const fingerprint = parts.certificate?.fingerprint
       return {
         http: publicUrl?.href ?? null,
-        mqtt: mqtt === undefined ? null : { host: publicUrl?.hostname ?? null, port: mqtt },
+        mqtt: mqtt === undefined ? null : { host, port: mqtt },
+        mqtts: mqtts === undefined || fingerprint === undefined ? null : { host, port: mqtts, fingerprint },
         addresses: listAddresses(),
       }
     },

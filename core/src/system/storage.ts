@@ -46,6 +46,7 @@ const heavyRoutes: ReadonlySet<string> = new Set([
   'GET /api/v1/devices/:id/telemetry/export',
   'POST /api/v1/telemetry/export',
   'POST /api/v1/demo',
+  'PUT /api/v1/ota-packages/:id/content',
 ])
 
 /** Before the routes are registered. Who may not call one hears that first. */

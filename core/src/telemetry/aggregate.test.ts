@@ -58,6 +58,17 @@ describe('aggregation', () => {
     expect(await kindsOf([integer(0, 1), double(1, 2)], ['SUM', 'MIN', 'MAX'])).toEqual(['double', 'integer', 'double'])
   })
 
+  it('rounds a sum of large integers and doubles once, so that it says nothing of which was which', async () => {
+    // 4610495651593847040 lies in the middle of two doubles.
+    const large = 4610495651593847041n
+    const below = 4610495651593846784
+    expect(await rowsOf([integer(0, large), integer(1, -1), double(2, 0)], ['SUM'])).toEqual([[0, below]])
+    expect(await rowsOf([integer(0, large), double(1, -1)], ['SUM'])).toEqual([[0, below]])
+    expect(await rowsOf([integer(0, large), double(1, -0.5)], ['SUM'])).toEqual([[0, below + 512]])
+    expect(await rowsOf([integer(0, large), double(1, -1.5)], ['SUM'])).toEqual([[0, below]])
+    expect(await rowsOf([integer(0, large), double(1, 1e300)], ['SUM'])).toEqual([[0, 1e300]])
+  })
+
   it('does not lose small doubles beside large ones', async () => {
     expect(await rowsOf([double(0, 1), double(1, 1e100), double(2, 1), double(3, -1e100)], ['SUM'])).toEqual([[0, 2]])
     expect(

@@ -129,6 +129,17 @@ describe('the chunk codec', () => {
     fc.assert(fc.property(anyPoints, expectToReturn), { numRuns: 1000 })
   })
 
+  it('returns the part that was asked for', () => {
+    fc.assert(
+      fc.property(anyPoints, fc.nat(), fc.nat(), (points, a, b) => {
+        const [from, to] = [points[a % points.length]!.ts, points[b % points.length]!.ts]
+        const part = decodeChunk(encodeChunk(points), from, to)
+        expect(part).toEqual(decodeChunk(encodeChunk(points)).filter(({ ts }) => ts >= from && ts < to))
+      }),
+      { numRuns: 500 },
+    )
+  })
+
   it('returns long series as they were', () => {
     for (const points of [sensor(8640, 10_000, 50), counter(10_000), randomWalk(8640)]) expectToReturn(points)
   })

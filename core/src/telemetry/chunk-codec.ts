@@ -53,8 +53,11 @@ export function encodeChunk(points: readonly StoredPoint[]): Buffer {
   return chunk.written()
 }
 
-/** @throws {ChunkDamaged} when checksum, version or structure are wrong: never returns wrong values. */
-export function decodeChunk(bytes: Buffer): StoredPoint[] {
+/**
+ * The points of a chunk in `from ≤ ts < to`, by default all of them.
+ * @throws {ChunkDamaged} when checksum, version or structure are wrong: never returns wrong values.
+ */
+export function decodeChunk(bytes: Buffer, from = -Infinity, to = Infinity): StoredPoint[] {
   const end = bytes.length - crcBytes
   if (end < 1 || crc32(bytes.subarray(0, end)) !== bytes.readUInt32LE(end)) throw new ChunkDamaged('the checksum of the chunk is wrong')
   const chunk = new ByteReader(bytes.subarray(0, end))
@@ -67,9 +70,9 @@ export function decodeChunk(bytes: Buffer): StoredPoint[] {
   const content = chunk.take(chunk.left)
   const body = method === methods.zstd ? decompress(content, size) : content
   if (method > methods.zstd || body.length !== size) throw new ChunkDamaged('the content of the chunk has another size')
-  const from = new ByteReader(body)
-  const points = readPoints(from, n)
-  if (from.left > 0) throw new ChunkDamaged('the chunk holds more than its points')
+  const reader = new ByteReader(body)
+  const points = readPoints(reader, n, from, to)
+  if (reader.left > 0) throw new ChunkDamaged('the chunk holds more than its points')
   return points
 }
 
@@ -121,29 +124,37 @@ function writeKinds(out: ByteWriter, points: readonly StoredPoint[]): number[] {
   return counts
 }
 
-function readPoints(from: ByteReader, n: number): StoredPoint[] {
+function readPoints(from: ByteReader, n: number, low: number, high: number): StoredPoint[] {
   const times = readIntegers(from, n)
   for (let i = 1; i < n; i++) {
     if (times[i]! <= times[i - 1]!) throw new ChunkDamaged('the times of the chunk are out of order')
   }
   const code = from.byte()
   const kind = valueKinds[code]
-  if (kind) return columns[kind].read(from, times)
+  if (kind) {
+    // Columns are read as a whole, but what nobody asked for does not become points.
+    const found = times.findIndex((ts) => ts >= low)
+    return columns[kind].read(from, times, found < 0 ? n : found, times.findLastIndex((ts) => ts < high) + 1)
+  }
   if (code !== mixed) throw new ChunkDamaged(`the kind ${code} of the chunk is unknown`)
   const codes = readIntegers(from, n)
   if (!codes.every((item) => item >= 0 && item < mixed)) throw new ChunkDamaged('a kind of the chunk is unknown')
   const parts = valueKinds.map((item) => {
     const own = times.filter((_, i) => codes[i] === kindCodes[item])
-    return own.length > 0 ? columns[item].read(from, own) : []
+    return own.length > 0 ? columns[item].read(from, own, 0, own.length) : []
   })
   const next = valueKinds.map(() => 0)
-  return Array.from(codes, (item) => parts[item]![next[item]!++]!)
+  const points = Array.from(codes, (item) => parts[item]![next[item]!++]!)
+  return points.filter(({ ts }) => ts >= low && ts < high)
 }
 
-/** How the values of a kind are stored. `points` also holds points of other kinds, `count` of them are its own. */
+/**
+ * How the values of a kind are stored. `points` also holds points of other kinds, `count` of them are its own.
+ * Read are the points at `start ≤ index < end` of a column as long as `times`.
+ */
 type Column = {
   write(out: ByteWriter, points: readonly StoredPoint[], count: number): void
-  read(from: ByteReader, times: Float64Array): StoredPoint[]
+  read(from: ByteReader, times: Float64Array, start: number, end: number): StoredPoint[]
 }
 
 const columns: Record<TypedValue['kind'], Column> = {
@@ -161,10 +172,10 @@ function writeDoublePoints(out: ByteWriter, points: readonly StoredPoint[], coun
   writeDoubles(out, values)
 }
 
-function readDoublePoints(from: ByteReader, times: Float64Array): StoredPoint[] {
+function readDoublePoints(from: ByteReader, times: Float64Array, start: number, end: number): StoredPoint[] {
   const values = readDoubles(from, times.length)
   const points: StoredPoint[] = []
-  for (let i = 0; i < times.length; i++) points.push({ ts: times[i]!, kind: 'double', value: values[i]! })
+  for (let i = start; i < end; i++) points.push({ ts: times[i]!, kind: 'double', value: values[i]! })
   return points
 }
 
@@ -187,10 +198,10 @@ function writeIntegerPoints(out: ByteWriter, points: readonly StoredPoint[], cou
   writeWords(out, words)
 }
 
-function readIntegerPoints(from: ByteReader, times: Float64Array): StoredPoint[] {
+function readIntegerPoints(from: ByteReader, times: Float64Array, start: number, end: number): StoredPoint[] {
   const values = readColumn(from, times.length)
   const points: StoredPoint[] = []
-  for (let i = 0; i < times.length; i++) {
+  for (let i = start; i < end; i++) {
     const exact = values[i]!
     const value = Number(exact)
     const isSafe = Number.isSafeInteger(value)
@@ -210,10 +221,10 @@ function writeBooleanPoints(out: ByteWriter, points: readonly StoredPoint[], cou
   }
 }
 
-function readBooleanPoints(from: ByteReader, times: Float64Array): StoredPoint[] {
+function readBooleanPoints(from: ByteReader, times: Float64Array, start: number, end: number): StoredPoint[] {
   const bits = from.take(Math.ceil(times.length / 8))
   const points: StoredPoint[] = []
-  for (let i = 0; i < times.length; i++) points.push({ ts: times[i]!, kind: 'boolean', value: ((bits[i >> 3]! >> (i & 7)) & 1) === 1 })
+  for (let i = start; i < end; i++) points.push({ ts: times[i]!, kind: 'boolean', value: ((bits[i >> 3]! >> (i & 7)) & 1) === 1 })
   return points
 }
 
@@ -239,13 +250,13 @@ function textColumn(kind: 'string' | 'json'): Column {
       for (const text of texts) out.room(text.length).set(text)
       writeIntegers(out, ids)
     },
-    read(from, times) {
+    read(from, times, start, end) {
       const size = from.varint()
       if (size < 1 || size > times.length) throw new ChunkDamaged('the chunk has more texts than points')
       const texts = readTexts(from, readIntegers(from, size))
       const ids = readIntegers(from, times.length)
       const points: StoredPoint[] = []
-      for (let i = 0; i < times.length; i++) {
+      for (let i = start; i < end; i++) {
         const value = texts[ids[i]!]
         if (value === undefined) throw new ChunkDamaged('a text of the chunk is missing')
         points.push({ ts: times[i]!, kind, value })

@@ -134,7 +134,8 @@ type ValuesPlan = {
   middles: ReadonlyMap<number, number> | undefined
 }
 
-function planValues(query: ValuesQuery, zone: string): ValuesPlan {
+/** @throws {ProblemError} `VALIDATION_FAILED` for what makes no sense */
+export function planValues(query: ValuesQuery, zone: string): ValuesPlan {
   const { agg, interval, intervalType, useStrictDataTypes: isStrict } = query
   const keys = requireKeys(query)
   const { from, to } = parseTimes(query.startTs, query.endTs)
@@ -183,25 +184,32 @@ async function* latestJson(source: Source, query: ValuesQuery): AsyncGenerator<s
 }
 
 /** A member per key with points; made while they are read. */
-async function* historyJson(source: Source, { keys, from, to, order, reading, isStrict, middles }: ValuesPlan): AsyncGenerator<string> {
-  const tally = createTally()
-  let member = '{'
-  for (const key of keys) {
-    let start = `${member}${JSON.stringify(key)}:[`
-    for await (const rows of readRows(source, { key, from, to, order }, reading, tally)) {
-      let text = ''
-      for (const { ts, values } of rows) {
-        if (values[0] === undefined) continue
-        text += `${start}{"ts":${middles?.get(ts) ?? ts},"value":${toCompatJsonText(values[0], isStrict)}}`
-        start = ','
-      }
-      yield text
-    }
-    if (start !== ',') continue
-    yield ']'
-    member = ','
+async function* historyJson(source: Source, plan: ValuesPlan): AsyncGenerator<string> {
+  let last: string | undefined
+  for await (const { key, values } of readValues(source, plan)) {
+    const start = last === key ? ',' : `${last === undefined ? '{' : '],'}${JSON.stringify(key)}:[`
+    last = key
+    yield start + values.map(({ ts, text }) => `{"ts":${ts},"value":${text}}`).join(',')
   }
-  yield member === '{' ? '{}' : '}'
+  yield last === undefined ? '{}' : ']}'
+}
+
+/** What a plan asks for, key after key, in blocks of at least one value as JSON text. */
+export async function* readValues(
+  source: Source,
+  plan: ValuesPlan,
+): AsyncGenerator<{ key: string; values: { ts: number; text: string }[] }> {
+  const { keys, from, to, order, reading, isStrict, middles } = plan
+  const tally = createTally()
+  for (const key of keys) {
+    for await (const rows of readRows(source, { key, from, to, order }, reading, tally)) {
+      const values = []
+      for (const { ts, values: found } of rows) {
+        if (found[0] !== undefined) values.push({ ts: middles?.get(ts) ?? ts, text: toCompatJsonText(found[0], isStrict) })
+      }
+      if (values.length > 0) yield { key, values }
+    }
+  }
 }
 
 function requireKeys(query: Parameters<typeof parseKeys>[0]): string[] {

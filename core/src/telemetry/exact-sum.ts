@@ -51,10 +51,11 @@ export class ExactSum {
   }
 
   toNumber(): number {
-    const integers = this.#big === undefined ? this.#small : Number(this.#big + BigInt(this.#small))
     // Beyond the range of doubles the compensation is meaningless.
     const doubles = Number.isFinite(this.#double) ? this.#double + this.#carry : this.#double
-    return integers + doubles
+    if (this.#big === undefined) return this.#small + doubles
+    const integers = this.#big + BigInt(this.#small)
+    return Number.isFinite(doubles) ? roundOnce(integers, doubles) : doubles
   }
 
   #addInteger(value: number | bigint): void {
@@ -74,4 +75,12 @@ export class ExactSum {
     this.#carry += Math.abs(this.#double) >= Math.abs(value) ? this.#double - next + value : value - next + this.#double
     this.#double = next
   }
+}
+
+/** The double nearest to the sum: rounding the integer first would make it depend on which summand was a double. */
+function roundOnce(integer: bigint, double: number): number {
+  const whole = Math.floor(double)
+  const sum = integer + BigInt(whole)
+  // A fraction only decides between two neighbours, so that one bit stands for it.
+  return double === whole ? Number(sum) : Number(sum * 2n + 1n) / 2
 }

@@ -11,6 +11,7 @@ import { loadInstallation, loadRootTenant } from '../db/installation.ts'
 import { migrate, migrationsDir } from '../db/migrate.ts'
 import { defaultPayloadRules } from '../ingest/registry.ts'
 import type { Device } from '../ingest/registry.ts'
+import { defaultSettings } from '../products/settings.ts'
 import { createTestContext } from '../testing.ts'
 import type { TestContext } from '../testing.ts'
 import { kindNumbers } from './points.ts'
@@ -100,6 +101,8 @@ async function createDevice(context: TestContext, admin: postgres.Sql): Promise<
     no: number,
     name: id,
     isDisabled: false,
+    isGateway: false,
+    settings: defaultSettings,
     rules: defaultPayloadRules,
     inactivityTimeoutMs: 600_000,
     lastServerTs: 0,

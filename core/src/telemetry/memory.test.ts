@@ -64,6 +64,7 @@ beforeAll(async () => {
         IOT_PMS_HTTP_PORT: String(port),
         IOT_PMS_HTTP_HOST: '127.0.0.1',
         IOT_PMS_MQTT_PORT: 'off',
+        IOT_PMS_MQTTS_PORT: 'off',
         IOT_PMS_BUILD_DASHBOARD: '0',
         IOT_PMS_LOG_LEVEL: 'error',
         IOT_PMS_ADMIN_EMAIL: testAdmin.email,

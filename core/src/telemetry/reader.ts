@@ -158,8 +158,9 @@ export class Reader {
           }
         }
         const parts = row.points ? [row] : await this.#readAgain(series, row)
-        const chunk = parts.flatMap((part) => this.#decode(series, key, part, onDamaged))
-        const points = overlay(above, overlay(within(chunk, begin, end), below))
+        const decode = (part: ChunkRow) => this.#decode(series, key, part, { from: begin, to: end, onDamaged })
+        const chunk = parts.length === 1 ? decode(parts[0]!) : parts.flatMap(decode)
+        const points = overlay(above, overlay(chunk, below))
         if (points.length > 0) yield inOrder(points)
         if (newestFirst) high = begin
         else low = end
@@ -187,9 +188,14 @@ export class Reader {
     }
   }
 
-  #decode(series: Series, key: string, row: ChunkRow, onDamaged: ReadOptions['onDamaged']): StoredPoint[] {
+  #decode(
+    series: Series,
+    key: string,
+    row: ChunkRow,
+    { from, to, onDamaged }: { from: number; to: number; onDamaged: ReadOptions['onDamaged'] },
+  ): StoredPoint[] {
     try {
-      return decodeChunk(row.points!)
+      return decodeChunk(row.points!, from, to)
     } catch (error) {
       if (!(error instanceof ChunkDamaged)) throw error
       const range = { from: Number(row.first_ts), to: Number(row.last_ts) }

@@ -4,6 +4,7 @@ import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { defaultPayloadRules } from '../ingest/registry.ts'
 import type { Device } from '../ingest/registry.ts'
+import { defaultSettings } from '../products/settings.ts'
 import type { Point, TypedValue } from './points.ts'
 import { RowDamaged, SegmentEncoder, decodeEnds, decodeRows, encodeEnds, encodeRow } from './segment-rows.ts'
 import type { StoredPoint } from './store.ts'
@@ -55,6 +56,8 @@ function deviceOf(points: readonly { keyNo: number }[]): Device {
     no: maxKeyNo,
     name: 'd',
     isDisabled: false,
+    isGateway: false,
+    settings: defaultSettings,
     rules: defaultPayloadRules,
     inactivityTimeoutMs: 1,
     lastServerTs: 0,

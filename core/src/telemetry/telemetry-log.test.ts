@@ -5,6 +5,7 @@ import postgres from 'postgres'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { defaultPayloadRules } from '../ingest/registry.ts'
 import type { Device } from '../ingest/registry.ts'
+import { defaultSettings } from '../products/settings.ts'
 import { createTestContext } from '../testing.ts'
 import type { TestContext } from '../testing.ts'
 import type { Point } from './points.ts'
@@ -38,6 +39,8 @@ async function createDevice(): Promise<Device> {
     no: rows[0]!.number,
     name: id,
     isDisabled: false,
+    isGateway: false,
+    settings: defaultSettings,
     rules: defaultPayloadRules,
     inactivityTimeoutMs: 600_000,
     lastServerTs: 0,

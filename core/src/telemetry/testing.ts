@@ -11,6 +11,7 @@ import type { App } from '../http/server.ts'
 import { decodeTelemetry } from '../ingest/codecs.ts'
 import { defaultPayloadRules } from '../ingest/registry.ts'
 import type { Device } from '../ingest/registry.ts'
+import { defaultSettings } from '../products/settings.ts'
 import { createTestContext } from '../testing.ts'
 import type { TestContext } from '../testing.ts'
 import type { TelemetryParts } from './answers.ts'
@@ -93,6 +94,8 @@ export async function startReadingServer(): Promise<ReadingServer> {
         no: rows[0]!.number,
         name,
         isDisabled: false,
+        isGateway: false,
+        settings: defaultSettings,
         rules: defaultPayloadRules,
         inactivityTimeoutMs: 600_000,
         lastServerTs: 0,

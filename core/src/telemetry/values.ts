@@ -34,14 +34,22 @@ export function toJsonValue(value: TypedValue): unknown {
     case 'integer':
       return typeof value.value === 'bigint' ? String(value.value) : value.value
     case 'json':
-      return exactJson.parse(value.value, (_, member, { source }) =>
-        typeof member === 'number' && source !== undefined && String(member) !== source ? exactJson.rawJSON(source) : member,
-      )
+      return parseExactly(value.value)
     case 'double':
     case 'boolean':
     case 'string':
       return value.value
   }
+}
+
+/**
+ * `JSON.parse` whose numbers are written again with all their digits.
+ * @throws {SyntaxError}
+ */
+export function parseExactly(text: string): unknown {
+  return exactJson.parse(text, (_, member, { source }) =>
+    typeof member === 'number' && source !== undefined && String(member) !== source ? exactJson.rawJSON(source) : member,
+  )
 }
 
 /** True when the native API shows the value as a string of digits [N-6]. */

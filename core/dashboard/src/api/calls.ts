@@ -1,13 +1,26 @@
 // SPDX-License-Identifier: AGPL-3.0-only
-import { client, unwrap, unwrapWithResponse } from './client.ts'
+import { parseExact } from '../exact-json.ts'
+import { client, download, sendText, unwrap, unwrapWithResponse, upload } from './client.ts'
 import type {
+  Attribute,
+  AttributeScope,
+  Command,
+  CommandResult,
   Credentials,
+  DeviceLimitsPatch,
   DevicePatch,
   DeviceQuery,
   FacetQuery,
   HistoryQuery,
   NoSession,
+  OtaKind,
+  PackageCreate,
+  PackageQuery,
+  Page,
+  ProductCreate,
+  ProductPatch,
   Role,
+  RolloutQuery,
   Scope,
   Series,
   Session,
@@ -83,8 +96,85 @@ export const bin = {
   purge: (ids: string[]) => unwrap(client.DELETE('/api/v1/bin', { body: { ids } })),
 }
 
+/** Values of JSON keep their digits: `value` holds what `parseExact` makes. */
+export const attributes = {
+  list: async (id: string, scope: AttributeScope, query: PageQuery) =>
+    parseExact(
+      await unwrap<string>(
+        client.GET('/api/v1/devices/{id}/attributes/{scope}', { params: { path: { id, scope }, query }, parseAs: 'text' }),
+      ),
+    ) as Page<Attribute>,
+  /** `json` is the merge patch as text; null deletes. */
+  set: (id: string, scope: 'shared' | 'server', json: string) => sendText('PATCH', `/api/v1/devices/${id}/attributes/${scope}`, json),
+  delete: (id: string, scope: AttributeScope, key: string) =>
+    unwrap(client.DELETE('/api/v1/devices/{id}/attributes/{scope}', { params: { path: { id, scope }, query: { key: [key] } } })),
+}
+
+export const commands = {
+  list: async (id: string, query: PageQuery, signal: AbortSignal) =>
+    parseExact(
+      await unwrap<string>(client.GET('/api/v1/devices/{id}/commands', { params: { path: { id }, query }, signal, parseAs: 'text' })),
+    ) as Page<Command>,
+  get: async (id: string, commandId: string) =>
+    parseExact(
+      await unwrap<string>(
+        client.GET('/api/v1/devices/{id}/commands/{commandId}', { params: { path: { id, commandId } }, parseAs: 'text' }),
+      ),
+    ) as Command,
+  /** `json` is the wish as text. A stored command answers at once, another when it has ended. */
+  send: async (id: string, json: string, signal?: AbortSignal) =>
+    parseExact(await sendText('POST', `/api/v1/devices/${id}/commands`, json, signal)) as Command | CommandResult,
+  cancel: (id: string, commandId: string) =>
+    unwrap(client.DELETE('/api/v1/devices/{id}/commands/{commandId}', { params: { path: { id, commandId } } })),
+}
+
 export const products = {
   list: () => unwrap(client.GET('/api/v1/products', { params: { query: { limit: 500 } } })),
+  page: (query: PageQuery, signal: AbortSignal) => unwrap(client.GET('/api/v1/products', { params: { query }, signal })),
+  get: (id: string) => unwrapWithResponse(client.GET('/api/v1/products/{id}', byId(id))),
+  create: (body: ProductCreate) => unwrap(client.POST('/api/v1/products', { body })),
+  update: (id: string, body: ProductPatch, etag: string | undefined) =>
+    unwrapWithResponse(
+      client.PATCH('/api/v1/products/{id}', { params: { path: { id } }, body, ...(etag ? { headers: { 'if-match': etag } } : {}) }),
+    ),
+  delete: (id: string) => unwrap(client.DELETE('/api/v1/products/{id}', byId(id))),
+}
+
+export const deviceLimits = {
+  get: () => unwrap(client.GET('/api/v1/settings/device-limits')),
+  update: (body: DeviceLimitsPatch) => unwrap(client.PATCH('/api/v1/settings/device-limits', { body })),
+}
+
+export const firmware = {
+  list: (query: PackageQuery, signal: AbortSignal) => unwrap(client.GET('/api/v1/ota-packages', { params: { query }, signal })),
+  get: (id: string) => unwrap(client.GET('/api/v1/ota-packages/{id}', byId(id))),
+  create: (body: PackageCreate) => unwrap(client.POST('/api/v1/ota-packages', { body })),
+  delete: (id: string) => unwrap(client.DELETE('/api/v1/ota-packages/{id}', byId(id))),
+  upload: (id: string, file: File, watch: { progress: (share: number) => void; signal: AbortSignal }) =>
+    upload(`/api/v1/ota-packages/${id}/content`, { fileName: file.name, size: String(file.size) }, file, watch),
+  download: (id: string) => download(`/api/v1/ota-packages/${id}/content`, {}),
+  rollout: (id: string, query: RolloutQuery, signal: AbortSignal) =>
+    unwrap(client.GET('/api/v1/ota-packages/{id}/devices', { params: { path: { id }, query }, signal })),
+  /** Null takes the product's package away. */
+  setOfProduct: (productId: string, kind: OtaKind, packageId: string | null) =>
+    unwrap(
+      client.PATCH('/api/v1/products/{id}', {
+        ...byId(productId),
+        body: { ota: kind === 'firmware' ? { firmwareId: packageId } : { softwareId: packageId } },
+      }),
+    ),
+  ofDevice: (deviceId: string, kind: OtaKind) =>
+    kind === 'firmware'
+      ? unwrap(client.GET('/api/v1/devices/{id}/firmware', byId(deviceId)))
+      : unwrap(client.GET('/api/v1/devices/{id}/software', byId(deviceId))),
+  assign: (deviceId: string, kind: OtaKind, packageId: string) =>
+    kind === 'firmware'
+      ? unwrap(client.PUT('/api/v1/devices/{id}/firmware', { ...byId(deviceId), body: { packageId } }))
+      : unwrap(client.PUT('/api/v1/devices/{id}/software', { ...byId(deviceId), body: { packageId } })),
+  takeAway: (deviceId: string, kind: OtaKind) =>
+    kind === 'firmware'
+      ? unwrap(client.DELETE('/api/v1/devices/{id}/firmware', byId(deviceId)))
+      : unwrap(client.DELETE('/api/v1/devices/{id}/software', byId(deviceId))),
 }
 
 export const license = {

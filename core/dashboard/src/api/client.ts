@@ -25,6 +25,8 @@ export function setGate(next: Gate): void {
 
 const timeoutMs = 15_000
 const exportTimeoutMs = 120_000
+/** A command waits up to five minutes for its device. */
+const commandTimeoutMs = 310_000
 /** Waits before a GET is repeated [D-34]. */
 const retryMs = [500, 1000, 2000]
 const retryStatuses = new Set([502, 503, 504])
@@ -56,7 +58,7 @@ export async function apiFetch(request: Request): Promise<Response> {
 
 /** POSTs whose repeat must not do the thing twice: the server knows them again by their key [D-33]. */
 const isCreating = (request: Request) =>
-  request.method === 'POST' && /\/api\/v1\/(devices|users|api-keys)$/.test(new URL(request.url).pathname)
+  request.method === 'POST' && /\/api\/v1\/(devices|users|api-keys|ota-packages)$/.test(new URL(request.url).pathname)
 
 function createKey(): string {
   // randomUUID does not exist on plain http.
@@ -84,13 +86,17 @@ async function send(request: Request): Promise<Response> {
   }
 }
 
+function limitOf({ method, url }: Request): number {
+  if (url.includes('/export')) return exportTimeoutMs
+  return method === 'POST' && url.endsWith('/commands') ? commandTimeoutMs : timeoutMs
+}
+
 async function sendOnce(request: Request): Promise<Response> {
   // A request can be sent once; repeats need a copy. AbortSignal.any is too new for our browsers [D-12].
   const abort = new AbortController()
   const give = () => abort.abort()
   request.signal.addEventListener('abort', give)
-  const limit = request.url.includes('/export') ? exportTimeoutMs : timeoutMs
-  const timer = setTimeout(give, limit)
+  const timer = setTimeout(give, limitOf(request))
   const copy = new Request(request.clone(), { signal: abort.signal })
   copy.headers.set('accept-language', currentLanguage() === 'en' ? 'en' : 'zh-CN')
   const token = isPublic(new URL(request.url)) ? undefined : gate?.accessToken()
@@ -125,6 +131,58 @@ export async function unwrap<T>(call: Promise<Answer<T>>): Promise<T> {
 export async function unwrapWithResponse<T>(call: Promise<Answer<T>>): Promise<{ data: T; response: Response }> {
   const { data, response } = await call
   return { data: data as T, response }
+}
+
+/**
+ * Sends JSON text as it is, so that every digit of its integers arrives.
+ *
+ * @returns the text of the answer
+ * @throws {ApiError}
+ */
+export async function sendText(method: 'PATCH' | 'POST', path: string, json: string, signal?: AbortSignal): Promise<string> {
+  const url = new URL(path.replace(/^\//, ''), baseUrl)
+  const headers = { 'content-type': 'application/json' }
+  const request = new Request(url, { method, body: json, headers, ...(signal ? { signal } : {}) })
+  return (await apiFetch(request)).text()
+}
+
+/**
+ * Sends a file and tells how much of it has left: fetch cannot say that. No time limit but the person's patience.
+ *
+ * @throws {ApiError}
+ */
+export async function upload(
+  path: string,
+  query: Record<string, string>,
+  file: Blob,
+  watch: { progress: (share: number) => void; signal: AbortSignal },
+): Promise<void> {
+  const url = new URL(path.replace(/^\//, ''), baseUrl)
+  for (const [name, value] of Object.entries(query)) url.searchParams.set(name, value)
+  let response = await sendFile(url, file, watch)
+  if (response.status === 401 && gate && ((await gate.renew()) || (await gate.askLogin()))) response = await sendFile(url, file, watch)
+  if (!response.ok) throw await readError(response)
+}
+
+function sendFile(url: URL, file: Blob, { progress, signal }: Parameters<typeof upload>[3]): Promise<Response> {
+  const call = new XMLHttpRequest()
+  return new Promise((resolve, reject) => {
+    call.open('PUT', url)
+    call.setRequestHeader('content-type', 'application/octet-stream')
+    call.setRequestHeader('accept-language', currentLanguage() === 'en' ? 'en' : 'zh-CN')
+    const token = gate?.accessToken()
+    if (token) call.setRequestHeader('authorization', `Bearer ${token}`)
+    call.upload.addEventListener('progress', ({ loaded, total }) => progress(total > 0 ? loaded / total : 0))
+    const type = () => call.getResponseHeader('content-type') ?? ''
+    call.addEventListener('load', () =>
+      resolve(new Response(call.responseText, { status: call.status, headers: { 'content-type': type() } })),
+    )
+    for (const end of ['error', 'abort']) {
+      call.addEventListener(end, () => reject(new ApiError({ status: 0, code: 'NETWORK', detail: 'NETWORK' })))
+    }
+    signal.addEventListener('abort', () => call.abort())
+    call.send(file)
+  })
 }
 
 /** A file made by the server, under the name it gave [D-42]. */

@@ -208,6 +208,11 @@ export interface paths {
                                 host: string | null;
                                 port: number;
                             } | null;
+                            mqtts: {
+                                host: string | null;
+                                port: number;
+                                fingerprint: string;
+                            } | null;
                             addresses: string[];
                         };
                     };
@@ -3836,6 +3841,195 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/settings/device-limits": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Rate limits of devices */
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            device: {
+                                messages: string | null;
+                                telemetryMessages: string | null;
+                                telemetryDataPoints: string | null;
+                            } | null;
+                            gateway: {
+                                messages: string | null;
+                                telemetryMessages: string | null;
+                                telemetryDataPoints: string | null;
+                            } | null;
+                            gatewayDevice: {
+                                messages: string | null;
+                                telemetryMessages: string | null;
+                                telemetryDataPoints: string | null;
+                            } | null;
+                        };
+                    };
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        /** Change the rate limits of devices */
+        patch: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": {
+                        device?: {
+                            messages?: string | null;
+                            telemetryMessages?: string | null;
+                            telemetryDataPoints?: string | null;
+                        } | null;
+                        gateway?: {
+                            messages?: string | null;
+                            telemetryMessages?: string | null;
+                            telemetryDataPoints?: string | null;
+                        } | null;
+                        gatewayDevice?: {
+                            messages?: string | null;
+                            telemetryMessages?: string | null;
+                            telemetryDataPoints?: string | null;
+                        } | null;
+                    };
+                };
+            };
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            device: {
+                                messages: string | null;
+                                telemetryMessages: string | null;
+                                telemetryDataPoints: string | null;
+                            } | null;
+                            gateway: {
+                                messages: string | null;
+                                telemetryMessages: string | null;
+                                telemetryDataPoints: string | null;
+                            } | null;
+                            gatewayDevice: {
+                                messages: string | null;
+                                telemetryMessages: string | null;
+                                telemetryDataPoints: string | null;
+                            } | null;
+                        };
+                    };
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                422: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        trace?: never;
+    };
     "/api/v1/products": {
         parameters: {
             query?: never;
@@ -3883,6 +4077,11 @@ export interface paths {
                                     };
                                     primaryKey: string | null;
                                 };
+                                transport: {
+                                    telemetryTopics: string[];
+                                    attributesTopics: string[];
+                                    attributesPushTopic: string | null;
+                                };
                                 payload: {
                                     json: "relaxed" | "strict";
                                     duplicateKeys: "last" | "reject";
@@ -3891,7 +4090,55 @@ export interface paths {
                                     maxFutureMs: number;
                                     ackInvalidPayload: boolean;
                                 };
+                                provisioning: {
+                                    strategy: "disabled" | "create" | "preregistered" | "x509-chain";
+                                    key: string | null;
+                                    secret: string | null;
+                                    certificate?: string;
+                                    namePattern?: string;
+                                    allowCreate?: boolean;
+                                    revoked?: string[];
+                                };
+                                gateway: {
+                                    autoCreate: boolean;
+                                };
+                                discovery: "off" | "home-assistant";
+                                limits: {
+                                    device: {
+                                        messages: string | null;
+                                        telemetryMessages: string | null;
+                                        telemetryDataPoints: string | null;
+                                    } | null;
+                                    gateway: {
+                                        messages: string | null;
+                                        telemetryMessages: string | null;
+                                        telemetryDataPoints: string | null;
+                                    } | null;
+                                    gatewayDevice: {
+                                        messages: string | null;
+                                        telemetryMessages: string | null;
+                                        telemetryDataPoints: string | null;
+                                    } | null;
+                                    maxChildDevices: number;
+                                };
+                                rpc: {
+                                    submit: "burst" | "sequential-ack" | "sequential-response";
+                                    retries: number;
+                                    ackTimeoutMs: number;
+                                    responseTimeoutMs: number;
+                                    closeOnAckTimeout: boolean;
+                                    clientTimeoutMs: number;
+                                };
+                                clientRpc: {
+                                    [key: string]: {
+                                        reply: unknown;
+                                    };
+                                };
                                 inactivityTimeoutMs: number;
+                                ota: {
+                                    firmwareId: string | null;
+                                    softwareId: string | null;
+                                };
                                 deviceCount: number;
                                 isDefault: boolean;
                                 /** Format: date-time */
@@ -3961,6 +4208,11 @@ export interface paths {
                             } | null;
                             primaryKey?: string | null;
                         } | null;
+                        transport?: {
+                            telemetryTopics?: string[] | null;
+                            attributesTopics?: string[] | null;
+                            attributesPushTopic?: string | null;
+                        } | null;
                         payload?: {
                             json?: ("relaxed" | "strict") | null;
                             duplicateKeys?: ("last" | "reject") | null;
@@ -3968,6 +4220,54 @@ export interface paths {
                             timestampUnit?: ("ms" | "s" | "auto") | null;
                             maxFutureMs?: number | null;
                             ackInvalidPayload?: boolean | null;
+                        } | null;
+                        provisioning?: {
+                            strategy?: ("disabled" | "create" | "preregistered" | "x509-chain") | null;
+                            key?: string | null;
+                            secret?: string | null;
+                            certificate?: string | null;
+                            namePattern?: string | null;
+                            allowCreate?: boolean | null;
+                            revoked?: string[] | null;
+                        } | null;
+                        gateway?: {
+                            autoCreate?: boolean | null;
+                        } | null;
+                        discovery?: ("off" | "home-assistant") | null;
+                        limits?: {
+                            device?: {
+                                messages?: string | null;
+                                telemetryMessages?: string | null;
+                                telemetryDataPoints?: string | null;
+                            } | null;
+                            gateway?: {
+                                messages?: string | null;
+                                telemetryMessages?: string | null;
+                                telemetryDataPoints?: string | null;
+                            } | null;
+                            gatewayDevice?: {
+                                messages?: string | null;
+                                telemetryMessages?: string | null;
+                                telemetryDataPoints?: string | null;
+                            } | null;
+                            maxChildDevices?: number | null;
+                        } | null;
+                        rpc?: {
+                            submit?: ("burst" | "sequential-ack" | "sequential-response") | null;
+                            retries?: number | null;
+                            ackTimeoutMs?: number | null;
+                            responseTimeoutMs?: number | null;
+                            closeOnAckTimeout?: boolean | null;
+                            clientTimeoutMs?: number | null;
+                        } | null;
+                        clientRpc?: {
+                            [key: string]: {
+                                reply: unknown;
+                            } | null;
+                        } | null;
+                        ota?: {
+                            firmwareId?: string | null;
+                            softwareId?: string | null;
                         } | null;
                         inactivityTimeoutMs?: number | null;
                     };
@@ -4000,6 +4300,11 @@ export interface paths {
                                 };
                                 primaryKey: string | null;
                             };
+                            transport: {
+                                telemetryTopics: string[];
+                                attributesTopics: string[];
+                                attributesPushTopic: string | null;
+                            };
                             payload: {
                                 json: "relaxed" | "strict";
                                 duplicateKeys: "last" | "reject";
@@ -4008,7 +4313,55 @@ export interface paths {
                                 maxFutureMs: number;
                                 ackInvalidPayload: boolean;
                             };
+                            provisioning: {
+                                strategy: "disabled" | "create" | "preregistered" | "x509-chain";
+                                key: string | null;
+                                secret: string | null;
+                                certificate?: string;
+                                namePattern?: string;
+                                allowCreate?: boolean;
+                                revoked?: string[];
+                            };
+                            gateway: {
+                                autoCreate: boolean;
+                            };
+                            discovery: "off" | "home-assistant";
+                            limits: {
+                                device: {
+                                    messages: string | null;
+                                    telemetryMessages: string | null;
+                                    telemetryDataPoints: string | null;
+                                } | null;
+                                gateway: {
+                                    messages: string | null;
+                                    telemetryMessages: string | null;
+                                    telemetryDataPoints: string | null;
+                                } | null;
+                                gatewayDevice: {
+                                    messages: string | null;
+                                    telemetryMessages: string | null;
+                                    telemetryDataPoints: string | null;
+                                } | null;
+                                maxChildDevices: number;
+                            };
+                            rpc: {
+                                submit: "burst" | "sequential-ack" | "sequential-response";
+                                retries: number;
+                                ackTimeoutMs: number;
+                                responseTimeoutMs: number;
+                                closeOnAckTimeout: boolean;
+                                clientTimeoutMs: number;
+                            };
+                            clientRpc: {
+                                [key: string]: {
+                                    reply: unknown;
+                                };
+                            };
                             inactivityTimeoutMs: number;
+                            ota: {
+                                firmwareId: string | null;
+                                softwareId: string | null;
+                            };
                             deviceCount: number;
                             isDefault: boolean;
                             /** Format: date-time */
@@ -4116,6 +4469,11 @@ export interface paths {
                                 };
                                 primaryKey: string | null;
                             };
+                            transport: {
+                                telemetryTopics: string[];
+                                attributesTopics: string[];
+                                attributesPushTopic: string | null;
+                            };
                             payload: {
                                 json: "relaxed" | "strict";
                                 duplicateKeys: "last" | "reject";
@@ -4124,7 +4482,55 @@ export interface paths {
                                 maxFutureMs: number;
                                 ackInvalidPayload: boolean;
                             };
+                            provisioning: {
+                                strategy: "disabled" | "create" | "preregistered" | "x509-chain";
+                                key: string | null;
+                                secret: string | null;
+                                certificate?: string;
+                                namePattern?: string;
+                                allowCreate?: boolean;
+                                revoked?: string[];
+                            };
+                            gateway: {
+                                autoCreate: boolean;
+                            };
+                            discovery: "off" | "home-assistant";
+                            limits: {
+                                device: {
+                                    messages: string | null;
+                                    telemetryMessages: string | null;
+                                    telemetryDataPoints: string | null;
+                                } | null;
+                                gateway: {
+                                    messages: string | null;
+                                    telemetryMessages: string | null;
+                                    telemetryDataPoints: string | null;
+                                } | null;
+                                gatewayDevice: {
+                                    messages: string | null;
+                                    telemetryMessages: string | null;
+                                    telemetryDataPoints: string | null;
+                                } | null;
+                                maxChildDevices: number;
+                            };
+                            rpc: {
+                                submit: "burst" | "sequential-ack" | "sequential-response";
+                                retries: number;
+                                ackTimeoutMs: number;
+                                responseTimeoutMs: number;
+                                closeOnAckTimeout: boolean;
+                                clientTimeoutMs: number;
+                            };
+                            clientRpc: {
+                                [key: string]: {
+                                    reply: unknown;
+                                };
+                            };
                             inactivityTimeoutMs: number;
+                            ota: {
+                                firmwareId: string | null;
+                                softwareId: string | null;
+                            };
                             deviceCount: number;
                             isDefault: boolean;
                             /** Format: date-time */
@@ -4281,6 +4687,11 @@ export interface paths {
                             } | null;
                             primaryKey?: string | null;
                         } | null;
+                        transport?: {
+                            telemetryTopics?: string[] | null;
+                            attributesTopics?: string[] | null;
+                            attributesPushTopic?: string | null;
+                        } | null;
                         payload?: {
                             json?: ("relaxed" | "strict") | null;
                             duplicateKeys?: ("last" | "reject") | null;
@@ -4288,6 +4699,54 @@ export interface paths {
                             timestampUnit?: ("ms" | "s" | "auto") | null;
                             maxFutureMs?: number | null;
                             ackInvalidPayload?: boolean | null;
+                        } | null;
+                        provisioning?: {
+                            strategy?: ("disabled" | "create" | "preregistered" | "x509-chain") | null;
+                            key?: string | null;
+                            secret?: string | null;
+                            certificate?: string | null;
+                            namePattern?: string | null;
+                            allowCreate?: boolean | null;
+                            revoked?: string[] | null;
+                        } | null;
+                        gateway?: {
+                            autoCreate?: boolean | null;
+                        } | null;
+                        discovery?: ("off" | "home-assistant") | null;
+                        limits?: {
+                            device?: {
+                                messages?: string | null;
+                                telemetryMessages?: string | null;
+                                telemetryDataPoints?: string | null;
+                            } | null;
+                            gateway?: {
+                                messages?: string | null;
+                                telemetryMessages?: string | null;
+                                telemetryDataPoints?: string | null;
+                            } | null;
+                            gatewayDevice?: {
+                                messages?: string | null;
+                                telemetryMessages?: string | null;
+                                telemetryDataPoints?: string | null;
+                            } | null;
+                            maxChildDevices?: number | null;
+                        } | null;
+                        rpc?: {
+                            submit?: ("burst" | "sequential-ack" | "sequential-response") | null;
+                            retries?: number | null;
+                            ackTimeoutMs?: number | null;
+                            responseTimeoutMs?: number | null;
+                            closeOnAckTimeout?: boolean | null;
+                            clientTimeoutMs?: number | null;
+                        } | null;
+                        clientRpc?: {
+                            [key: string]: {
+                                reply: unknown;
+                            } | null;
+                        } | null;
+                        ota?: {
+                            firmwareId?: string | null;
+                            softwareId?: string | null;
                         } | null;
                         inactivityTimeoutMs?: number | null;
                     };
@@ -4320,6 +4779,11 @@ export interface paths {
                                 };
                                 primaryKey: string | null;
                             };
+                            transport: {
+                                telemetryTopics: string[];
+                                attributesTopics: string[];
+                                attributesPushTopic: string | null;
+                            };
                             payload: {
                                 json: "relaxed" | "strict";
                                 duplicateKeys: "last" | "reject";
@@ -4328,7 +4792,55 @@ export interface paths {
                                 maxFutureMs: number;
                                 ackInvalidPayload: boolean;
                             };
+                            provisioning: {
+                                strategy: "disabled" | "create" | "preregistered" | "x509-chain";
+                                key: string | null;
+                                secret: string | null;
+                                certificate?: string;
+                                namePattern?: string;
+                                allowCreate?: boolean;
+                                revoked?: string[];
+                            };
+                            gateway: {
+                                autoCreate: boolean;
+                            };
+                            discovery: "off" | "home-assistant";
+                            limits: {
+                                device: {
+                                    messages: string | null;
+                                    telemetryMessages: string | null;
+                                    telemetryDataPoints: string | null;
+                                } | null;
+                                gateway: {
+                                    messages: string | null;
+                                    telemetryMessages: string | null;
+                                    telemetryDataPoints: string | null;
+                                } | null;
+                                gatewayDevice: {
+                                    messages: string | null;
+                                    telemetryMessages: string | null;
+                                    telemetryDataPoints: string | null;
+                                } | null;
+                                maxChildDevices: number;
+                            };
+                            rpc: {
+                                submit: "burst" | "sequential-ack" | "sequential-response";
+                                retries: number;
+                                ackTimeoutMs: number;
+                                responseTimeoutMs: number;
+                                closeOnAckTimeout: boolean;
+                                clientTimeoutMs: number;
+                            };
+                            clientRpc: {
+                                [key: string]: {
+                                    reply: unknown;
+                                };
+                            };
                             inactivityTimeoutMs: number;
+                            ota: {
+                                firmwareId: string | null;
+                                softwareId: string | null;
+                            };
                             deviceCount: number;
                             isDefault: boolean;
                             /** Format: date-time */
@@ -4419,6 +4931,7 @@ export interface paths {
                     q?: string;
                     state?: "never" | "online" | "offline";
                     productId?: string;
+                    gatewayId?: string;
                     tag?: string;
                     lastSeenBefore?: string;
                     disabled?: boolean;
@@ -4452,6 +4965,8 @@ export interface paths {
                                 state: "never" | "online" | "offline";
                                 disabled: boolean;
                                 gateway: boolean;
+                                gatewayId: string | null;
+                                gatewayName: string | null;
                                 tags: string[];
                                 timeZone: string | null;
                                 inactivityTimeoutMs: number | null;
@@ -4547,6 +5062,8 @@ export interface paths {
                             state: "never" | "online" | "offline";
                             disabled: boolean;
                             gateway: boolean;
+                            gatewayId: string | null;
+                            gatewayName: string | null;
                             tags: string[];
                             timeZone: string | null;
                             inactivityTimeoutMs: number | null;
@@ -4577,6 +5094,10 @@ export interface paths {
                                 clientId?: string;
                                 userName?: string;
                                 password?: string;
+                            } | {
+                                /** @enum {string} */
+                                type: "x509";
+                                pem: string;
                             };
                         };
                     };
@@ -4657,6 +5178,7 @@ export interface paths {
                     q?: string;
                     state?: "never" | "online" | "offline";
                     productId?: string;
+                    gatewayId?: string;
                     tag?: string;
                     lastSeenBefore?: string;
                     disabled?: boolean;
@@ -4767,6 +5289,8 @@ export interface paths {
                             state: "never" | "online" | "offline";
                             disabled: boolean;
                             gateway: boolean;
+                            gatewayId: string | null;
+                            gatewayName: string | null;
                             tags: string[];
                             timeZone: string | null;
                             inactivityTimeoutMs: number | null;
@@ -4931,6 +5455,8 @@ export interface paths {
                             state: "never" | "online" | "offline";
                             disabled: boolean;
                             gateway: boolean;
+                            gatewayId: string | null;
+                            gatewayName: string | null;
                             tags: string[];
                             timeZone: string | null;
                             inactivityTimeoutMs: number | null;
@@ -5056,6 +5582,10 @@ export interface paths {
                             clientId?: string;
                             userName?: string;
                             password?: string;
+                        } | {
+                            /** @enum {string} */
+                            type: "x509";
+                            pem: string;
                         };
                     };
                 };
@@ -5130,6 +5660,10 @@ export interface paths {
                         clientId?: string;
                         userName?: string;
                         password?: string;
+                    } | {
+                        /** @enum {string} */
+                        type: "x509";
+                        pem: string;
                     };
                 };
             };
@@ -5152,6 +5686,10 @@ export interface paths {
                             clientId?: string;
                             userName?: string;
                             password?: string;
+                        } | {
+                            /** @enum {string} */
+                            type: "x509";
+                            pem: string;
                         };
                     };
                 };
@@ -5264,6 +5802,10 @@ export interface paths {
                             clientId?: string;
                             userName?: string;
                             password?: string;
+                        } | {
+                            /** @enum {string} */
+                            type: "x509";
+                            pem: string;
                         };
                     };
                 };
@@ -5891,6 +6433,8 @@ export interface paths {
                                 state: "never" | "online" | "offline";
                                 disabled: boolean;
                                 gateway: boolean;
+                                gatewayId: string | null;
+                                gatewayName: string | null;
                                 tags: string[];
                                 timeZone: string | null;
                                 inactivityTimeoutMs: number | null;
@@ -5970,6 +6514,625 @@ export interface paths {
             };
         };
         delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/devices/claim": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Claim a device for the own customer */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": {
+                        name: string;
+                        secretKey?: string;
+                    };
+                };
+            };
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            /** Format: uuid */
+                            id: string;
+                            name: string;
+                            label: string | null;
+                            description: string | null;
+                            /** Format: uuid */
+                            productId: string;
+                            productName: string;
+                            state: "never" | "online" | "offline";
+                            disabled: boolean;
+                            gateway: boolean;
+                            gatewayId: string | null;
+                            gatewayName: string | null;
+                            tags: string[];
+                            timeZone: string | null;
+                            inactivityTimeoutMs: number | null;
+                            /** Format: date-time */
+                            createdAt: string;
+                            /** Format: date-time */
+                            updatedAt: string;
+                            lastActivityAt: string | null;
+                            lastConnectAt: string | null;
+                            lastDisconnectAt: string | null;
+                            disconnectReason: string | null;
+                            isDemo: boolean;
+                            primary: {
+                                key: string;
+                                ts: number;
+                                value: unknown;
+                                kind: string;
+                            } | null;
+                        };
+                    };
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                409: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                422: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        /** Give a claimed device back */
+        delete: {
+            parameters: {
+                query: {
+                    name: string;
+                };
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Nothing. */
+                204: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content?: never;
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/devices/{id}/commands": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List the persistent commands of a device, newest first */
+        get: {
+            parameters: {
+                query?: {
+                    limit?: number;
+                    cursor?: string;
+                };
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            items: {
+                                /** Format: uuid */
+                                id: string;
+                                /** Format: uuid */
+                                deviceId: string;
+                                requestId: number;
+                                method: string;
+                                params: unknown;
+                                kind: "oneway" | "twoway";
+                                /** @enum {boolean} */
+                                persistent: true;
+                                state: "QUEUED" | "SENT" | "DELIVERED" | "SUCCESSFUL" | "TIMEOUT" | "EXPIRED" | "FAILED" | "DELETED";
+                                response: unknown;
+                                retries: number;
+                                attempts: number;
+                                createdBy: string;
+                                /** Format: date-time */
+                                createdAt: string;
+                                /** Format: date-time */
+                                updatedAt: string;
+                                /** Format: date-time */
+                                expiresAt: string;
+                                moves: {
+                                    /** Format: date-time */
+                                    at: string;
+                                    state: "QUEUED" | "SENT" | "DELIVERED" | "SUCCESSFUL" | "TIMEOUT" | "EXPIRED" | "FAILED" | "DELETED";
+                                    detail: string | null;
+                                }[];
+                            }[];
+                            nextCursor: string | null;
+                        };
+                    };
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        /** Send a command, and wait for its end, or store it until the device takes it */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": {
+                        method: string;
+                        params?: unknown;
+                        kind?: "oneway" | "twoway";
+                        persistent?: boolean;
+                        timeoutMs?: number;
+                        expiresAt?: string | number;
+                        retries?: number;
+                        waitForDevice?: boolean;
+                    };
+                };
+            };
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            requestId: number;
+                            state: "DELIVERED" | "SUCCESSFUL";
+                            response: unknown;
+                        };
+                    };
+                };
+                /** @description Default Response */
+                201: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            /** Format: uuid */
+                            id: string;
+                            /** Format: uuid */
+                            deviceId: string;
+                            requestId: number;
+                            method: string;
+                            params: unknown;
+                            kind: "oneway" | "twoway";
+                            /** @enum {boolean} */
+                            persistent: true;
+                            state: "QUEUED" | "SENT" | "DELIVERED" | "SUCCESSFUL" | "TIMEOUT" | "EXPIRED" | "FAILED" | "DELETED";
+                            response: unknown;
+                            retries: number;
+                            attempts: number;
+                            createdBy: string;
+                            /** Format: date-time */
+                            createdAt: string;
+                            /** Format: date-time */
+                            updatedAt: string;
+                            /** Format: date-time */
+                            expiresAt: string;
+                            moves: {
+                                /** Format: date-time */
+                                at: string;
+                                state: "QUEUED" | "SENT" | "DELIVERED" | "SUCCESSFUL" | "TIMEOUT" | "EXPIRED" | "FAILED" | "DELETED";
+                                detail: string | null;
+                            }[];
+                        };
+                    };
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                409: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                413: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                422: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                502: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                503: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                504: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/devices/{id}/commands/{commandId}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Read a persistent command with its time line */
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                    commandId: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            /** Format: uuid */
+                            id: string;
+                            /** Format: uuid */
+                            deviceId: string;
+                            requestId: number;
+                            method: string;
+                            params: unknown;
+                            kind: "oneway" | "twoway";
+                            /** @enum {boolean} */
+                            persistent: true;
+                            state: "QUEUED" | "SENT" | "DELIVERED" | "SUCCESSFUL" | "TIMEOUT" | "EXPIRED" | "FAILED" | "DELETED";
+                            response: unknown;
+                            retries: number;
+                            attempts: number;
+                            createdBy: string;
+                            /** Format: date-time */
+                            createdAt: string;
+                            /** Format: date-time */
+                            updatedAt: string;
+                            /** Format: date-time */
+                            expiresAt: string;
+                            moves: {
+                                /** Format: date-time */
+                                at: string;
+                                state: "QUEUED" | "SENT" | "DELIVERED" | "SUCCESSFUL" | "TIMEOUT" | "EXPIRED" | "FAILED" | "DELETED";
+                                detail: string | null;
+                            }[];
+                        };
+                    };
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        /** Take a command back; one that has ended stays as it is */
+        delete: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                    commandId: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Nothing. */
+                204: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content?: never;
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
         options?: never;
         head?: never;
         patch?: never;
@@ -6140,6 +7303,1223 @@ export interface paths {
                 };
                 /** @description Default Response */
                 503: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/ota-packages": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List packages, newest first */
+        get: {
+            parameters: {
+                query?: {
+                    limit?: number;
+                    cursor?: string;
+                    productId?: string;
+                    kind?: "firmware" | "software";
+                };
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            items: {
+                                /** Format: uuid */
+                                id: string;
+                                /** @enum {unknown} */
+                                kind: "firmware" | "software";
+                                title: string;
+                                version: string;
+                                tag: string | null;
+                                /** Format: uuid */
+                                productId: string;
+                                productName: string;
+                                url: string | null;
+                                /** @enum {unknown} */
+                                checksumAlgorithm: "SHA256" | "SHA384" | "SHA512" | "MD5" | "CRC32" | "MURMUR3_32" | "MURMUR3_128";
+                                checksum: string | null;
+                                size: number | null;
+                                fileName: string | null;
+                                contentType: string | null;
+                                isProductTarget: boolean;
+                                deviceCount: number;
+                                /** Format: date-time */
+                                createdAt: string;
+                                /** Format: date-time */
+                                updatedAt: string;
+                            }[];
+                            nextCursor: string | null;
+                        };
+                    };
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        /** Create a package; its content follows */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": {
+                        title: string;
+                        version: string;
+                        /** @enum {unknown} */
+                        kind: "firmware" | "software";
+                        /** Format: uuid */
+                        productId: string;
+                        tag?: string | null;
+                        url?: string | null;
+                        /** @enum {unknown} */
+                        checksumAlgorithm?: "SHA256" | "SHA384" | "SHA512" | "MD5" | "CRC32" | "MURMUR3_32" | "MURMUR3_128";
+                    };
+                };
+            };
+            responses: {
+                /** @description Default Response */
+                201: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            /** Format: uuid */
+                            id: string;
+                            /** @enum {unknown} */
+                            kind: "firmware" | "software";
+                            title: string;
+                            version: string;
+                            tag: string | null;
+                            /** Format: uuid */
+                            productId: string;
+                            productName: string;
+                            url: string | null;
+                            /** @enum {unknown} */
+                            checksumAlgorithm: "SHA256" | "SHA384" | "SHA512" | "MD5" | "CRC32" | "MURMUR3_32" | "MURMUR3_128";
+                            checksum: string | null;
+                            size: number | null;
+                            fileName: string | null;
+                            contentType: string | null;
+                            isProductTarget: boolean;
+                            deviceCount: number;
+                            /** Format: date-time */
+                            createdAt: string;
+                            /** Format: date-time */
+                            updatedAt: string;
+                        };
+                    };
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                409: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                422: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/ota-packages/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Read a package */
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            /** Format: uuid */
+                            id: string;
+                            /** @enum {unknown} */
+                            kind: "firmware" | "software";
+                            title: string;
+                            version: string;
+                            tag: string | null;
+                            /** Format: uuid */
+                            productId: string;
+                            productName: string;
+                            url: string | null;
+                            /** @enum {unknown} */
+                            checksumAlgorithm: "SHA256" | "SHA384" | "SHA512" | "MD5" | "CRC32" | "MURMUR3_32" | "MURMUR3_128";
+                            checksum: string | null;
+                            size: number | null;
+                            fileName: string | null;
+                            contentType: string | null;
+                            isProductTarget: boolean;
+                            deviceCount: number;
+                            /** Format: date-time */
+                            createdAt: string;
+                            /** Format: date-time */
+                            updatedAt: string;
+                        };
+                    };
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        /** Delete a package nobody shall install */
+        delete: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Nothing. */
+                204: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content?: never;
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                409: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/ota-packages/{id}/content": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Download the content of a package */
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description The bytes of the content. */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": unknown;
+                    };
+                };
+                /** @description The bytes of the content. */
+                206: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": unknown;
+                    };
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description The bytes of the content. */
+                416: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": unknown;
+                    };
+                };
+            };
+        };
+        /** Upload the content of a package nobody installs yet */
+        put: {
+            parameters: {
+                query?: {
+                    fileName?: string;
+                    checksum?: string;
+                    size?: number;
+                };
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            /** Format: uuid */
+                            id: string;
+                            /** @enum {unknown} */
+                            kind: "firmware" | "software";
+                            title: string;
+                            version: string;
+                            tag: string | null;
+                            /** Format: uuid */
+                            productId: string;
+                            productName: string;
+                            url: string | null;
+                            /** @enum {unknown} */
+                            checksumAlgorithm: "SHA256" | "SHA384" | "SHA512" | "MD5" | "CRC32" | "MURMUR3_32" | "MURMUR3_128";
+                            checksum: string | null;
+                            size: number | null;
+                            fileName: string | null;
+                            contentType: string | null;
+                            isProductTarget: boolean;
+                            deviceCount: number;
+                            /** Format: date-time */
+                            createdAt: string;
+                            /** Format: date-time */
+                            updatedAt: string;
+                        };
+                    };
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                409: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                413: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                415: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                422: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                507: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/ota-packages/{id}/devices": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Show how far a package has come */
+        get: {
+            parameters: {
+                query?: {
+                    limit?: number;
+                    cursor?: string;
+                    state?: "QUEUED" | "INITIATED" | "DOWNLOADING" | "DOWNLOADED" | "VERIFIED" | "UPDATING" | "UPDATED" | "FAILED";
+                };
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            items: {
+                                /** Format: uuid */
+                                deviceId: string;
+                                deviceName: string;
+                                source: "device" | "product";
+                                /** @enum {unknown} */
+                                state: "QUEUED" | "INITIATED" | "DOWNLOADING" | "DOWNLOADED" | "VERIFIED" | "UPDATING" | "UPDATED" | "FAILED";
+                                /** Format: date-time */
+                                stateAt: string;
+                                error: string | null;
+                                progress: number | null;
+                                current: {
+                                    title: string | null;
+                                    version: string | null;
+                                };
+                                offeredAt: string | null;
+                            }[];
+                            nextCursor: string | null;
+                            total: number;
+                            counts: {
+                                QUEUED: number;
+                                INITIATED: number;
+                                DOWNLOADING: number;
+                                DOWNLOADED: number;
+                                VERIFIED: number;
+                                UPDATING: number;
+                                UPDATED: number;
+                                FAILED: number;
+                            };
+                        };
+                    };
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/devices/{id}/firmware": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Show the firmware of a device and the way to it */
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            current: {
+                                title: string | null;
+                                version: string | null;
+                            };
+                            target: {
+                                /** Format: uuid */
+                                packageId: string;
+                                title: string;
+                                version: string;
+                                tag: string | null;
+                                source: "device" | "product";
+                            } | null;
+                            state: ("QUEUED" | "INITIATED" | "DOWNLOADING" | "DOWNLOADED" | "VERIFIED" | "UPDATING" | "UPDATED" | "FAILED") | null;
+                            stateAt: string | null;
+                            error: string | null;
+                            progress: number | null;
+                            offeredAt: string | null;
+                            trace: {
+                                /** Format: uuid */
+                                id: string;
+                                /** Format: date-time */
+                                at: string;
+                                event: string;
+                                packageId: string | null;
+                                detail: {
+                                    [key: string]: unknown;
+                                };
+                            }[];
+                        };
+                    };
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        /** Give a device a firmware of its own */
+        put: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": {
+                        /** Format: uuid */
+                        packageId: string;
+                    };
+                };
+            };
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            current: {
+                                title: string | null;
+                                version: string | null;
+                            };
+                            target: {
+                                /** Format: uuid */
+                                packageId: string;
+                                title: string;
+                                version: string;
+                                tag: string | null;
+                                source: "device" | "product";
+                            } | null;
+                            state: ("QUEUED" | "INITIATED" | "DOWNLOADING" | "DOWNLOADED" | "VERIFIED" | "UPDATING" | "UPDATED" | "FAILED") | null;
+                            stateAt: string | null;
+                            error: string | null;
+                            progress: number | null;
+                            offeredAt: string | null;
+                            trace: {
+                                /** Format: uuid */
+                                id: string;
+                                /** Format: date-time */
+                                at: string;
+                                event: string;
+                                packageId: string | null;
+                                detail: {
+                                    [key: string]: unknown;
+                                };
+                            }[];
+                        };
+                    };
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                422: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        post?: never;
+        /** Take the firmware of its own from a device; its product decides again */
+        delete: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Nothing. */
+                204: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content?: never;
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/devices/{id}/software": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Show the software of a device and the way to it */
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            current: {
+                                title: string | null;
+                                version: string | null;
+                            };
+                            target: {
+                                /** Format: uuid */
+                                packageId: string;
+                                title: string;
+                                version: string;
+                                tag: string | null;
+                                source: "device" | "product";
+                            } | null;
+                            state: ("QUEUED" | "INITIATED" | "DOWNLOADING" | "DOWNLOADED" | "VERIFIED" | "UPDATING" | "UPDATED" | "FAILED") | null;
+                            stateAt: string | null;
+                            error: string | null;
+                            progress: number | null;
+                            offeredAt: string | null;
+                            trace: {
+                                /** Format: uuid */
+                                id: string;
+                                /** Format: date-time */
+                                at: string;
+                                event: string;
+                                packageId: string | null;
+                                detail: {
+                                    [key: string]: unknown;
+                                };
+                            }[];
+                        };
+                    };
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        /** Give a device a software of its own */
+        put: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": {
+                        /** Format: uuid */
+                        packageId: string;
+                    };
+                };
+            };
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            current: {
+                                title: string | null;
+                                version: string | null;
+                            };
+                            target: {
+                                /** Format: uuid */
+                                packageId: string;
+                                title: string;
+                                version: string;
+                                tag: string | null;
+                                source: "device" | "product";
+                            } | null;
+                            state: ("QUEUED" | "INITIATED" | "DOWNLOADING" | "DOWNLOADED" | "VERIFIED" | "UPDATING" | "UPDATED" | "FAILED") | null;
+                            stateAt: string | null;
+                            error: string | null;
+                            progress: number | null;
+                            offeredAt: string | null;
+                            trace: {
+                                /** Format: uuid */
+                                id: string;
+                                /** Format: date-time */
+                                at: string;
+                                event: string;
+                                packageId: string | null;
+                                detail: {
+                                    [key: string]: unknown;
+                                };
+                            }[];
+                        };
+                    };
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                422: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        post?: never;
+        /** Take the software of its own from a device; its product decides again */
+        delete: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Nothing. */
+                204: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content?: never;
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                404: {
                     headers: {
                         [name: string]: unknown;
                     };
@@ -7238,6 +9618,266 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/devices/{id}/attributes/{scope}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List the attributes of a scope by key */
+        get: {
+            parameters: {
+                query?: {
+                    limit?: number;
+                    cursor?: string;
+                    /** @description Keys separated by commas. */
+                    keys?: string;
+                    /** @description A key as it is, also with commas; may be repeated. Wins over `keys`. */
+                    key?: string | string[];
+                };
+                header?: never;
+                path: {
+                    id: string;
+                    scope: "client" | "shared" | "server";
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            items: {
+                                key: string;
+                                /** @description Integers beyond ±(2⁵³−1) as decimal strings. */
+                                value: unknown;
+                                /** @enum {string} */
+                                kind: "double" | "integer" | "boolean" | "string" | "json";
+                                /** @description ms since 1970, server clock */
+                                lastUpdateTs: number;
+                            }[];
+                            nextCursor: string | null;
+                        };
+                    };
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        /** Delete attributes; unknown keys are ignored */
+        delete: {
+            parameters: {
+                query?: {
+                    /** @description Keys separated by commas. */
+                    keys?: string;
+                    /** @description A key as it is, also with commas; may be repeated. Wins over `keys`. */
+                    key?: string | string[];
+                };
+                header?: never;
+                path: {
+                    id: string;
+                    scope: "client" | "shared" | "server";
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Nothing. */
+                204: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content?: never;
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                422: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        options?: never;
+        head?: never;
+        /** Set attributes of the scope shared or server; null deletes */
+        patch: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                    scope: "client" | "shared" | "server";
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            items: {
+                                key: string;
+                                /** @description Integers beyond ±(2⁵³−1) as decimal strings. */
+                                value: unknown;
+                                /** @enum {string} */
+                                kind: "double" | "integer" | "boolean" | "string" | "json";
+                                /** @description ms since 1970, server clock */
+                                lastUpdateTs: number;
+                            }[];
+                        };
+                    };
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                413: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                415: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                422: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        trace?: never;
+    };
     "/api/plugins/telemetry/DEVICE/{id}/keys/timeseries": {
         parameters: {
             query?: never;
@@ -7567,6 +10207,317 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/plugins/telemetry/DEVICE/{id}/keys/attributes": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Attribute keys */
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                    scope: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": string[];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/plugins/telemetry/DEVICE/{id}/values/attributes": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Attribute values */
+        get: {
+            parameters: {
+                query?: {
+                    /** @description Keys separated by commas. */
+                    keys?: string;
+                    /** @description A key as it is, also with commas; may be repeated. Wins over `keys`. */
+                    key?: string | string[];
+                };
+                header?: never;
+                path: {
+                    id: string;
+                    scope: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            key: string;
+                            value: unknown;
+                            lastUpdateTs: number;
+                        }[];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/plugins/telemetry/DEVICE/{id}/keys/attributes/{scope}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Attribute keys */
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                    scope: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": string[];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/plugins/telemetry/DEVICE/{id}/values/attributes/{scope}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Attribute values */
+        get: {
+            parameters: {
+                query?: {
+                    /** @description Keys separated by commas. */
+                    keys?: string;
+                    /** @description A key as it is, also with commas; may be repeated. Wins over `keys`. */
+                    key?: string | string[];
+                };
+                header?: never;
+                path: {
+                    id: string;
+                    scope: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            key: string;
+                            value: unknown;
+                            lastUpdateTs: number;
+                        }[];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/plugins/telemetry/DEVICE/{id}/{scope}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Write attributes */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                    scope: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content?: never;
+                };
+            };
+        };
+        /** Delete attributes */
+        delete: {
+            parameters: {
+                query?: {
+                    /** @description Keys separated by commas. */
+                    keys?: string;
+                    /** @description A key as it is, also with commas; may be repeated. Wins over `keys`. */
+                    key?: string | string[];
+                };
+                header?: never;
+                path: {
+                    id: string;
+                    scope: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content?: never;
+                };
+            };
+        };
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/plugins/telemetry/DEVICE/{id}/attributes/{scope}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Write attributes */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                    scope: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content?: never;
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/plugins/telemetry/{id}/{scope}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Write attributes */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                    scope: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content?: never;
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/auth/login": {
         parameters: {
             query?: never;
@@ -7744,6 +10695,332 @@ export interface paths {
             };
         };
         delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/rpc/oneway/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Send a oneway command */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": {
+                        method: string;
+                        params?: unknown;
+                        timeout?: number | null;
+                        expirationTime?: number | null;
+                        persistent?: boolean | null;
+                        retries?: number | null;
+                        additionalInfo?: unknown;
+                    };
+                };
+            };
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content?: never;
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/rpc/twoway/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Send a twoway command */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": {
+                        method: string;
+                        params?: unknown;
+                        timeout?: number | null;
+                        expirationTime?: number | null;
+                        persistent?: boolean | null;
+                        retries?: number | null;
+                        additionalInfo?: unknown;
+                    };
+                };
+            };
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content?: never;
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/rpc/persistent/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Read a persistent command */
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            id: {
+                                entityType: string;
+                                /** Format: uuid */
+                                id: string;
+                            };
+                            createdTime: number;
+                            tenantId: {
+                                entityType: string;
+                                /** Format: uuid */
+                                id: string;
+                            };
+                            deviceId: {
+                                entityType: string;
+                                /** Format: uuid */
+                                id: string;
+                            };
+                            expirationTime: number;
+                            request: {
+                                id: string;
+                                oneway: boolean;
+                                persisted: boolean;
+                                body: {
+                                    method: string;
+                                    params: string;
+                                };
+                            };
+                            response: unknown;
+                            status: string;
+                            additionalInfo: unknown;
+                        };
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        /** Take a persistent command back */
+        delete: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content?: never;
+                };
+            };
+        };
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/rpc/persistent/device/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List the persistent commands of a device */
+        get: {
+            parameters: {
+                query?: {
+                    pageSize?: number;
+                    page?: number;
+                    textSearch?: string;
+                    sortProperty?: "createdTime" | "expirationTime" | "status";
+                    sortOrder?: "ASC" | "DESC";
+                    rpcStatus?: "QUEUED" | "SENT" | "DELIVERED" | "SUCCESSFUL" | "TIMEOUT" | "EXPIRED" | "FAILED" | "DELETED";
+                };
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            data: {
+                                id: {
+                                    entityType: string;
+                                    /** Format: uuid */
+                                    id: string;
+                                };
+                                createdTime: number;
+                                tenantId: {
+                                    entityType: string;
+                                    /** Format: uuid */
+                                    id: string;
+                                };
+                                deviceId: {
+                                    entityType: string;
+                                    /** Format: uuid */
+                                    id: string;
+                                };
+                                expirationTime: number;
+                                request: {
+                                    id: string;
+                                    oneway: boolean;
+                                    persisted: boolean;
+                                    body: {
+                                        method: string;
+                                        params: string;
+                                    };
+                                };
+                                response: unknown;
+                                status: string;
+                                additionalInfo: unknown;
+                            }[];
+                            totalPages: number;
+                            totalElements: number;
+                            hasNext: boolean;
+                        };
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/customer/device/{name}/claim": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Claim a device */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    name: string;
+                };
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": {
+                        secretKey?: string | null;
+                    } | null;
+                };
+            };
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content?: never;
+                };
+            };
+        };
+        /** Give a claimed device back */
+        delete: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    name: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content?: never;
+                };
+            };
+        };
         options?: never;
         head?: never;
         patch?: never;
@@ -8074,7 +11351,7 @@ export interface paths {
                                 /** Format: uuid */
                                 id: string;
                             };
-                            credentialsType: "ACCESS_TOKEN" | "MQTT_BASIC";
+                            credentialsType: "ACCESS_TOKEN" | "MQTT_BASIC" | "X509_CERTIFICATE";
                             credentialsId: string;
                             credentialsValue: string | null;
                             version: number;
@@ -8139,7 +11416,7 @@ export interface paths {
                                 /** Format: uuid */
                                 id: string;
                             };
-                            credentialsType: "ACCESS_TOKEN" | "MQTT_BASIC";
+                            credentialsType: "ACCESS_TOKEN" | "MQTT_BASIC" | "X509_CERTIFICATE";
                             credentialsId: string;
                             credentialsValue: string | null;
                             version: number;
@@ -8270,7 +11547,86 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        get?: never;
+        /** A device asks for its attributes */
+        get: {
+            parameters: {
+                query?: {
+                    clientKeys?: string | string[];
+                    sharedKeys?: string | string[];
+                };
+                header?: never;
+                path: {
+                    token: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": unknown;
+                    };
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                408: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                422: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                429: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                503: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
         put?: never;
         /** A device reports client attributes */
         post: {
@@ -8362,6 +11718,863 @@ export interface paths {
                     };
                     content: {
                         "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/provision": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** A device that knows key and secret of a product asks for its credentials */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description status SUCCESS with the credentials, NOT_FOUND or FAILURE */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": unknown;
+                    };
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                413: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                415: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                429: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                503: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/{token}/attributes/updates": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** A device waits for the next change of its shared attributes */
+        get: {
+            parameters: {
+                query?: {
+                    timeout?: number;
+                };
+                header?: never;
+                path: {
+                    token: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": unknown;
+                    };
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                408: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                422: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                429: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                503: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/{token}/claim": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** A device says that it may be claimed */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    token: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Empty. */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": unknown;
+                    };
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                413: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                415: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                429: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                503: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/{token}/rpc": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** A device waits for the next command */
+        get: {
+            parameters: {
+                query?: {
+                    timeout?: number;
+                };
+                header?: never;
+                path: {
+                    token: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": unknown;
+                    };
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                408: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                429: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                503: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        /** A device calls the server */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    token: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description The reply. */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": unknown;
+                    };
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                413: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                415: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                429: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                503: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/{token}/rpc/{requestId}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** A device answers a command */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    token: string;
+                    requestId: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": unknown;
+                    };
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                413: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                415: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                429: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                503: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/{token}/firmware": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** A device downloads its firmware */
+        get: {
+            parameters: {
+                query?: {
+                    title?: string;
+                    version?: string;
+                    size?: number;
+                    chunk?: number;
+                };
+                header?: never;
+                path: {
+                    token: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description The bytes asked for. */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": unknown;
+                    };
+                };
+                /** @description The bytes asked for. */
+                206: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": unknown;
+                    };
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description The bytes asked for. */
+                416: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": unknown;
+                    };
+                };
+                /** @description Default Response */
+                429: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                503: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/{token}/software": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** A device downloads its software */
+        get: {
+            parameters: {
+                query?: {
+                    title?: string;
+                    version?: string;
+                    size?: number;
+                    chunk?: number;
+                };
+                header?: never;
+                path: {
+                    token: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description The bytes asked for. */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": unknown;
+                    };
+                };
+                /** @description The bytes asked for. */
+                206: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": unknown;
+                    };
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description The bytes asked for. */
+                416: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": unknown;
+                    };
+                };
+                /** @description Default Response */
+                429: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                503: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v2/write": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** An agent writes line protocol, as to InfluxDB; `Authorization: Token <access token of the device>` */
+        post: {
+            parameters: {
+                query: {
+                    precision: "ns" | "n" | "us" | "u" | "ms" | "s" | "m" | "h";
+                };
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Default Response */
+                204: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content?: never;
+                };
+                /** @description Default Response */
+                "4XX": {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            code: string;
+                            message: string;
+                            line?: number;
+                        };
+                    };
+                };
+                /** @description Default Response */
+                "5XX": {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            code: string;
+                            message: string;
+                            line?: number;
+                        };
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/write": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** An agent writes line protocol, as to InfluxDB; `Authorization: Token <access token of the device>` */
+        post: {
+            parameters: {
+                query: {
+                    precision: "ns" | "n" | "us" | "u" | "ms" | "s" | "m" | "h";
+                };
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Default Response */
+                204: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content?: never;
+                };
+                /** @description Default Response */
+                "4XX": {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            code: string;
+                            message: string;
+                            line?: number;
+                        };
+                    };
+                };
+                /** @description Default Response */
+                "5XX": {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            code: string;
+                            message: string;
+                            line?: number;
+                        };
                     };
                 };
             };

@@ -40,6 +40,10 @@ export type LogEntry = Answer<'/api/v1/devices/{id}/log', 'get', 200>['items'][n
 export type Reject = Answer<'/api/v1/devices/{id}/rejects', 'get', 200>['items'][number]
 export type BinItem = Answer<'/api/v1/bin', 'get', 200>['items'][number]
 export type Product = Answer<'/api/v1/products', 'get', 200>['items'][number]
+export type ProductCreate = Body<'/api/v1/products', 'post'>
+export type ProductPatch = Body<'/api/v1/products/{id}', 'patch'>
+export type DeviceLimits = Answer<'/api/v1/settings/device-limits', 'get', 200>
+export type DeviceLimitsPatch = Body<'/api/v1/settings/device-limits', 'patch'>
 export type KeyModel = Product['model']['keys'][string]
 export type Latest = Answer<'/api/v1/devices/{id}/telemetry', 'get', 200>['items'][number]
 export type HistoryQuery = Query<'/api/v1/devices/{id}/telemetry/history', 'get'>
@@ -52,6 +56,21 @@ export type LicensePreview = Answer<'/api/v1/license/preview', 'post', 200>
 export type LicenseChange = LicensePreview['changes'][number]
 export type LicenseEvent = Answer<'/api/v1/license/history', 'get', 200>['items'][number]
 export type Module = Answer<'/api/v1/modules', 'get', 200>['items'][number]
+/** `value` as `parseExact` reads it. */
+export type Attribute = Answer<'/api/v1/devices/{id}/attributes/{scope}', 'get', 200>['items'][number]
+export type AttributeScope = 'client' | 'shared' | 'server'
+export type Command = Answer<'/api/v1/devices/{id}/commands/{commandId}', 'get', 200>
+export type CommandState = Command['state']
+export type CommandResult = Answer<'/api/v1/devices/{id}/commands', 'post', 200>
+
+export type OtaPackage = Answer<'/api/v1/ota-packages/{id}', 'get', 200>
+export type OtaKind = OtaPackage['kind']
+export type PackageCreate = Body<'/api/v1/ota-packages', 'post'>
+export type PackageQuery = Query<'/api/v1/ota-packages', 'get'>
+export type Rollout = Answer<'/api/v1/ota-packages/{id}/devices', 'get', 200>
+export type RolloutQuery = Query<'/api/v1/ota-packages/{id}/devices', 'get'>
+export type OtaEvent = Answer<'/api/v1/devices/{id}/firmware', 'get', 200>['trace'][number]
+export type OtaState = NonNullable<RolloutQuery['state']>
 
 export type Overview = Answer<'/api/v1/overview', 'get', 200>
 /** One minute of the ingest series. */

@@ -1,14 +1,34 @@
 // SPDX-License-Identifier: AGPL-3.0-only
+import attributes from './en/attributes.json'
 import bin from './en/bin.json'
+import commands from './en/commands.json'
 import common from './en/common.json'
 import connect from './en/connect.json'
 import device from './en/device.json'
 import devices from './en/devices.json'
+import firmware from './en/firmware.json'
 import license from './en/license.json'
 import overview from './en/overview.json'
+import products from './en/products.json'
 import reject from './en/reject.json'
 import settings from './en/settings.json'
 import shell from './en/shell.json'
 import start from './en/start.json'
 
-export const messages = { bin, common, connect, device, devices, license, overview, reject, settings, shell, start }
+export const messages = {
+  attributes,
+  bin,
+  commands,
+  common,
+  connect,
+  device,
+  devices,
+  firmware,
+  license,
+  overview,
+  products,
+  reject,
+  settings,
+  shell,
+  start,
+}

@@ -1,14 +1,34 @@
 // SPDX-License-Identifier: AGPL-3.0-only
+import attributes from './zh/attributes.json'
 import bin from './zh/bin.json'
+import commands from './zh/commands.json'
 import common from './zh/common.json'
 import connect from './zh/connect.json'
 import device from './zh/device.json'
 import devices from './zh/devices.json'
+import firmware from './zh/firmware.json'
 import license from './zh/license.json'
 import overview from './zh/overview.json'
+import products from './zh/products.json'
 import reject from './zh/reject.json'
 import settings from './zh/settings.json'
 import shell from './zh/shell.json'
 import start from './zh/start.json'
 
-export const messages = { bin, common, connect, device, devices, license, overview, reject, settings, shell, start }
+export const messages = {
+  attributes,
+  bin,
+  commands,
+  common,
+  connect,
+  device,
+  devices,
+  firmware,
+  license,
+  overview,
+  products,
+  reject,
+  settings,
+  shell,
+  start,
+}

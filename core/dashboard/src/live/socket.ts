@@ -182,6 +182,13 @@ export class LiveSocket {
     for (const listener of subscription.listeners) listener.resync?.()
   }
 
+  /** What a device did between the page's first fetch and this moment was told to nobody. */
+  #onFirstOk(subscription: Subscription): void {
+    const isFirst = !subscription.seen
+    subscription.seen = true
+    if (isFirst && subscription.topic === 'deviceLog') this.#resync(subscription)
+  }
+
   #receive(text: unknown): void {
     const frame = readFrame(text)
     if (!frame) return
@@ -196,7 +203,7 @@ export class LiveSocket {
     }
     for (const subscription of this.#subscriptions.values()) {
       if (subscription.id !== frame.id) continue
-      if (frame.op === 'ok') subscription.seen = true
+      if (frame.op === 'ok') this.#onFirstOk(subscription)
       if (frame.op === 'resync') this.#resync(subscription)
       if (frame.op === 'data') for (const listener of subscription.listeners) listener.items(frame.items)
     }

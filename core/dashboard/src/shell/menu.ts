@@ -4,7 +4,7 @@ import type { Component } from 'vue'
 import { useRouter } from 'vue-router'
 import { useSession } from '../session.ts'
 
-export const menuGroups = ['monitor', 'operate', 'settings'] as const
+export const menuGroups = ['monitor', 'configure', 'operate', 'settings'] as const
 export type MenuGroup = (typeof menuGroups)[number]
 
 declare module 'vue-router' {

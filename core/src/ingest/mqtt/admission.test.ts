@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { Socket } from 'node:net'
+import type { Duplex } from 'node:stream'
 import { describe, expect, it } from 'vitest'
 import { Admission, Refusals, TokenBucket } from './admission.ts'
 import { defaultMqttLimits } from './limits.ts'
@@ -27,7 +28,7 @@ function bench(changes: Partial<MqttLimits> = {}) {
       return () => timers.delete(timer)
     },
   }
-  const begun: { socket: Socket; address: string; since: number }[] = []
+  const begun: { socket: Duplex; address: string; since: number }[] = []
   const limits = { ...defaultMqttLimits, ...changes }
   const admission = new Admission(clock, limits, (socket, address, since) => begun.push({ socket, address, since }))
   return {

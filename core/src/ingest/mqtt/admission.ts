@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-only
-import type { Socket } from 'node:net'
+import type { Duplex } from 'node:stream'
 import type { Clock } from '../../clock.ts'
 import type { MqttLimits } from './limits.ts'
 
@@ -38,10 +38,10 @@ export class TokenBucket {
   }
 }
 
-type Waiting = { socket: Socket; since: number; isHeldByOthers: boolean }
+type Waiting = { socket: Duplex; since: number; isHeldByOthers: boolean }
 
 /** Reads a socket from now on; `since` is when its time for a CONNECT began. */
-type Begin = (socket: Socket, address: string, since: number) => void
+type Begin = (socket: Duplex, address: string, since: number) => void
 
 /**
  * Decides when a new socket is read for the first time. Sockets beyond the connect rate or the
@@ -82,7 +82,7 @@ export class Admission {
   }
 
   /** Takes a fresh, paused socket. */
-  add(socket: Socket, address: string): void {
+  add(socket: Duplex, address: string): void {
     const now = this.#clock.monotonic()
     const isHeldByOthers = this.#isHeldByOthers(address)
     const isFirst = this.#ready.size === 0 && !this.#queues.has(address)
@@ -144,7 +144,7 @@ export class Admission {
     return true
   }
 
-  #start(socket: Socket, address: string, since: number): void {
+  #start(socket: Duplex, address: string, since: number): void {
     this.#unauthenticated++
     this.#perAddress.set(address, (this.#perAddress.get(address) ?? 0) + 1)
     this.#begin(socket, address, since)

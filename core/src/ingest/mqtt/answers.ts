@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { generate } from 'mqtt-packet'
-import type { IConnackPacket } from 'mqtt-packet'
 import type { PayloadRules } from '../registry.ts'
 import type { Reject, RejectCode } from '../rejects.ts'
+import type { DisconnectReason } from '../sessions.ts'
 import type { Outcome } from '../uplink.ts'
+import type { Connect } from './connect.ts'
+import type { MqttLimits } from './limits.ts'
 
 /** MQTT 5 reason codes we send (MQTT 5 §2.4). */
 export const reason = {
@@ -27,6 +29,7 @@ export const reason = {
   receiveMaximumExceeded: 0x93,
   topicAliasInvalid: 0x94,
   packetTooLarge: 0x95,
+  messageRateTooHigh: 0x96,
   quotaExceeded: 0x97,
   administrativeAction: 0x98,
   payloadInvalid: 0x99,
@@ -39,6 +42,7 @@ export const connectRefusals = {
   bad_credentials: { v5: reason.badCredentials, v3: 5, text: 'unknown access token, or wrong user name or password' },
   unknown_client_id: { v5: reason.badClientId, v3: 2, text: 'unknown client id and no user name given' },
   nothing_given: { v5: reason.notAuthorized, v3: 5, text: 'no credentials given; send the access token as user name' },
+  certificate: { v5: reason.notAuthorized, v3: 5, text: 'the client certificate is unknown, expired or revoked' },
   disabled: { v5: reason.notAuthorized, v3: 5, text: 'the device is disabled' },
   client_id_invalid: { v5: reason.badClientId, v3: 2, text: 'client id and user name: well-formed text of at most 256 characters' },
   client_id_missing: { v5: reason.badClientId, v3: 2, text: 'an empty client id needs clean session 1' },
@@ -64,12 +68,16 @@ export type Answer =
 /** Reason code of MQTT 5 for a message refused as a whole (device API §2.11). */
 function refusalReason(code: RejectCode): number {
   switch (code) {
+    case 'RPC_STALE':
+      return reason.success // [R-5]
     case 'TOO_MANY_POINTS':
     case 'RATE_LIMITED':
+    case 'DEVICE_LIMIT':
       return reason.quotaExceeded
     case 'TOPIC_UNKNOWN':
       return reason.topicInvalid
     case 'TOPIC_FORBIDDEN':
+    case 'CHILD_FORBIDDEN':
       return reason.notAuthorized
     default:
       return reason.payloadInvalid
@@ -83,7 +91,9 @@ const malformed: ReadonlySet<RejectCode> = new Set<RejectCode>(['PAYLOAD_MALFORM
 
 /** The answer to a message that was refused as a whole, by the table of device API §2.11. */
 export function answerRefusal(reject: Reject, protocol: number, rules: PayloadRules): Answer {
-  if (protocol === 5) return { do: 'acknowledge', code: refusalReason(reject.code), text: `${reject.code}: ${reject.detail}` }
+  // A rate limit names itself [Q-4].
+  const text = reject.code === 'RATE_LIMITED' ? reject.detail : `${reject.code}: ${reject.detail}`
+  if (protocol === 5) return { do: 'acknowledge', code: refusalReason(reject.code), text }
   const closes = reject.code === 'TOPIC_FORBIDDEN' || (malformed.has(reject.code) && !rules.ackInvalidPayload)
   return closes ? { do: 'close' } : success
 }
@@ -99,7 +109,7 @@ export function answerOutcome(outcome: Outcome, protocol: number, rules: Payload
     case 'rejected': {
       const first = outcome.rejects[0]
       if (first === undefined || protocol !== 5) return success
-      const code = outcome.status === 'stored' ? reason.success : reason.payloadInvalid
+      const code = outcome.status === 'stored' ? reason.success : refusalReason(first.code)
       const where = first.key === undefined ? '' : ` (key "${first.key.slice(0, 64).toWellFormed()}")`
       return { do: 'acknowledge', code, text: `${first.code}: ${first.detail}${where}`, rejected: outcome.rejects.length }
     }
@@ -135,11 +145,20 @@ export function encodeRefusal(refusal: ConnectRefusal, protocol: number): Buffer
   return generate({ cmd: 'connack', reasonCode, sessionPresent: false, properties: { reasonString: text } }, v5)
 }
 
-/** CONNACK that accepts [M-14]. */
-export function encodeAcceptance(protocol: number, properties: NonNullable<IConnackPacket['properties']>): Buffer {
-  if (protocol < 5) return generate({ cmd: 'connack', returnCode: 0, sessionPresent: false }, { protocolVersion: 4 })
-  const fixed = { retainAvailable: false, sharedSubscriptionAvailable: false, subscriptionIdentifiersAvailable: false }
-  return generate({ cmd: 'connack', reasonCode: reason.success, sessionPresent: false, properties: { ...properties, ...fixed } }, v5)
+/** CONNACK that accepts [M-14]: `keepAliveS` is what we agree to. */
+export function encodeAcceptance(connect: Connect, keepAliveS: number, limits: MqttLimits): Buffer {
+  if (connect.protocol < 5) return generate({ cmd: 'connack', returnCode: 0, sessionPresent: false }, { protocolVersion: 4 })
+  const properties = {
+    receiveMaximum: limits.inFlight,
+    maximumPacketSize: limits.payloadBytes + 4,
+    retainAvailable: false,
+    sharedSubscriptionAvailable: false,
+    subscriptionIdentifiersAvailable: false,
+    ...(connect.assignedClientId === undefined ? {} : { assignedClientIdentifier: connect.assignedClientId }),
+    ...(keepAliveS === connect.keepAliveS ? {} : { serverKeepAlive: keepAliveS }),
+    ...(connect.asksForExpiry ? { sessionExpiryInterval: 0 } : {}),
+  }
+  return generate({ cmd: 'connack', reasonCode: reason.success, sessionPresent: false, properties }, v5)
 }
 
 export function encodeSuback(messageId: number, granted: number[], protocol: number): Buffer {
@@ -148,4 +167,15 @@ export function encodeSuback(messageId: number, granted: number[], protocol: num
 
 export function encodeUnsuback(messageId: number, granted: number[], protocol: number): Buffer {
   return generate({ cmd: 'unsuback', messageId, granted: protocol === 5 ? granted : [] }, { protocolVersion: protocol })
+}
+
+/** How a session ends from our side: the code for MQTT 5, 3.1.1 sees the close only. */
+export const closings: Record<DisconnectReason, { code: number; text: string }> = {
+  client: { code: reason.success, text: '' },
+  network: { code: reason.quotaExceeded, text: 'too much unsent data' },
+  protocol: { code: reason.protocolError, text: 'protocol error' },
+  keepalive: { code: reason.keepAliveTimeout, text: 'no packet within 1.5 times the keep-alive' },
+  takeover: { code: reason.sessionTakenOver, text: 'another client connected with the credentials of this device' },
+  admin: { code: reason.administrativeAction, text: 'closed by the server: device or credentials changed, or closed by a user' },
+  shutdown: { code: reason.serverShuttingDown, text: 'the server is stopping' },
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { randomInt } from 'node:crypto'
+import type { X509Certificate } from 'node:crypto'
 import type { IConnectPacket } from 'mqtt-packet'
 import type { Device } from '../registry.ts'
 import type { ConnectRefusal } from './answers.ts'
@@ -10,12 +11,17 @@ export type Credentials = {
   /** Absent and empty are the same. */
   userName: string | undefined
   password: Buffer | undefined
+  /** Of the handshake of TLS; its key is proven to be the client's. */
+  certificate?: ClientCertificate | undefined
 }
 
+/** What a client showed in the handshake: its certificate, and those it brought along to explain that one. */
+export type ClientCertificate = { leaf: X509Certificate; others: readonly X509Certificate[] }
+
+export type LoginRefusal = 'bad_credentials' | 'unknown_client_id' | 'nothing_given' | 'certificate' | 'disabled' | 'starting'
+
 /** Result of looking credentials up (device API §2.2); `device` of a refusal only says whose they nearly were. */
-export type Authentication =
-  | { status: 'ok'; device: Device }
-  | { status: 'refused'; reason: 'bad_credentials' | 'unknown_client_id' | 'nothing_given' | 'disabled'; device?: Device }
+export type Authentication = { status: 'ok'; device: Device } | { status: 'refused'; reason: LoginRefusal; device?: Device }
 
 /** A CONNECT that may be authenticated. */
 export type Connect = {
@@ -27,6 +33,8 @@ export type Connect = {
   /** What the client asked for; the session may get less [M-15]. */
   keepAliveS: number
   maxPacketSize: number
+  /** Unacknowledged messages the client takes (MQTT 5 §3.1.2.11.3). */
+  receiveMaximum: number
   wantsProblems: boolean
   asksForExpiry: boolean
 }
@@ -69,6 +77,7 @@ export function judgeConnect(frame: Buffer, bodyAt: number): JudgedConnect {
       assignedClientId,
       keepAliveS: packet.keepalive ?? 0,
       maxPacketSize: properties?.maximumPacketSize ?? Number.POSITIVE_INFINITY,
+      receiveMaximum: properties?.receiveMaximum ?? 65_535,
       wantsProblems: properties?.requestProblemInformation !== false,
       asksForExpiry: (properties?.sessionExpiryInterval ?? 0) > 0,
     },

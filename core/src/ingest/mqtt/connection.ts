@@ -1,57 +1,18 @@
 // SPDX-License-Identifier: AGPL-3.0-only
-import type { Socket } from 'node:net'
-import type { Clock } from '../../clock.ts'
-import type { Log } from '../../log.ts'
-import type { Device } from '../registry.ts'
-import type { DisconnectReason, Sessions } from '../sessions.ts'
-import type { IngestSink } from '../uplink.ts'
-import { encodeAcceptance, encodeDisconnect, encodeRefusal, reason } from './answers.ts'
+import type { Duplex } from 'node:stream'
+import type { DisconnectReason } from '../sessions.ts'
+import { closings, encodeAcceptance, encodeDisconnect, encodeRefusal, reason } from './answers.ts'
 import type { ConnectRefusal } from './answers.ts'
+import type { ConnectionContext, Login, Peer } from './connection-context.ts'
 import { judgeConnect } from './connect.ts'
 import type { Connect, Credentials } from './connect.ts'
+import type { Conversation, Hold, Mistake } from './conversation.ts'
+import { DeviceConversation } from './device-conversation.ts'
 import { FrameSplitter } from './frames.ts'
 import type { FrameProblem } from './frames.ts'
-import type { MqttLimits } from './limits.ts'
 import { Output } from './output.ts'
 import { packetType } from './packets.ts'
-import { servePacket } from './serve.ts'
-import type { Live, Mistake } from './serve.ts'
-import { Uplinks } from './uplinks.ts'
-import type { RejectRecorder } from './uplinks.ts'
-
-/** What all connections of an endpoint share. */
-export type ConnectionContext = {
-  sink: IngestSink
-  sessions: Sessions
-  rejects: RejectRecorder
-  clock: Clock
-  log: Log
-  limits: MqttLimits
-  /** False only in a fault test: keep-alive then runs on while we don't read. */
-  pausesKeepAlive: boolean
-  /** Looks a CONNECT up and decides about it. */
-  login(connect: Connect, address: string): { device: Device } | { refusal: ConnectRefusal }
-  /** Notes a refused CONNECT; how long its answer has to wait, `undefined` for ever [M-11]. */
-  noteRefusal(address: string, refusal: ConnectRefusal, credentials: Credentials | undefined): number | undefined
-  /** The first packet came, or the socket closed before it. */
-  leaveUnauthenticated(connection: Connection): void
-  /** Asks for a `flush` before the event loop goes on. */
-  markDirty(connection: Connection): void
-  /** Asks for a `pump` when the sink has room again. */
-  waitForRoom(connection: Connection): void
-  closed(connection: Connection): void
-}
-
-/** How a session ends from our side: the code for MQTT 5, 3.1.1 sees the close only. */
-const closings: Record<DisconnectReason, { code: number; text: string }> = {
-  client: { code: reason.success, text: '' },
-  network: { code: reason.quotaExceeded, text: 'too much unsent data' },
-  protocol: { code: reason.protocolError, text: 'protocol error' },
-  keepalive: { code: reason.keepAliveTimeout, text: 'no packet within 1.5 times the keep-alive' },
-  takeover: { code: reason.sessionTakenOver, text: 'another client connected with the credentials of this device' },
-  admin: { code: reason.administrativeAction, text: 'closed by the server: device or credentials changed, or closed by a user' },
-  shutdown: { code: reason.serverShuttingDown, text: 'the server is stopping' },
-}
+import { ProvisioningSession } from './provisioning-session.ts'
 
 const connectByte = packetType.connect << 4
 /**
@@ -64,24 +25,31 @@ export class Connection {
   /** Already on the endpoint's list of connections to flush. */
   isDirty = false
   readonly #context: ConnectionContext
-  readonly #socket: Socket
+  readonly #socket: Duplex
+  readonly #peer: Peer
   readonly #splitter: FrameSplitter
   readonly #output: Output
   #state: 'connecting' | 'refusing' | 'open' | 'closing' | 'closed' = 'connecting'
   /** When the state began; while refusing, when the answer is due. */
   #since: number
-  #live: Live | undefined
+  /** There while open and after. */
+  #conversation: Conversation | undefined
   #lastPacketAt: number
   /** When the first byte of an unfinished packet came, 0 when there is none. */
   #partialSince = 0
   #unsentSince = 0
   #isPaused = false
+  /** The CONNECT is here, and what it leads to is being looked up. */
+  #isLoggingIn = false
+  /** A message that came too fast and waits for its turn, with all that came after it [Q-3]. */
+  #held: Buffer | undefined
   #isDraining = false
 
-  constructor(context: ConnectionContext, socket: Socket, address: string, since: number) {
+  constructor(context: ConnectionContext, socket: Duplex, peer: Peer, since: number) {
     this.#context = context
     this.#socket = socket
-    this.address = address
+    this.#peer = peer
+    this.address = peer.address
     this.#splitter = new FrameSplitter(context.limits.connectBytes)
     this.#output = new Output(socket)
     this.#since = since
@@ -90,6 +58,10 @@ export class Connection {
     socket.on('drain', () => this.flush())
     socket.on('close', () => this.#onClose())
     socket.resume()
+  }
+
+  get isProvisioning(): boolean {
+    return this.#conversation instanceof ProvisioningSession
   }
 
   /** Handles what has been read as far as it may be, then reads on or pauses. */
@@ -104,11 +76,12 @@ export class Connection {
   /** Writes the answers that are due, and goes on reading if they were what it waited for. */
   flush(): void {
     try {
-      if (this.#state !== 'open' || this.#live === undefined) return
-      const { uplinks } = this.#live
-      if (uplinks.writeAnswers() === 'close') return this.#close('protocol')
+      if (this.#state !== 'open') return
+      const conversation = this.#conversation!
+      const failure = conversation.writeAnswers()
+      if (failure !== undefined) return failure === 'close' ? this.#close('protocol') : this.#fail(failure)
       this.#output.flush()
-      if (this.#isDraining && uplinks.unanswered === 0) this.#close('shutdown')
+      if (this.#isDraining && conversation.isIdle) this.#close('shutdown')
       else if (this.#isPaused) this.#pump()
     } catch (err) {
       this.#crash(err)
@@ -148,7 +121,7 @@ export class Connection {
 
   #pump(): void {
     const now = this.#context.clock.monotonic()
-    while (this.#state === 'connecting' || this.#state === 'open') {
+    while (!this.#isLoggingIn && (this.#state === 'connecting' || this.#state === 'open')) {
       const first = this.#splitter.peek()
       if (this.#state === 'connecting' && first !== -1 && first !== connectByte) return this.destroy()
       if (this.#state === 'open' && this.#mustWait(first)) return this.#pause()
@@ -158,26 +131,20 @@ export class Connection {
       this.#partialSince = 0
       this.#lastPacketAt = now
       if (this.#state === 'connecting') this.#onConnect(frame)
-      else this.#onPacket(frame, first >> 4)
+      else this.#onPacket(frame, first >> 4, this.#splitter.bodyAt)
     }
-    if (this.#state !== 'connecting' && this.#state !== 'open') return
+    if (this.#isLoggingIn || (this.#state !== 'connecting' && this.#state !== 'open')) return
     if (this.#splitter.waiting > 0 && this.#partialSince === 0) this.#partialSince = now
     this.#resume(now)
   }
 
   /** Only a PUBLISH has to wait for room: a PING behind a full buffer is still answered [M-29]. */
   #mustWait(firstByte: number): boolean {
-    const { sink, limits } = this.#context
-    if (this.#isDraining || this.#output.unsent > limits.unsentBytes) return true
-    if (firstByte >> 4 !== packetType.publish || this.#live === undefined) return false
-    if (sink.isFull) {
-      this.#context.waitForRoom(this)
-      return true
-    }
-    // An MQTT 5 client knows the limit: one message more is its mistake, and is looked at for that.
-    const most = this.#live.session.protocol === 5 ? limits.inFlight + 1 : limits.inFlight
-    return this.#live.uplinks.unanswered >= most
+    if (this.#isDraining || this.#held !== undefined || this.#output.unsent > this.#context.limits.unsentBytes) return true
+    return firstByte >> 4 === packetType.publish && this.#conversation!.mustWait(this.#waitForRoom)
   }
+
+  readonly #waitForRoom = () => this.#context.waitForRoom(this)
 
   #pause(): void {
     this.#isPaused = true
@@ -201,9 +168,53 @@ export class Connection {
     const judged = judgeConnect(frame, this.#splitter.bodyAt)
     if (judged.status === 'malformed') return this.destroy()
     if (judged.status === 'refused') return this.#refuse(judged.protocol, judged.refusal, judged.credentials)
-    const login = this.#context.login(judged.connect, this.address)
-    if ('refusal' in login) return this.#refuse(judged.connect.protocol, login.refusal, judged.connect.credentials)
-    this.#open(judged.connect, login.device)
+    const login = this.#context.login(judged.connect, this.#peer)
+    if (login instanceof Promise) this.#awaitLogin(judged.connect, login)
+    else this.#onLogin(judged.connect, login)
+  }
+
+  /** [M-7] What comes meanwhile is read as far as it is here already, and handled after the answer. */
+  #awaitLogin(connect: Connect, login: Promise<Login>): void {
+    this.#isLoggingIn = true
+    this.#pause()
+    login.then(
+      (result) => {
+        this.#isLoggingIn = false
+        if (this.#state !== 'connecting') return
+        try {
+          this.#onLogin(connect, result)
+          this.#pump()
+        } catch (err) {
+          this.#crash(err)
+        }
+      },
+      (err: unknown) => this.#crash(err),
+    )
+  }
+
+  #onLogin(connect: Connect, login: Login): void {
+    if ('refusal' in login) return this.#refuse(connect.protocol, login.refusal, connect.credentials)
+    const changed = () => this.#context.markDirty(this)
+    const output = this.#output
+    if ('provision' in login) {
+      const { clock, limits, log } = this.#context
+      const { address } = this
+      return this.#accept(
+        connect,
+        new ProvisioningSession({ connect, output, address, handle: login.provision, changed, clock, limits, log }),
+      )
+    }
+    const close = (why: DisconnectReason) => this.#close(why)
+    const conversation = new DeviceConversation(this.#context, {
+      connect,
+      device: login.device,
+      peer: this.#peer,
+      output,
+      changed,
+      close,
+    })
+    this.#accept(connect, conversation)
+    this.#context.sessions.open(conversation.session)
   }
 
   #refuse(protocol: number, refusal: ConnectRefusal, credentials: Credentials | undefined): void {
@@ -216,50 +227,39 @@ export class Connection {
     else this.#socket.pause()
   }
 
-  #open(connect: Connect, device: Device): void {
-    const { clock, limits, sink, rejects, sessions } = this.#context
-    const keepAliveS = Math.min(connect.keepAliveS, limits.keepAliveMaxS)
-    const session: Live['session'] = {
-      device,
-      protocol: connect.protocol,
-      clientId: connect.clientId,
-      address: this.address,
-      tls: false,
-      keepAliveS,
-      connectedAt: clock.now(),
-      lastActivityAt: clock.now(),
-      messagesIn: 0,
-      pointsIn: 0,
-      inFlight: 0,
-      subscriptions: new Map(),
-      close: (why) => this.#close(why),
-    }
-    const settled = () => this.#context.markDirty(this)
-    const uplinks = new Uplinks({ session, output: this.#output, sink, rejects, client: connect, settled })
-    this.#live = { session, uplinks, output: this.#output, maxPacketSize: connect.maxPacketSize }
+  #accept(connect: Connect, conversation: Conversation): void {
+    const { limits } = this.#context
+    this.#conversation = conversation
     this.#state = 'open'
     this.#splitter.limit = limits.payloadBytes
-    const acceptance = encodeAcceptance(connect.protocol, {
-      receiveMaximum: limits.inFlight,
-      maximumPacketSize: limits.payloadBytes + 4,
-      ...(connect.assignedClientId === undefined ? {} : { assignedClientIdentifier: connect.assignedClientId }),
-      ...(keepAliveS === connect.keepAliveS ? {} : { serverKeepAlive: keepAliveS }),
-      ...(connect.asksForExpiry ? { sessionExpiryInterval: 0 } : {}),
-    })
-    this.#output.add(acceptance)
+    this.#output.add(encodeAcceptance(connect, conversation.keepAliveS, limits))
     this.#context.markDirty(this)
-    sessions.open(session)
   }
 
-  #onPacket(frame: Buffer, type: number): void {
-    const live = this.#live!
-    live.session.lastActivityAt = this.#context.clock.now()
-    const ending = servePacket(live, { frame, type, bodyAt: this.#splitter.bodyAt }, this.#context)
+  #onPacket(frame: Buffer, type: number, bodyAt: number): void {
+    const ending = this.#conversation!.serve({ frame, type, bodyAt })
     if (ending === undefined) {
       // A message that only waits for its commit has nothing to write yet.
       if (!this.#output.isEmpty) this.#context.markDirty(this)
     } else if (ending === 'client') this.#close('client')
+    else if ('holdMs' in ending) this.#hold(frame, bodyAt, ending)
     else this.#fail(ending)
+  }
+
+  #hold(frame: Buffer, bodyAt: number, { holdMs, thenCloses }: Hold): void {
+    const held = Buffer.from(frame)
+    this.#held = held
+    this.#context.clock.after(Math.ceil(holdMs), () => {
+      if (this.#held !== held || this.#state !== 'open') return
+      this.#held = undefined
+      if (thenCloses) return this.#close('protocol')
+      try {
+        this.#onPacket(held, packetType.publish, bodyAt)
+        this.#pump()
+      } catch (err) {
+        this.#crash(err)
+      }
+    })
   }
 
   #onFrameProblem(problem: FrameProblem): void {
@@ -270,17 +270,17 @@ export class Connection {
   }
 
   /** Logs a mistake of the client that its session can't go on after, and closes [M-42]. */
-  #fail({ code, detail, sample, logCode = 'PROTOCOL_ERROR' }: Mistake): void {
-    this.#live?.uplinks.record({ code: logCode, detail }, sample)
-    this.#close('protocol', { code, text: detail })
+  #fail(mistake: Mistake): void {
+    this.#conversation?.record(mistake)
+    this.#close('protocol', { code: mistake.code, text: mistake.detail })
   }
 
   #close(why: DisconnectReason, { code, text } = closings[why]): void {
-    if (this.#state !== 'open' || this.#live === undefined) return
-    const { session, maxPacketSize } = this.#live
-    if (why !== 'client' && session.protocol === 5) this.#output.add(encodeDisconnect(code, text, maxPacketSize))
+    if (this.#state !== 'open') return
+    const { protocol, maxPacketSize } = this.#conversation!
+    if (why !== 'client' && protocol === 5) this.#output.add(encodeDisconnect(code, text, maxPacketSize))
     this.#end()
-    this.#context.sessions.end(session, why)
+    this.#conversation!.end(why)
   }
 
   /** Sends what is left, then lets the client close: closing at once could lose our last packet. */
@@ -292,15 +292,16 @@ export class Connection {
   }
 
   #onClose(): void {
-    if (this.#state === 'connecting') this.#context.leaveUnauthenticated(this)
+    if (this.#state === 'connecting' && !this.#isLoggingIn) this.#context.leaveUnauthenticated(this)
     const wasOpen = this.#state === 'open'
     this.#state = 'closed'
-    if (wasOpen && this.#live !== undefined) this.#context.sessions.end(this.#live.session, 'network')
+    if (wasOpen) this.#conversation!.end('network')
     this.#context.closed(this)
   }
 
   #crash(err: unknown): void {
-    this.#context.log.error({ err, address: this.address, deviceId: this.#live?.session.device.id }, 'connection failed')
+    const deviceId = this.#conversation instanceof DeviceConversation ? this.#conversation.session.device.id : undefined
+    this.#context.log.error({ err, address: this.address, deviceId }, 'connection failed')
     this.destroy()
   }
 
@@ -312,7 +313,7 @@ export class Connection {
     }
     switch (this.#state) {
       case 'connecting':
-        if (now - this.#since > limits.connectMs) this.destroy()
+        if (!this.#isLoggingIn && now - this.#since > limits.connectMs) this.destroy()
         return
       case 'refusing':
         if (now >= this.#since) this.#end()
@@ -328,20 +329,22 @@ export class Connection {
 
   #tickOpen(now: number): void {
     const { limits, pausesKeepAlive } = this.#context
-    const { session } = this.#live!
+    const conversation = this.#conversation!
+    const overdue = conversation.findOverdue(now)
+    if (overdue !== undefined) return this.#close('admin', overdue)
     if (this.#output.unsent <= limits.unsentBytes) this.#unsentSince = 0
     else if (this.#unsentSince === 0) this.#unsentSince = now
     else if (now - this.#unsentSince > limits.unsentMs) return this.#close('network')
 
     // Standing still while we don't read for our own reasons, and starting anew after [RE-51].
     if (this.#isPaused && pausesKeepAlive) return this.#restartTimers(now)
-    const keepAliveMs = session.keepAliveS * 1000
+    const keepAliveMs = conversation.keepAliveS * 1000
     if (this.#partialSince !== 0) {
       const isLate = now - this.#partialSince > Math.max(limits.packetMs, keepAliveMs)
       if (isLate) this.#fail({ code: reason.malformedPacket, detail: 'the packet was not complete in time' })
       return
     }
-    const patienceMs = keepAliveMs > 0 ? 1.5 * keepAliveMs : session.device.inactivityTimeoutMs
+    const patienceMs = keepAliveMs > 0 ? 1.5 * keepAliveMs : conversation.inactivityTimeoutMs
     if (now - this.#lastPacketAt > patienceMs) this.#close('keepalive')
   }
 }

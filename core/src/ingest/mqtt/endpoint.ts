@@ -1,33 +1,44 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { createServer } from 'node:net'
 import type { Server, Socket } from 'node:net'
+import type { Duplex } from 'node:stream'
+import type { SecureContext, TLSSocket } from 'node:tls'
 import type { Clock } from '../../clock.ts'
 import type { Log } from '../../log.ts'
 import type { Device } from '../registry.ts'
+import type { RequestHandlers } from '../requests.ts'
 import type { Sessions } from '../sessions.ts'
 import type { IngestSink } from '../uplink.ts'
 import { Admission, Refusals, TokenBucket } from './admission.ts'
 import type { ConnectRefusal } from './answers.ts'
 import type { Authentication, Connect, Credentials } from './connect.ts'
 import { Connection } from './connection.ts'
-import type { ConnectionContext } from './connection.ts'
+import type { ConnectionContext, Login, Peer } from './connection-context.ts'
 import { defaultMqttLimits } from './limits.ts'
 import type { MqttLimits } from './limits.ts'
+import type { ProvisionHandler } from './provisioning-session.ts'
+import { readClientCertificate, startTls } from './tls.ts'
 import type { RejectRecorder } from './uplinks.ts'
 
 /** A refused CONNECT for the list of these; nothing in it is a secret [L-4]. */
 export type RefusedConnect = { at: number; address: string; clientId: string; userNameLast4: string | undefined; reason: ConnectRefusal }
 
 export type MqttEndpointOptions = {
-  /** 0 takes a free port. */
-  port: number
+  /** 0 takes a free port, `off` opens none. */
+  port: number | 'off'
+  /** The same over TLS; `context` is asked for each new connection. */
+  tls?: { port: number; context: () => SecureContext } | undefined
   host?: string | undefined
   sink: IngestSink
   sessions: Sessions
   /** Looks credentials up in memory (device API §2.2). */
-  authenticate(credentials: Credentials): Authentication
+  authenticate(credentials: Credentials): Authentication | Promise<Authentication>
   /** Logs what never reaches the sink; the sink logs the rest. */
   rejects: RejectRecorder
+  /** Who serves what is neither telemetry nor client attributes. */
+  requests?: RequestHandlers
+  /** Serves devices that have no credentials yet [§7]; without it they are refused. */
+  provision?: ProvisionHandler
   refused(entry: RefusedConnect): void
   /** Whether new sessions are welcome: `full` while the disk guard is critical. */
   admission(): 'open' | 'starting' | 'draining' | 'overloaded' | 'full'
@@ -43,6 +54,8 @@ const pauseMs = 2_000
 const acceptErrorPauseMs = 60_000
 const tcpKeepAliveMs = 60_000
 const stopMs = 10_000
+/** User name or client id of those who have no credentials yet [§2.2]. */
+const provisionName = 'provision'
 /** Only of names long enough that the end says nothing about the rest. */
 const shortestShownName = 12
 
@@ -51,12 +64,13 @@ const guesses: ReadonlySet<ConnectRefusal> = new Set<ConnectRefusal>([
   'bad_credentials',
   'unknown_client_id',
   'nothing_given',
+  'certificate',
   'disabled',
   'client_id_invalid',
 ])
 
 /**
- * The MQTT endpoint, 3.1, 3.1.1 and 5, over TCP. It is no broker: devices send, the server answers
+ * The MQTT endpoint, 3.1, 3.1.1 and 5, over TCP and TLS. It is no broker: devices send, the server answers
  * after the commit (device API §2).
  */
 export class MqttEndpoint {
@@ -68,15 +82,21 @@ export class MqttEndpoint {
   readonly #connections = new Set<Connection>()
   readonly #unauthenticated = new Set<Connection>()
   readonly #waitingForRoom = new Set<Connection>()
+  /** Sockets that begin with a handshake of TLS, and those that are at it. */
+  readonly #encrypted = new WeakSet<Duplex>()
+  readonly #handshakes = new Set<TLSSocket>()
   readonly #connectBuckets = new WeakMap<Device, TokenBucket>()
   #dirty: Connection[] = []
   #server: Server | undefined
+  #tlsServer: Server | undefined
+  #isStarted = false
   #stopping: Promise<void> | undefined
   #whenEmpty: (() => void) | undefined
   #cancelTick: (() => void) | undefined
   #leaveSink: (() => void) | undefined
   #lastTickAt = 0
   #delayedRefusals = 0
+  #provisioningSessions = 0
   #acceptErrorAt = Number.NEGATIVE_INFINITY
 
   constructor(options: MqttEndpointOptions) {
@@ -89,11 +109,12 @@ export class MqttEndpoint {
       sink,
       sessions,
       rejects,
+      requests: options.requests ?? {},
       clock,
       log,
       limits: this.#limits,
       pausesKeepAlive: options.pausesKeepAlive ?? true,
-      login: (connect, address) => this.#login(connect, address),
+      login: (connect, peer) => this.#login(connect, peer),
       noteRefusal: (address, refusal, credentials) => this.#noteRefusal(address, refusal, credentials),
       leaveUnauthenticated: (connection) => this.#leaveUnauthenticated(connection),
       markDirty: (connection) => this.#markDirty(connection),
@@ -104,8 +125,11 @@ export class MqttEndpoint {
 
   /** Port in use; 0 before the start. */
   get port(): number {
-    const address = this.#server?.address()
-    return typeof address === 'object' && address !== null ? address.port : 0
+    return portOf(this.#server)
+  }
+
+  get tlsPort(): number {
+    return portOf(this.#tlsServer)
   }
 
   /** Depths of what is bounded here, for the metrics [RE-50]. */
@@ -115,28 +139,43 @@ export class MqttEndpoint {
   }
 
   async start(): Promise<void> {
-    if (this.#server !== undefined) return
+    if (this.#isStarted) return
+    this.#isStarted = true
+    const { port, tls, sink, clock, log } = this.#options
+    try {
+      if (port !== 'off') this.#server = await this.#listen(port, (socket) => this.#accept(socket))
+      if (tls !== undefined) {
+        this.#tlsServer = await this.#listen(tls.port, (socket) => {
+          this.#encrypted.add(socket)
+          this.#accept(socket)
+        })
+      }
+    } catch (err) {
+      this.#server?.close()
+      this.#isStarted = false
+      throw err
+    }
+    this.#leaveSink = sink.onRoom(() => this.#onRoom())
+    this.#lastTickAt = clock.monotonic()
+    this.#scheduleTick()
+    log.info({ port: this.port, tlsPort: this.tlsPort }, 'MQTT endpoint listens')
+  }
+
+  async #listen(port: number, accept: (socket: Socket) => void): Promise<Server> {
+    const { host } = this.#options
     // A socket stays unread until it is admitted.
     const server = createServer({ pauseOnConnect: true, noDelay: true, keepAlive: true, keepAliveInitialDelay: tcpKeepAliveMs })
-    this.#server = server
-    server.on('connection', (socket) => this.#accept(socket))
+    server.on('connection', accept)
     await new Promise<void>((resolve, reject) => {
       server.once('error', reject)
-      const { port, host } = this.#options
       // The queue of the kernel must hold a storm of devices that all come back at once.
       server.listen({ port, backlog: 4_096, ...(host === undefined ? {} : { host }) }, () => {
         server.off('error', reject)
         resolve()
       })
-    }).catch((err: unknown) => {
-      this.#server = undefined
-      throw err
     })
     server.on('error', (err) => this.#onAcceptError(err))
-    this.#leaveSink = this.#options.sink.onRoom(() => this.#onRoom())
-    this.#lastTickAt = this.#options.clock.monotonic()
-    this.#scheduleTick()
-    this.#options.log.info({ port: this.port }, 'MQTT endpoint listens')
+    return server
   }
 
   /** Takes no new connections, answers what is pending, says goodbye to each session [M-20]. */
@@ -146,10 +185,11 @@ export class MqttEndpoint {
   }
 
   async #stop(deadlineMs: number): Promise<void> {
-    const server = this.#server
-    if (server === undefined) return
-    const closed = new Promise<void>((resolve) => server.close(() => resolve()))
+    if (!this.#isStarted) return
+    const servers = [this.#server, this.#tlsServer].filter((server) => server !== undefined)
+    const closed = Promise.all(servers.map((server) => new Promise<void>((resolve) => server.close(() => resolve()))))
     this.#admission.stop()
+    for (const secure of this.#handshakes) secure.destroy()
     const empty = new Promise<void>((resolve) => (this.#whenEmpty = resolve))
     for (const connection of this.#connections) connection.drain()
     if (this.#connections.size === 0) this.#whenEmpty?.()
@@ -165,24 +205,56 @@ export class MqttEndpoint {
   }
 
   #accept(socket: Socket): void {
-    // Without a listener an error of a socket would end the process; 'close' follows and is handled.
-    socket.on('error', (err) => this.#options.log.debug({ err }, 'MQTT socket error'))
     const address = socket.remoteAddress
-    if (address === undefined || this.#stopping !== undefined) socket.destroy()
-    else this.#admission.add(socket, address.startsWith('::ffff:') ? address.slice(7) : address)
+    if (address === undefined) socket.destroy()
+    else this.accept(socket, address.startsWith('::ffff:') ? address.slice(7) : address)
   }
 
-  #begin(socket: Socket, address: string, since: number): void {
-    const connection = new Connection(this.#context, socket, address, since)
+  /** Takes a stream of MQTT that nobody has read from, from wherever it comes. */
+  accept(stream: Duplex, address: string): void {
+    // Without a listener an error of a socket would end the process; 'close' follows and is handled.
+    stream.on('error', (err) => this.#options.log.debug({ err }, 'MQTT socket error'))
+    if (!this.#isStarted || this.#stopping !== undefined) stream.destroy()
+    else this.#admission.add(stream, address)
+  }
+
+  #begin(socket: Duplex, address: string, since: number): void {
+    const { tls, clock } = this.#options
+    if (tls === undefined || !this.#encrypted.has(socket)) return this.#connect(socket, { address, tls: false }, since)
+    const { handshakeMs } = this.#limits
+    const secure = startTls(socket as Socket, { context: tls.context(), clock, handshakeMs }, (done) => {
+      this.#handshakes.delete(secure)
+      // [M-2] The time for a CONNECT begins after the handshake.
+      if (done !== undefined) this.#connect(done, { address, tls: true, certificate: readClientCertificate(done) }, clock.monotonic())
+      else this.#admission.release(address)
+    })
+    secure.on('error', (err) => this.#options.log.debug({ err, address }, 'TLS socket error'))
+    this.#handshakes.add(secure)
+  }
+
+  #connect(socket: Duplex, peer: Peer, since: number): void {
+    const connection = new Connection(this.#context, socket, peer, since)
     this.#connections.add(connection)
     this.#unauthenticated.add(connection)
   }
 
-  #login(connect: Connect, address: string): { device: Device } | { refusal: ConnectRefusal } {
-    const { sessions, rejects, clock } = this.#options
+  #login(connect: Connect, peer: Peer): Login | Promise<Login> {
+    const { provision } = this.#options
     const state = this.#options.admission()
     if (state !== 'open') return { refusal: state }
-    const found = this.#options.authenticate(connect.credentials)
+    const { clientId, userName } = connect.credentials
+    if (provision !== undefined && (userName === provisionName || clientId === provisionName)) {
+      if (this.#provisioningSessions >= this.#limits.provisioningSessions) return { refusal: 'full' }
+      this.#provisioningSessions++
+      return { provision }
+    }
+    const found = this.#options.authenticate({ ...connect.credentials, certificate: peer.certificate })
+    if (found instanceof Promise) return found.then((result) => this.#admit(connect, peer, result))
+    return this.#admit(connect, peer, found)
+  }
+
+  #admit(connect: Connect, { address }: Peer, found: Authentication): Login {
+    const { sessions, rejects, clock } = this.#options
     if (found.status === 'refused') {
       if (found.device !== undefined) {
         const source = { transport: 'mqtt' as const, topic: '', clientId: connect.clientId, address }
@@ -224,6 +296,7 @@ export class MqttEndpoint {
   #forget(connection: Connection): void {
     this.#connections.delete(connection)
     this.#waitingForRoom.delete(connection)
+    if (connection.isProvisioning) this.#provisioningSessions--
     if (this.#connections.size === 0) this.#whenEmpty?.()
   }
 
@@ -267,4 +340,9 @@ export class MqttEndpoint {
     this.#acceptErrorAt = now
     this.#options.log.warn({ err }, 'MQTT connections cannot be accepted')
   }
+}
+
+function portOf(server: Server | undefined): number {
+  const address = server?.address()
+  return typeof address === 'object' && address !== null ? address.port : 0
 }

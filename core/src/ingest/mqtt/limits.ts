@@ -4,6 +4,8 @@
 export type MqttLimits = {
   /** A CONNECT must be complete within this time [M-2]. */
   connectMs: number
+  /** The handshake of TLS, which comes before. */
+  handshakeMs: number
   /** Largest remaining length of the first packet [M-3] and of later ones. */
   connectBytes: number
   payloadBytes: number
@@ -26,6 +28,10 @@ export type MqttLimits = {
   /** CONNECTs of one device: so many in so many seconds [M-12]. */
   deviceConnects: number
   deviceConnectsS: number
+  /** Provisioning sessions at a time, how long each may last without a request or after an answer, and its requests [P-5]. */
+  provisioningSessions: number
+  provisioningMs: number
+  provisioningRequests: number
   keepAliveMaxS: number
   /** A packet must be complete within this time, or the keep-alive if that is longer [M-45]. */
   packetMs: number
@@ -40,6 +46,7 @@ export type MqttLimits = {
 
 export const defaultMqttLimits: MqttLimits = {
   connectMs: 5_000,
+  handshakeMs: 5_000,
   connectBytes: 4_096,
   payloadBytes: 65_536,
   inFlight: 100,
@@ -56,6 +63,9 @@ export const defaultMqttLimits: MqttLimits = {
   delayedRefusals: 1_000,
   deviceConnects: 30,
   deviceConnectsS: 60,
+  provisioningSessions: 1_000,
+  provisioningMs: 60_000,
+  provisioningRequests: 10,
   keepAliveMaxS: 1_200,
   packetMs: 30_000,
   unsentBytes: 1_048_576,

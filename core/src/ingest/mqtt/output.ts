@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-only
-import type { Socket } from 'node:net'
+import type { Duplex } from 'node:stream'
 
 const firstSize = 64
 
@@ -9,11 +9,11 @@ const firstSize = 64
  * entry per packet.
  */
 export class Output {
-  readonly #socket: Socket
+  readonly #socket: Duplex
   #bytes: Buffer | undefined
   #length = 0
 
-  constructor(socket: Socket) {
+  constructor(socket: Duplex) {
     this.#socket = socket
   }
 

@@ -1,38 +1,42 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import type { Clock } from '../../clock.ts'
-import type { Reject, RejectCode } from '../rejects.ts'
-import type { Session } from '../sessions.ts'
+import { mostWaitMs, rateReject } from '../rate-limits.ts'
+import type { RateLimiter } from '../rate-limits.ts'
+import type { Reject } from '../rejects.ts'
+import type { RequestHandlers } from '../requests.ts'
+import type { Sessions } from '../sessions.ts'
 import { encodeSuback, encodeUnsuback, reason } from './answers.ts'
+import type { Frame, Hold, Mistake } from './conversation.ts'
+import type { DeviceConversation } from './device-conversation.ts'
 import type { MqttLimits } from './limits.ts'
-import type { Output } from './output.ts'
+import { findOwnTopic, isFixedTopic } from './own-topics.ts'
 import { isTopicAllowed, packetType, parsePacket, parsePublish } from './packets.ts'
 import type { Publish } from './packets.ts'
 import { grantFilters, releaseFilters } from './subscriptions.ts'
-import type { Uplinks } from './uplinks.ts'
+import { routeTopic } from './topics.ts'
+import type { Route } from './topics.ts'
 
-/** An accepted session as its packets need it. */
-export type Live = {
-  session: Session & { readonly subscriptions: Map<string, number> }
-  uplinks: Uplinks
-  output: Output
-  maxPacketSize: number
-}
+/** The part of a conversation that its packets need. */
+type Live = Pick<DeviceConversation, 'session' | 'uplinks' | 'output'>
 
-/** A mistake of the client that its session can't go on after. */
-export type Mistake = { code: number; detail: string; sample?: Buffer; logCode?: RejectCode }
+/** [Q-4] How long a session that knows no refusal is not read at most. */
+const mostHoldMs = 60_000
 
+/** One message of the gateway, whatever children it speaks of [§15.2]. */
+const gatewayTelemetry = 'v1/gateway/telemetry'
 const incomplete: Mistake = { code: reason.protocolError, detail: 'no packet id or no filter' }
 const notGateway: Reject = { code: 'TOPIC_FORBIDDEN', detail: 'the device is not a gateway' }
 const unknownTopic: Reject = { code: 'TOPIC_UNKNOWN', detail: 'no device topic has this name' }
+const badId: Reject = { code: 'SHAPE_INVALID', detail: 'the topic needs a decimal number of at most 2147483647' }
+/** Whatever topic it is: the device says itself which ones it uses. */
+const announced: Route = { kind: 'discovery', form: 'v1', id: 0 }
 const pingreq = 0xc0
 const pingresp = Buffer.from([0xd0, 0])
 
+type ServeContext = { clock: Clock; limits: MqttLimits; sessions: Sessions; requests: RequestHandlers }
+
 /** Serves one complete packet of an open session; tells when the session ends by it. */
-export function servePacket(
-  live: Live,
-  { frame, type, bodyAt }: { frame: Buffer; type: number; bodyAt: number },
-  context: { clock: Clock; limits: MqttLimits },
-): 'client' | Mistake | undefined {
+export function servePacket(live: Live, { frame, type, bodyAt }: Frame, context: ServeContext): 'client' | Mistake | Hold | undefined {
   const { session, uplinks, output } = live
   if (type === packetType.publish) {
     const publish = parsePublish(frame, bodyAt, session.protocol)
@@ -58,16 +62,17 @@ export function servePacket(
       if (packet.properties?.subscriptionIdentifier !== undefined) {
         return { code: reason.subscriptionIdsNotSupported, detail: 'subscription identifiers are not supported' }
       }
-      output.add(encodeSuback(messageId, grantFilters(session.subscriptions, packet.subscriptions, session.protocol), session.protocol))
-      return undefined
+      return serveSubscribe(live, messageId, packet.subscriptions, context)
     case 'unsubscribe':
       if (messageId === 0 || packet.unsubscriptions.length === 0) return incomplete
       output.add(encodeUnsuback(messageId, releaseFilters(session.subscriptions, packet.unsubscriptions), session.protocol))
       return undefined
     case 'puback':
+      session.acknowledge(messageId)
+      return undefined
     case 'pubrec':
     case 'pubcomp':
-      return undefined // Nothing is open in this direction.
+      return undefined // Nothing of QoS 2 is sent to devices.
     case 'disconnect':
       return 'client'
     default:
@@ -75,14 +80,30 @@ export function servePacket(
   }
 }
 
-function servePublish(
-  { session, uplinks }: Live,
-  publish: Publish,
-  { clock, limits }: { clock: Clock; limits: MqttLimits },
-): Mistake | undefined {
+function serveSubscribe(
+  { session, output }: Live,
+  messageId: number,
+  asked: readonly { topic: string; qos: number }[],
+  { sessions }: ServeContext,
+): undefined {
+  const { codes, granted } = grantFilters(session, asked)
+  output.add(encodeSuback(messageId, codes, session.protocol))
+  if (granted.length > 0) sessions.subscribed(session, granted)
+}
+
+function servePublish(live: Live, publish: Publish, context: ServeContext): Mistake | Hold | undefined {
+  const { session, uplinks } = live
+  const { clock, limits } = context
   if (publish.topicAlias !== undefined) return { code: reason.topicAliasInvalid, detail: 'topic aliases are not supported' }
   if (publish.known === undefined && !isTopicAllowed(publish.topic)) {
     return { code: reason.topicInvalid, detail: 'topic name: 1–512 bytes, at most 16 levels, no wildcard', sample: publish.payload }
+  }
+  const { settings, limits: rates } = session.device
+  const kind = publish.known?.kind ?? findOwnTopic(settings.transport, publish.topic)
+  const limiter = rates?.own
+  if (limiter !== undefined && !uplinks.isRepeated(publish)) {
+    const excess = serveExcess(live, publish, { limiter, isTelemetry: kind === 'telemetry' || publish.topic === gatewayTelemetry }, context)
+    if (excess !== undefined) return excess === 'refused' ? undefined : excess
   }
   session.messagesIn++
   if (uplinks.isRepeated(publish)) {
@@ -93,7 +114,42 @@ function servePublish(
   if (isOverQuota || (publish.qos === 2 && uplinks.openQos2 >= limits.inFlight)) {
     return { code: reason.receiveMaximumExceeded, detail: `more than ${limits.inFlight} unacknowledged messages` }
   }
-  if (publish.known !== undefined) uplinks.accept(publish, publish.known.kind, clock.now())
-  else uplinks.refuse(publish, publish.topic.startsWith('v1/gateway/') ? notGateway : unknownTopic)
+  if (kind !== undefined) uplinks.accept(publish, kind, clock.now())
+  else serveRequest(live, publish, context)
   return undefined
+}
+
+/** What happens to a message that comes faster than its device may send [Q-3], [Q-4]. */
+function serveExcess(
+  { session, uplinks }: Live,
+  publish: Publish,
+  { limiter, isTelemetry }: { limiter: RateLimiter; isTelemetry: boolean },
+  { clock }: ServeContext,
+): Mistake | Hold | 'refused' | undefined {
+  const now = clock.monotonic()
+  const excess = limiter.admit(isTelemetry, now)
+  if (excess === undefined) return undefined
+  const { waitMs } = excess
+  if (waitMs <= mostWaitMs) return { holdMs: waitMs, thenCloses: false }
+  const reject = rateReject(excess)
+  if (session.protocol === 5 || publish.qos === 0) {
+    session.messagesIn++
+    uplinks.refuse(publish, reject)
+    const isTooMuch = publish.qos > 0 && limiter.isOneTooMany(now)
+    return isTooMuch ? { code: reason.messageRateTooHigh, detail: reject.detail, logCode: 'RATE_LIMITED' } : 'refused'
+  }
+  uplinks.record(reject, publish.payload, publish.topic, publish.packetId)
+  return { holdMs: Math.min(waitMs, mostHoldMs), thenCloses: waitMs > mostHoldMs }
+}
+
+/** A message that is neither telemetry nor client attributes. */
+function serveRequest({ session, uplinks }: Live, publish: Publish, { clock, requests }: ServeContext): void {
+  const { topic } = publish
+  if (topic.startsWith('v1/gateway/') && !session.device.isGateway) return uplinks.refuse(publish, notGateway)
+  const isAnnounced = session.device.settings.discovery !== 'off' && !isFixedTopic(topic)
+  const route = isAnnounced ? announced : routeTopic(topic)
+  if (route === 'bad_id') return uplinks.refuse(publish, badId)
+  const handler = route === undefined ? undefined : requests[route.kind]
+  if (route === undefined || handler === undefined) uplinks.refuse(publish, unknownTopic)
+  else uplinks.request(publish, route, handler, clock.now())
 }

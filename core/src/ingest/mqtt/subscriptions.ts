@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-only
+import type { Device } from '../registry.ts'
 import { reason } from './answers.ts'
 
 /** Filters a device may hold, as exact strings: `+` is literal here [M-33]. */
@@ -21,23 +22,43 @@ const allowedFilters: ReadonlySet<string> = new Set([
   'v2/sw/error',
 ])
 
+const gatewayFilters: ReadonlySet<string> = new Set([
+  'v1/gateway/attributes',
+  'v1/gateway/attributes/response',
+  'v1/gateway/rpc',
+  'v1/gateway/disconnect',
+])
+
 const filtersPerSubscribe = 32
 const filtersPerSession = 64
 /** How MQTT 3.1.1 says no to a filter. */
 const failure = 0x80
 
-/** Grants or refuses each filter by itself; `held` keeps the granted ones with their QoS [M-34]. */
-export function grantFilters(held: Map<string, number>, asked: readonly { topic: string; qos: number }[], protocol: number): number[] {
-  return asked.map(({ topic, qos }, index) => {
+type Holder = { device: Device; protocol: number; subscriptions: Map<string, number> }
+
+/** Grants or refuses each filter by itself; the session holds the granted ones with their QoS [M-34]. */
+export function grantFilters(
+  { device, protocol, subscriptions: held }: Holder,
+  asked: readonly { topic: string; qos: number }[],
+): { codes: number[]; granted: string[] } {
+  const granted: string[] = []
+  const codes = asked.map(({ topic, qos }, index) => {
     const isSurplus = index >= filtersPerSubscribe || (held.size >= filtersPerSession && !held.has(topic))
     if (isSurplus) return protocol === 5 ? reason.quotaExceeded : failure
-    if (!allowedFilters.has(topic)) return protocol === 5 ? reason.filterInvalid : failure
-    const granted = Math.min(qos, 1)
+    if (!isFilterAllowed(topic, device)) return protocol === 5 ? reason.filterInvalid : failure
+    const code = Math.min(qos, 1)
     // Deleted first so that the map keeps the order of subscribing: a push goes out in the form asked for last [M-39].
     held.delete(topic)
-    held.set(topic, granted)
-    return granted
+    held.set(topic, code)
+    granted.push(topic)
+    return code
   })
+  return { codes, granted }
+}
+
+function isFilterAllowed(filter: string, device: Device): boolean {
+  if (allowedFilters.has(filter) || (device.isGateway && gatewayFilters.has(filter))) return true
+  return filter === device.settings.transport.attributesPushTopic // [A-7]
 }
 
 export function releaseFilters(held: Map<string, number>, filters: readonly string[]): number[] {

@@ -14,6 +14,7 @@ import type { Point } from '../../telemetry/points.ts'
 import { decodeAttributes, decodeTelemetry } from '../codecs.ts'
 import { defaultPayloadRules } from '../registry.ts'
 import type { Device } from '../registry.ts'
+import { defaultSettings } from '../../products/settings.ts'
 import type { Reject } from '../rejects.ts'
 import { Sessions } from '../sessions.ts'
 import type { DisconnectReason, TakeoverLoop } from '../sessions.ts'
@@ -33,6 +34,8 @@ export function makeDevice(name = 'device', changes: Partial<Device> = {}): Devi
     no,
     name,
     isDisabled: false,
+    isGateway: false,
+    settings: defaultSettings,
     rules: { ...defaultPayloadRules },
     inactivityTimeoutMs: 600_000,
     lastServerTs: 0,
@@ -95,7 +98,7 @@ export type Bench = Awaited<ReturnType<typeof startEndpoint>>
 /** A running endpoint on a free port; devices are known by the token `token-<name>`. */
 export async function startEndpoint(
   options: { limits?: Partial<MqttLimits>; maxSessions?: number; clock?: Clock } & Partial<
-    Pick<MqttEndpointOptions, 'pausesKeepAlive' | 'port'>
+    Pick<MqttEndpointOptions, 'pausesKeepAlive' | 'port' | 'requests' | 'provision' | 'tls'>
   > = {},
 ) {
   const clock = options.clock ?? systemClock
@@ -295,11 +298,42 @@ export class RawClient {
   }
 }
 
+/** The client library of devices; tries again while the server is too busy to let anybody in, as devices do. */
+export async function connectDevice(
+  port: number | undefined,
+  token: string | undefined,
+  options: IClientOptions = {},
+): Promise<MqttClient> {
+  const deadline = Date.now() + 20_000
+  for (;;) {
+    try {
+      const credentials = token === undefined ? {} : { username: token }
+      return await mqtt.connectAsync(`mqtt://127.0.0.1:${port}`, { ...credentials, reconnectPeriod: 0, ...options })
+    } catch (error) {
+      if (!/server (busy|unavailable)/i.test(String(error)) || Date.now() > deadline) throw error
+      await sleep(200)
+    }
+  }
+}
+
 /** Waits until the condition holds, at most `ms`. */
-export async function until(condition: () => boolean, ms = 3_000): Promise<void> {
+export async function until(condition: () => boolean | Promise<boolean>, ms = 3_000): Promise<void> {
   const deadline = Date.now() + ms
-  while (!condition()) {
+  while (!(await condition())) {
     if (Date.now() > deadline) throw new Error('did not happen in time')
     await sleep(2)
+  }
+}
+
+/** Connects like a device does that tries again while the server says that it is busy, as on a loaded machine. */
+export async function connectPatiently(url: string, options: IClientOptions): Promise<MqttClient> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await mqtt.connectAsync(url, { reconnectPeriod: 0, ...options })
+    } catch (error) {
+      // Server unavailable of 3.1.1, and busy of MQTT 5.
+      if (attempt === 40 || ![3, 0x88, 0x89].includes(Number((error as { code?: number }).code))) throw error
+      await sleep(250)
+    }
   }
 }

@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: AGPL-3.0-only
+import type { Log } from '../../log.ts'
 import type { Reject } from '../rejects.ts'
+import type { RequestHandler } from '../requests.ts'
 import type { Session } from '../sessions.ts'
 import type { IngestSink, Outcome, Uplink, UplinkKind, UplinkSource } from '../uplink.ts'
 import { answerOutcome, encodeExplainedAck, reason } from './answers.ts'
 import type { Answer } from './answers.ts'
 import type { Output } from './output.ts'
 import type { Publish } from './packets.ts'
+import { hasSecretPayload } from './topics.ts'
+import type { Route } from './topics.ts'
 
 export type RejectRecorder = {
   record(entry: { device: Session['device']; source: UplinkSource; reject: Reject; payload: Buffer }): void
@@ -24,6 +28,7 @@ export type UplinksOptions = {
   client: { maxPacketSize: number; wantsProblems: boolean }
   /** Something was settled: `release` should be called soon. */
   settled: () => void
+  log: Log
 }
 
 /** A message from its arrival to its answer: what the sink sees of it, and a link of the chain of unanswered ones. */
@@ -114,6 +119,32 @@ export class Uplinks {
     waiting.payload = noPayload
   }
 
+  /** Hands a request to its handler; the outcome is answered in its turn like that of any message. */
+  request(publish: Publish, route: Route, handler: RequestHandler, receivedAt: number): void {
+    const { session, log } = this.#options
+    const { topic, payload, packetId } = publish
+    const waiting = this.#enqueue(new Waiting(session, publish, 'telemetry', receivedAt))
+    waiting.payload = noPayload
+    const { kind, form, id, chunk } = route
+    const request = { device: session.device, session, kind, form, id, chunk, topic, payload, receivedAt, source: waiting.source }
+    const settle = (outcome: Outcome): void => {
+      if (outcome.status === 'refused') this.record(outcome.reject, payload, topic, packetId)
+      this.#settle(waiting, outcome)
+    }
+    // Not acknowledged, so that the device sends it again.
+    const fail = (err: unknown): void => {
+      log.error({ err, topic, deviceId: session.device.id }, 'a request of a device failed')
+      settle({ status: 'unavailable' })
+    }
+    try {
+      const outcome = handler(request)
+      if (outcome instanceof Promise) outcome.then(settle, fail)
+      else settle(outcome)
+    } catch (err) {
+      fail(err)
+    }
+  }
+
   /** Refuses a message that never gets to the sink, and logs it [M-42]. */
   refuse(publish: Publish, reject: Reject): void {
     this.record(reject, publish.payload, publish.topic, publish.packetId)
@@ -124,7 +155,8 @@ export class Uplinks {
   /** Logs what is not the fault of one message. */
   record(reject: Reject, payload: Buffer = noPayload, topic = '', packetId = 0): void {
     const { session, rejects } = this.#options
-    rejects.record({ device: session.device, source: sourceOf(session, topic, packetId), reject, payload })
+    const shown = hasSecretPayload(topic) ? noPayload : payload
+    rejects.record({ device: session.device, source: sourceOf(session, topic, packetId), reject, payload: shown })
   }
 
   /** PUBCOMP answers every PUBREL. An id still waiting for its commit stays open. */
@@ -149,7 +181,6 @@ export class Uplinks {
     }
     this.#oldest = first
     if (first === undefined) this.#newest = undefined
-    this.#options.session.inFlight = this.unanswered
     return mustClose ? 'close' : undefined
   }
 
@@ -171,7 +202,6 @@ export class Uplinks {
       this.#openQos2 ??= new Map()
       this.#openQos2.set(waiting.packetId, false)
     }
-    this.#options.session.inFlight = this.unanswered
     return waiting
   }
 
@@ -180,10 +210,8 @@ export class Uplinks {
     waiting.isSettled = true
     const { session } = this.#options
     if (outcome.status === 'stored') session.pointsIn += outcome.accepted
-    if (waiting.qos === 0) {
-      this.#openQos0--
-      session.inFlight = this.unanswered
-    } else this.#answer(waiting, answerOutcome(outcome, session.protocol, session.device.rules))
+    if (waiting.qos === 0) this.#openQos0--
+    else this.#answer(waiting, answerOutcome(outcome, session.protocol, session.device.rules))
     this.#options.settled()
   }
 

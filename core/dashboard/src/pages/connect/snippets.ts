@@ -68,6 +68,10 @@ function loginOf(credentials: Credentials): Login {
       httpToken: token,
     }
   }
+  if (credentials.type === 'x509') {
+    const files = '--cafile server.crt --cert device.crt --key device.key'
+    return { mosquitto: files, mqttx: '', python: '', node: '', arduino: ['""', '""'], clientId: undefined, httpToken: undefined }
+  }
   const { clientId, userName = '', password = '' } = credentials
   const id = clientId ? ` -i ${shell(clientId)}` : ''
   const user = `-u ${shell(userName)} -P ${shell(password)}${id}`
@@ -85,7 +89,10 @@ function loginOf(credentials: Credentials): Login {
 /** The blocks of the chosen transport. HTTP needs a token, so it has none for other credentials. */
 export function renderSnippets(options: SnippetOptions): Snippet[] {
   const login = loginOf(options.credentials)
-  return options.transport === 'mqtt' ? mqttSnippets(options, login) : httpSnippets(options, login)
+  if (options.transport !== 'mqtt') return httpSnippets(options, login)
+  const snippets = mqttSnippets(options, login)
+  // A certificate goes with files that each client names in its own way; one shows what is needed.
+  return options.credentials.type === 'x509' ? snippets.filter(({ id }) => id === 'mosquitto') : snippets
 }
 
 function mqttSnippets({ host, mqttPort: port, system, isGateway, key: wanted }: SnippetOptions, login: Login): Snippet[] {

@@ -48,9 +48,12 @@ export function useLiveLight(deviceId: () => string, onReceived: () => void) {
           onReceived()
         } else if (item.type === 'reject') {
           refusal.value = { kind: 'reject', at: Date.parse(item.entry.lastAt), reject: item.entry }
-        } else if (item.entry.event === 'connected') isConnected.value = true
-        else if (item.entry.event === 'disconnected') isConnected.value = false
-        else if (item.entry.event === 'takeover_loop') refusal.value = { kind: 'takeover', at: Date.parse(item.entry.at) }
+        } else if (item.type === 'log') {
+          const { event, at } = item.entry
+          if (event === 'connected') isConnected.value = true
+          else if (event === 'disconnected') isConnected.value = false
+          else if (event === 'takeover_loop') refusal.value = { kind: 'takeover', at: Date.parse(at) }
+        }
       }
     },
     () => void load().catch(() => undefined),

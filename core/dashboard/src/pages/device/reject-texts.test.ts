@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+import { describe, expect, it } from 'vitest'
+import type { Product } from '../../api/types.ts'
+import { settingOf } from './reject-texts.ts'
+
+const product = (json: 'relaxed' | 'strict') => ({ id: 'p', payload: { json } }) as Product
+
+describe('what was refused', () => {
+  it('leads to the setting that would accept it, and to none when no setting would', () => {
+    expect(settingOf('TS_SECONDS', product('relaxed'))).toBe('/products/p/payload#timestampUnit')
+    expect(settingOf('RATE_LIMITED', product('relaxed'))).toBe('/products/p/limits')
+    expect(settingOf('PAYLOAD_MALFORMED', product('strict'))).toBe('/products/p/payload#json')
+    expect(settingOf('PAYLOAD_MALFORMED', product('relaxed'))).toBeUndefined()
+    expect(settingOf('VALUE_TOO_LARGE', product('relaxed'))).toBeUndefined()
+  })
+})
