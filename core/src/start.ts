@@ -15,7 +15,6 @@ import { Demo } from './demo/demo.ts'
 import type { Devices } from './devices/devices.ts'
 import { EventBus } from './events.ts'
 import { OtaOffers } from './firmware/offers.ts'
-import { ChildDevices } from './gateway/child-devices.ts'
 import { createAuthenticate } from './http/authenticate.ts'
 import { buildDashboard } from './http/build-dashboard.ts'
 import { compatProblem } from './http/compat.ts'
@@ -220,8 +219,7 @@ async function start(config: Config, log: Log, parts: PlatformParts, stops: Stop
     health,
     ports: () => ports,
   })
-  const children = new ChildDevices(context, ingest)
-  await registerDeviceHttp(app, context, ingest, children)
+  await registerDeviceHttp(app, context, ingest)
   stream.registerRoutes(app)
   const wiring = { ingest, devices, upkeep, hooks, metrics, adminUrl: database.adminUrl, options, folders: parts.moduleFolders }
   const extension = await createModules(app, context, wiring)
@@ -257,7 +255,6 @@ async function start(config: Config, log: Log, parts: PlatformParts, stops: Stop
     stream.stop()
     compatStream?.stop()
     ingest.polls.stop()
-    children.stop()
     await Promise.all([app.close(), ingest.stop(drainMs)])
   }
   stops.push(Object.assign(drain, { limitMs: drainMs + 1200 }))

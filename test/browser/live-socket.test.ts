@@ -56,15 +56,14 @@ describe('the live socket', () => {
 
   it('comes back after a loss, subscribes again and asks for what was missed [D-39]', async () => {
     socket.start()
-    let resyncs = 0
-    socket.subscribe('overview', {}, { items: () => {}, resync: () => resyncs++ })
-    await expect.poll(() => subscribed().length).toBe(1)
-    await new Promise((resolve) => setTimeout(resolve, 50))
+    const resyncs: boolean[] = []
+    socket.subscribe('overview', {}, { items: () => {}, resync: (isFirst) => resyncs.push(isFirst) })
+    await expect.poll(() => resyncs).toEqual([true])
     await server.stop()
     await expect.poll(() => statuses.at(-1)).toBe('connecting')
     await listen(port)
     await expect.poll(() => statuses.at(-1), { timeout: 5000 }).toBe('open')
-    await expect.poll(() => [subscribed().length, resyncs]).toEqual([2, 1])
+    await expect.poll(() => [subscribed().length, resyncs]).toEqual([2, [true, false]])
   })
 
   it('says that sockets do not get through after three failures, and goes on trying', async () => {
@@ -77,24 +76,35 @@ describe('the live socket', () => {
 
   it('tells when the session is over, and when the server dropped something', async () => {
     socket.start()
-    let resyncs = 0
-    socket.subscribe('system', {}, { items: () => {}, resync: () => resyncs++ })
-    await expect.poll(() => subscribed().length).toBe(1)
+    const resyncs: boolean[] = []
+    socket.subscribe('system', {}, { items: () => {}, resync: (isFirst) => resyncs.push(isFirst) })
+    await expect.poll(() => resyncs).toEqual([true])
     server.send(JSON.stringify({ op: 'resync', id: subscribed()[0]!['id'] }))
     server.send('not a frame')
-    await expect.poll(() => resyncs).toBe(1)
+    server.send(JSON.stringify({ op: 'err', id: subscribed()[0]!['id'], code: 'NOT_FOUND' }))
+    await expect.poll(() => resyncs).toEqual([true, false, false])
     server.end(4401)
     await expect.poll(() => ended).toBe(1)
   })
 
   it('lets a hidden tab rest, and catches up when it is seen again', async () => {
     socket.start()
-    let resyncs = 0
-    socket.subscribe('overview', {}, { items: () => {}, resync: () => resyncs++ })
-    await expect.poll(() => subscribed().length).toBe(1)
+    const resyncs: boolean[] = []
+    socket.subscribe('overview', {}, { items: () => {}, resync: (isFirst) => resyncs.push(isFirst) })
+    await expect.poll(() => resyncs).toEqual([true])
     socket.suspend(true)
     await expect.poll(() => frames.filter((frame) => frame['op'] === 'unsub').length).toBe(1)
     socket.suspend(false)
-    await expect.poll(() => [subscribed().length, resyncs]).toEqual([2, 1])
+    await expect.poll(() => [subscribed().length, resyncs]).toEqual([2, [true, false]])
+  })
+
+  it('lets a page fetch that joins a stream begun for others', async () => {
+    socket.start()
+    const resyncs: string[] = []
+    socket.subscribe('deviceLog', { id: 'a' }, { items: () => {}, resync: (isFirst) => resyncs.push(`one ${isFirst}`) })
+    await expect.poll(() => resyncs).toEqual(['one true'])
+    socket.subscribe('deviceLog', { id: 'a' }, { items: () => {}, resync: (isFirst) => resyncs.push(`two ${isFirst}`) })
+    expect(resyncs).toEqual(['one true', 'two false'])
+    expect(subscribed()).toHaveLength(1)
   })
 })

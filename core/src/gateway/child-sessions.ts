@@ -4,13 +4,12 @@ import type { Context } from '../context.ts'
 import type { Device } from '../ingest/registry.ts'
 import type { Reject } from '../ingest/rejects.ts'
 import type { DisconnectReason, Session } from '../ingest/sessions.ts'
-import { ChildDevices } from './child-devices.ts'
-import type { ChildDeviceParts, WantedChild } from './child-devices.ts'
+import type { ChildDeviceParts, ChildDevices, WantedChild } from './child-devices.ts'
 import { parseName } from './child-requests.ts'
 import { ChildSession } from './child-session.ts'
 import { GatewayLink } from './gateway-link.ts'
 
-export type ChildSessionParts = ChildDeviceParts & { commands: Commands }
+export type ChildSessionParts = ChildDeviceParts & { devices: ChildDevices; commands: Commands }
 
 /** Why a gateway is told that a child is not served any more: the MQTT 5 reason code of an administrative action [G-8]. */
 const removed = 152
@@ -30,14 +29,9 @@ export class ChildSessions {
   constructor(context: Context, parts: ChildSessionParts, ended: (link: GatewayLink) => void) {
     this.#context = context
     this.#parts = parts
-    this.#devices = new ChildDevices(context, parts)
+    this.#devices = parts.devices
     this.#ended = ended
     this.#listen()
-  }
-
-  /** Gives up what waits for the database. */
-  stop(): void {
-    this.#devices.stop()
   }
 
   get(deviceId: string): ChildSession | undefined {

@@ -4,6 +4,7 @@ import { answerTooLarge } from '../attributes/questions.ts'
 import type { ClaimOffer, Claims } from '../claims/claims.ts'
 import { stale } from '../commands/mqtt-commands.ts'
 import type { Context } from '../context.ts'
+import { LimitNotes } from '../devices/limit-notes.ts'
 import type { Pipeline } from '../ingest/pipeline.ts'
 import { rateReject } from '../ingest/rate-limits.ts'
 import type { RejectLog } from '../ingest/reject-log.ts'
@@ -19,7 +20,6 @@ import { ChildSessions } from './child-sessions.ts'
 import type { ChildSessionParts } from './child-sessions.ts'
 import { sourceOfChild } from './gateway-link.ts'
 import type { ChildReject, GatewayLink, Taken } from './gateway-link.ts'
-import { LimitNotes } from './limit-notes.ts'
 
 export type GatewayParts = ChildSessionParts & { rejects: RejectLog; pipeline: Pipeline; reads: AttributeReads; claims: Claims }
 
@@ -50,7 +50,7 @@ export class Gateways {
     this.#context = context
     this.#parts = parts
     this.children = new ChildSessions(context, parts, (link) => this.#writeMetrics(link))
-    this.#limitNotes = new LimitNotes(context.clock, parts.log)
+    this.#limitNotes = new LimitNotes(context.clock, parts.log, 'child_limit')
     this.#data = new ChildData({
       pipeline: parts.pipeline,
       connect: (link, names) =>
@@ -62,11 +62,6 @@ export class Gateways {
       refuse: (refusal) => this.#refuse(refusal),
       measure: (link, text, receivedAt) => this.#measure(link, text, receivedAt),
     })
-  }
-
-  /** Gives up what waits for the database. */
-  stop(): void {
-    this.children.stop()
   }
 
   /** ms since 1970 of the last message that named a child which is connected. */
@@ -205,7 +200,7 @@ export class Gateways {
     if (child) this.#parts.rejects.record({ device: child.device, source, reject, payload })
     const isGateways = child === undefined || reject.code === 'SHAPE_INVALID'
     if (isGateways) this.#parts.rejects.record({ device: request.device, source, reject: { ...reject, key: name }, payload })
-    if (reject.code === 'DEVICE_LIMIT') this.#limitNotes.add(request.device, name)
+    if (reject.code === 'DEVICE_LIMIT') this.#limitNotes.add(request.device, name, { child: name })
   }
 
   /** [G-4] */

@@ -3,7 +3,6 @@ import { httpClaimCalls } from '../claims/routes.ts'
 import { httpClientRpcCalls } from '../client-rpc/http.ts'
 import type { Context } from '../context.ts'
 import { httpDownloadCalls } from '../firmware/http-downloads.ts'
-import type { ChildDevices } from '../gateway/child-devices.ts'
 import type { App } from '../http/server.ts'
 import { httpProvisioning } from '../provisioning/entrances.ts'
 import { httpAttributeCalls } from './http-attributes.ts'
@@ -15,8 +14,8 @@ import type { Reject } from './rejects.ts'
 import type { Ingest } from './start-ingest.ts'
 
 /** Every way in for devices over HTTP: their own calls (device API §11), and lines as for InfluxDB. */
-export async function registerDeviceHttp(app: App, context: Context, ingest: Ingest, children: ChildDevices): Promise<void> {
-  const { pipeline, registry, rejects, reads, polls, commands, claims, clientRpc, states, disk } = ingest
+export async function registerDeviceHttp(app: App, context: Context, ingest: Ingest): Promise<void> {
+  const { pipeline, registry, children, rejects, reads, polls, commands, claims, clientRpc, states, disk } = ingest
   const { clock } = context
   const active = (device: Device) => states.activeOverHttp(device, clock.now())
   const record = (device: Device, address: string, topic: string, reject: Reject) =>
@@ -49,5 +48,5 @@ export async function registerDeviceHttp(app: App, context: Context, ingest: Ing
       httpDownloadCalls({ ...ingest.ota, clock, active }),
     ],
   })
-  await registerInfluxWrites(app, { ...door, pipeline, rejects, children, monotonic: () => clock.monotonic() })
+  await registerInfluxWrites(app, { ...door, pipeline, rejects, children })
 }

@@ -12,10 +12,12 @@ import { serveMqttCommands, takeAnswers } from '../commands/mqtt-commands.ts'
 import type { Context } from '../context.ts'
 import { DeviceLog } from '../devices/device-log.ts'
 import { Devices } from '../devices/devices.ts'
+import { LimitNotes } from '../devices/limit-notes.ts'
 import { DeviceStates } from '../devices/states.ts'
 import { createChunkHandlers } from '../firmware/chunks.ts'
 import { Contents } from '../firmware/contents.ts'
 import { OtaTargets } from '../firmware/targets.ts'
+import { ChildDevices } from '../gateway/child-devices.ts'
 import { Gateways } from '../gateway/gateways.ts'
 import type { Topics } from '../live/topics.ts'
 import { ChainProvisioning } from '../provisioning/chain.ts'
@@ -46,6 +48,8 @@ import type { BatchStore } from './writer.ts'
 export type Ingest = {
   registry: DeviceRegistry
   devices: Devices
+  /** The devices behind gateways and others who speak for devices. */
+  children: ChildDevices
   provisioning: Provisioning
   claims: Claims
   sessions: Sessions
@@ -132,7 +136,9 @@ export function createIngest(context: Context, parts: IngestParts): Ingest {
       { name: 'updates', run: (stored) => ota.targets.note(stored) },
     ],
   })
-  const gateways = new Gateways(context, { registry, sessions, states, log: deviceLog, rejects, pipeline, commands, reads, claims })
+  const owned = { registry, sessions, states, log: deviceLog }
+  const children = new ChildDevices(context, owned)
+  const gateways = new Gateways(context, { ...owned, devices: children, rejects, pipeline, commands, reads, claims })
   /** What devices ask for, kind by kind; a kind that is missing here is an unknown topic. */
   const requests: RequestHandlers = {
     attributeRequest: answerAttributeRequests(reads),
@@ -187,14 +193,10 @@ export function createIngest(context: Context, parts: IngestParts): Ingest {
     if (change === 'deleted' || change === 'disabled' || change === 'credentials') sessions.close(deviceId, 'admin')
     if (change === 'deleted') states.forget(deviceId)
   })
-  // Whoever is responsible hears of it, but not for each message.
-  const limitedAt = new Map<string, number>()
+  const limitNotes = new LimitNotes(clock, deviceLog, 'rate_limited')
   events.on('device.reject', ({ deviceId, entry }) => {
     const device = entry['code'] === 'RATE_LIMITED' ? registry.get(deviceId) : undefined
-    const now = clock.monotonic()
-    if (!device || now - (limitedAt.get(deviceId) ?? Number.NEGATIVE_INFINITY) < limitedPauseMs) return
-    limitedAt.set(deviceId, now)
-    deviceLog.add(device, 'rate_limited', { limit: entry['detail'] })
+    if (device) limitNotes.add(device, '', { limit: String(entry['detail']) })
   })
   watchGauge(parts.metrics, 'iot_pms_sessions', 'MQTT sessions open', () => sessions.count)
   for (const name of ['connections', 'unauthenticated', 'waiting', 'delayedRefusals'] as const) {
@@ -211,6 +213,7 @@ export function createIngest(context: Context, parts: IngestParts): Ingest {
   return {
     registry,
     devices,
+    children,
     provisioning,
     claims,
     sessions,
@@ -243,7 +246,7 @@ export function createIngest(context: Context, parts: IngestParts): Ingest {
       certificate?.stop()
       commands.giveUp()
       reads.stop()
-      gateways.stop()
+      children.stop()
       // Side by side: the endpoint waits for answers, and the writers give them, at the latest when the time is over.
       await Promise.all([endpoint.stop(deadlineMs), telemetry.stop(deadlineMs - answerMs), attributeWriter.stop(deadlineMs - answerMs)])
       const flushed = Promise.all([states.stop(), deviceLog.flush(), rejects.flush(), commands.stop(), ota.targets.stop()])
@@ -252,8 +255,6 @@ export function createIngest(context: Context, parts: IngestParts): Ingest {
   }
 }
 
-/** */
-const limitedPauseMs = 600_000
 /** Time left to bring the last answers to the sockets. */
 const answerMs = 500
 /** What is not worth waiting for longer: states and logs of the last second. */

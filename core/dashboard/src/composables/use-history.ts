@@ -79,7 +79,7 @@ export function useHistory(deviceId: () => string, keys: () => string[], range: 
       }
       series.value = next
     },
-    () => void fetchAll(),
+    fetchAll,
   )
   onScopeDispose(() => abort?.abort())
   return { series, state, error, refresh: fetchAll }

@@ -14,11 +14,22 @@ export type LiveStatus = 'idle' | 'connecting' | 'open' | 'polling'
 
 export type Listener = {
   items(items: unknown[]): void
-  /** Something was dropped or the line was down: what is shown has to be fetched again. */
-  resync?(): void
+  /**
+   * Something was told to nobody: what is shown has to be fetched again. `isFirst`: all that is missing is what
+   * happened since the page's own fetch; a stream that begins with what is current has made up for it.
+   */
+  resync?(isFirst: boolean): void
 }
 
-type Subscription = { id: string; topic: Topic; params: object; listeners: Set<Listener>; isOpen: boolean; seen: boolean }
+type Subscription = {
+  id: string
+  topic: Topic
+  params: object
+  listeners: Set<Listener>
+  isOpen: boolean
+  /** The server has said that items come, on this line or on one before it. */
+  isKnown: boolean
+}
 
 export type SocketOptions = {
   /** A fresh one-time address, or undefined when nobody is signed in. */
@@ -78,12 +89,12 @@ export class LiveSocket {
     const key = `${topic} ${JSON.stringify(params)}`
     let subscription = this.#subscriptions.get(key)
     if (!subscription) {
-      subscription = { id: String(this.#nextId++), topic, params, listeners: new Set(), isOpen: false, seen: false }
+      subscription = { id: String(this.#nextId++), topic, params, listeners: new Set(), isOpen: false, isKnown: false }
       this.#subscriptions.set(key, subscription)
       this.#open(subscription)
-    } else if (topic === 'telemetry' || topic === 'overview') {
-      // The first frame holds what is current; a listener that comes later asks for it by fetching.
-      listener.resync?.()
+    } else if (subscription.isKnown) {
+      // It was begun for others: this listener heard nothing of its beginning.
+      listener.resync?.(false)
     }
     subscription.listeners.add(listener)
     return () => {
@@ -102,10 +113,7 @@ export class LiveSocket {
       if (isHidden && subscription.isOpen) {
         this.#send({ op: 'unsub', id: subscription.id })
         subscription.isOpen = false
-      } else if (!isHidden) {
-        this.#open(subscription)
-        this.#resync(subscription)
-      }
+      } else if (!isHidden) this.#open(subscription)
     }
   }
 
@@ -164,11 +172,7 @@ export class LiveSocket {
     }, pingMs)
     // What happened meanwhile was told to nobody.
     this.#options.event('open')
-    for (const subscription of this.#subscriptions.values()) {
-      const isAgain = subscription.seen
-      this.#open(subscription)
-      if (isAgain) this.#resync(subscription)
-    }
+    for (const subscription of this.#subscriptions.values()) this.#open(subscription)
   }
 
   #retry(): void {
@@ -178,15 +182,8 @@ export class LiveSocket {
     this.#retryTimer = setTimeout(() => void this.#connect(), wait)
   }
 
-  #resync(subscription: Subscription): void {
-    for (const listener of subscription.listeners) listener.resync?.()
-  }
-
-  /** What a device did between the page's first fetch and this moment was told to nobody. */
-  #onFirstOk(subscription: Subscription): void {
-    const isFirst = !subscription.seen
-    subscription.seen = true
-    if (isFirst && subscription.topic === 'deviceLog') this.#resync(subscription)
+  #resync(subscription: Subscription, isFirst = false): void {
+    for (const listener of subscription.listeners) listener.resync?.(isFirst)
   }
 
   #receive(text: unknown): void {
@@ -203,8 +200,14 @@ export class LiveSocket {
     }
     for (const subscription of this.#subscriptions.values()) {
       if (subscription.id !== frame.id) continue
-      if (frame.op === 'ok') this.#onFirstOk(subscription)
-      if (frame.op === 'resync') this.#resync(subscription)
+      if (frame.op === 'ok') {
+        // Only now nothing is missed any more; what happened before, first or after a loss, is fetched [D-39].
+        const isFirst = !subscription.isKnown
+        subscription.isKnown = true
+        this.#resync(subscription, isFirst)
+      }
+      // Refused, such as for a device that is gone: fetching tells the page what there is.
+      if (frame.op === 'resync' || frame.op === 'err') this.#resync(subscription)
       if (frame.op === 'data') for (const listener of subscription.listeners) listener.items(frame.items)
     }
   }

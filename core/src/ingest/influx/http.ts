@@ -2,7 +2,6 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { Type } from 'typebox'
 import type { Static } from 'typebox'
-import type { Clock } from '../../clock.ts'
 import { ProblemError } from '../../errors.ts'
 import type { App } from '../../http/server.ts'
 import { plainAddress } from '../../users/security-events.ts'
@@ -14,7 +13,6 @@ import type { InfluxOutcome, InfluxParts } from './influx-writes.ts'
 import { precisionNames } from './points.ts'
 
 export type InfluxOptions = InfluxParts & {
-  clock: Clock
   assertTakesData: () => void
   findByToken: (token: string) => Device | undefined
   refused: (refusal: { address: string; reason: string; tokenLast4: string }) => void

@@ -2,6 +2,7 @@
 import { isUtf8 } from 'node:buffer'
 import { promisify } from 'node:util'
 import { gunzip } from 'node:zlib'
+import type { Clock } from '../../clock.ts'
 import type { ChildDevices } from '../../gateway/child-devices.ts'
 import type { Point } from '../../telemetry/points.ts'
 import { maxPointsPerMessage } from '../codecs.ts'
@@ -25,7 +26,7 @@ export type InfluxParts = {
   pipeline: Pipeline
   rejects: RejectLog
   children: ChildDevices
-  monotonic: () => number
+  clock: Clock
 }
 
 export type InfluxRequest = { device: Device; body: Buffer; precision: Precision; source: UplinkSource; receivedAt: number }
@@ -135,8 +136,8 @@ function isName(name: string): boolean {
 }
 
 /** [G-8] */
-function admitChild({ monotonic }: InfluxParts, gateway: Device, child: Device): Reject | undefined {
-  const excess = gateway.limits?.childLimiter(child)?.admit(true, monotonic())
+function admitChild({ clock }: InfluxParts, gateway: Device, child: Device): Reject | undefined {
+  const excess = gateway.limits?.childLimiter(child)?.admit(true, clock.monotonic())
   return excess && rateReject(excess)
 }
 

@@ -56,7 +56,7 @@ export function useLiveLight(deviceId: () => string, onReceived: () => void) {
         }
       }
     },
-    () => void load().catch(() => undefined),
+    load,
   )
   useLive(
     'system',
@@ -65,6 +65,8 @@ export function useLiveLight(deviceId: () => string, onReceived: () => void) {
       const last = items.filter((item) => item.type === 'refused' && isWrongToken(item)).at(-1)
       if (last) refusal.value = { kind: 'token', at: Date.parse(last.at), refused: last }
     },
+    // Who is refused is not part of what `load` fetches: the next attempt tells.
+    () => undefined,
   )
   void load().catch(() => undefined)
 

@@ -51,7 +51,7 @@ export function useAttributes(deviceId: () => string) {
       }
       byScope.value = next
     },
-    () => void refresh(),
+    refresh,
   )
   return {
     state,

@@ -31,7 +31,8 @@ export function useLatest({ device, keyOrder }: DeviceContext) {
       }
       byKey.value = next
     },
-    () => void refresh(),
+    // The stream begins with the latest value of every key.
+    (isFirst) => (isFirst ? undefined : refresh()),
   )
   const latest = computed(() => {
     const place = new Map(keyOrder.value.map((key, index) => [key, index]))

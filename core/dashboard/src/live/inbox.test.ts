@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+import { describe, expect, it } from 'vitest'
+import { Inbox } from './inbox.ts'
+
+describe('the inbox of a page', () => {
+  it('delivers what came in one go', async () => {
+    const batches: number[][] = []
+    const inbox = new Inbox<number>((items) => batches.push(items))
+    inbox.push([1])
+    inbox.push([2, 3])
+    expect(batches).toEqual([])
+    await expect.poll(() => batches).toEqual([[1, 2, 3]])
+  })
+
+  it('holds items back until the last fetch has ended, whether it succeeds or not', async () => {
+    const batches: number[][] = []
+    const inbox = new Inbox<number>((items) => batches.push(items))
+    const first = Promise.withResolvers<void>()
+    const second = Promise.withResolvers<void>()
+    const held = [inbox.holdFor(first.promise), inbox.holdFor(second.promise)]
+    inbox.push([1])
+    first.resolve()
+    await held[0]
+    await new Promise((resolve) => setTimeout(resolve, 200))
+    expect(batches).toEqual([])
+    second.reject(new Error('the server is gone'))
+    await held[1]
+    expect(batches).toEqual([[1]])
+  })
+
+  it('forgets what waits when the page follows something else', async () => {
+    const batches: number[][] = []
+    const inbox = new Inbox<number>((items) => batches.push(items))
+    inbox.push([1])
+    inbox.clear()
+    inbox.push([2])
+    await expect.poll(() => batches).toEqual([[2]])
+  })
+})
