@@ -265,6 +265,23 @@ CREATE POLICY maintenance ON devices TO pms_owner USING (true) WITH CHECK (true)
 CREATE POLICY tenant ON devices TO pms_app USING (((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid) AND ((NULLIF(current_setting('iot_pms.customer_ids'::text, true), ''::text) IS NULL) OR (customer_id = ANY ((NULLIF(current_setting('iot_pms.customer_ids'::text, true), ''::text))::uuid[]))))) WITH CHECK (((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid) AND ((NULLIF(current_setting('iot_pms.customer_ids'::text, true), ''::text) IS NULL) OR (customer_id = ANY ((NULLIF(current_setting('iot_pms.customer_ids'::text, true), ''::text))::uuid[])))));
 GRANT DELETE, INSERT, SELECT, UPDATE ON devices TO pms_app;
 
+CREATE TABLE evidence_keys (
+  tenant_id uuid NOT NULL,
+  id text NOT NULL,
+  public_key bytea NOT NULL,
+  sealed text NOT NULL,
+  created_at timestamp with time zone NOT NULL DEFAULT now(),
+  CONSTRAINT evidence_keys_pkey PRIMARY KEY (tenant_id, id),
+  CONSTRAINT evidence_keys_public_key_check CHECK ((length(public_key) = 32)),
+  CONSTRAINT evidence_keys_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenants(id) ON DELETE CASCADE
+);
+ALTER TABLE evidence_keys OWNER TO pms_owner;
+ALTER TABLE evidence_keys ENABLE ROW LEVEL SECURITY;
+ALTER TABLE evidence_keys FORCE ROW LEVEL SECURITY;
+CREATE POLICY maintenance ON evidence_keys TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON evidence_keys TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
+GRANT INSERT, SELECT ON evidence_keys TO pms_app;
+
 CREATE TABLE idempotency_keys (
   tenant_id uuid NOT NULL,
   user_id uuid NOT NULL,

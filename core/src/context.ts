@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-only
+import type { Audit } from './audit.ts'
 import type { Clock } from './clock.ts'
 import type { Config } from './config.ts'
 import type { Db, Scope } from './db/client.ts'
@@ -15,6 +16,8 @@ export type Context = {
   db: Db
   secrets: Secrets
   events: EventBus
+  /** Who did what, for whom it may concern in the same transaction. */
+  audit: Audit
   /** Id of this installation: the audience of access tokens. */
   installId: string
   /** The one tenant of the community edition; a module may resolve others from a credential. */

@@ -2,7 +2,7 @@
 import { LICENSE_CODES } from './license/codes.ts'
 
 /** Sentences for people: Chinese first, English complete. `{name}` takes a parameter. */
-type ErrorText = { status: number; zh: string; en: string }
+export type ErrorText = { status: number; zh: string; en: string }
 
 /**
  * Every error a caller can act on. Codes are stable and never reused;
@@ -136,6 +136,11 @@ export const errorCodes = {
     zh: '数据库暂时不可用，请稍后重试。',
     en: 'The database is not available at the moment; repeat later.',
   },
+  AUDIT_UNAVAILABLE: {
+    status: 500,
+    zh: '审计记录无法写入，操作未执行。',
+    en: 'The audit record could not be written; nothing was changed.',
+  },
   OVERLOADED: { status: 503, zh: '服务器繁忙，请稍后重试。', en: 'The server is busy; repeat later.' },
   STORAGE_FULL: {
     status: 503,
@@ -161,6 +166,21 @@ export type ErrorCode = keyof typeof errorCodes
 /** One refused member: `pointer` is an RFC 6901 JSON pointer into the body, or `?name` of the query. */
 export type FieldError = { pointer: string; detail: string; code?: string }
 
+/** Codes that modules bring; they begin with the module's name. */
+const moduleErrors = new Map<string, ErrorText>()
+
+/** Makes the errors of a module known; they stay so when the module stops. */
+export function defineErrors(errors: Readonly<Record<string, ErrorText>>): void {
+  for (const [code, text] of Object.entries(errors)) moduleErrors.set(code, text)
+}
+
+const textOf = (code: string): ErrorText => moduleErrors.get(code) ?? errorCodes[code as ErrorCode]
+
+/** An error of a module, by one of the codes of its manifest or of core's. */
+export function problem(code: string, options?: ConstructorParameters<typeof ProblemError>[1]): ProblemError {
+  return new ProblemError(code as ErrorCode, options)
+}
+
 /** An error a caller can act on; {@link toProblem} turns it into an answer. */
 export class ProblemError extends Error {
   readonly code: ErrorCode
@@ -181,7 +201,7 @@ export class ProblemError extends Error {
       cause?: unknown
     } = {},
   ) {
-    super(fill(errorCodes[code].en, options.params ?? {}), { cause: options.cause })
+    super(fill(textOf(code).en, options.params ?? {}), { cause: options.cause })
     this.name = 'ProblemError'
     this.code = code
     this.params = options.params ?? {}
@@ -192,7 +212,7 @@ export class ProblemError extends Error {
   }
 
   get status(): number {
-    return errorCodes[this.code].status
+    return textOf(this.code).status
   }
 }
 
@@ -211,7 +231,7 @@ export type Problem = {
 
 /** Builds the body of an `application/problem+json` answer in the asked language. */
 export function toProblem(error: ProblemError, language: Language, traceId: string): Problem {
-  const text = errorCodes[error.code]
+  const text = textOf(error.code)
   const sentence = fill(text[language], error.params)
   return {
     type: `docs/errors/${error.code}`,

@@ -78,12 +78,17 @@ export async function registerRoutes(app: App, context: Context, parts: RoutePar
   registerDeviceRoutes(app, context, { devices, store, sessions: ingest.sessions, rejects: ingest.rejects })
   registerClaimRoutes(app, { claims: ingest.claims, devices })
   await registerCommandRoutes(app, { commands: ingest.commands, devices })
-  registerDemoRoutes(app, { demo })
+  registerDemoRoutes(app, { demo, audit: context.audit })
   await registerFirmwareRoutes(app, context, { ...ingest.ota, offers: parts.offers, store })
+  const { audit } = context
   const telemetry: TelemetryParts = {
     store,
+    audit,
     findDevice: (scope, id) => devices.find(scope, id),
-    writeAsUser: (_, deviceId, payload, options) => writeAsUser(ingest, deviceId, payload, options, context.clock.now()),
+    writeAsUser: ({ scope }, deviceId, payload, options) =>
+      audit.around(scope, { type: 'telemetry.write', subject: `device:${deviceId}` }, () =>
+        writeAsUser(ingest, deviceId, payload, options, context.clock.now()),
+      ),
   }
   await registerTelemetryRoutes(app, context, telemetry)
   await registerAttributeRoutes(app, ingest)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { join } from 'node:path'
 import { Registry, collectDefaultMetrics } from 'prom-client'
+import { Audit } from './audit.ts'
 import { systemClock } from './clock.ts'
 import type { Clock } from './clock.ts'
 import type { Config } from './config.ts'
@@ -123,15 +124,19 @@ async function start(config: Config, log: Log, parts: PlatformParts, stops: Stop
   stops.push(() => db.stop())
   const installation = await loadInstallation(db)
   const secrets = await ensureSecrets(config, db, installation.secretKeyId)
+  const clock = parts.clock ?? systemClock
+  const rootTenant = await loadRootTenant(db)
+  const audit = new Audit({ db, rootTenant, clock, log })
   const base: LicenseContext = {
     config,
     log,
-    clock: parts.clock ?? systemClock,
+    clock,
     db,
     secrets,
     events: new EventBus(log),
     installId: installation.installId,
-    rootTenant: await loadRootTenant(db),
+    audit,
+    rootTenant,
   }
   const { license, files: licenseFiles } = await startLicense(base, parts, stops)
   const context: Context = { ...base, license }
@@ -183,6 +188,7 @@ async function start(config: Config, log: Log, parts: PlatformParts, stops: Stop
     compatProblem,
     basePath,
     load: { inFlight: 0 },
+    denied: (request, code) => audit.noteDenied(request, code),
   }
   const app = await createServer(options)
   useIdempotency(app, context)

@@ -4,6 +4,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import postgres from 'postgres'
 import { inject } from 'vitest'
+import { Audit } from './audit.ts'
 import { systemClock } from './clock.ts'
 import { readConfig } from './config.ts'
 import type { Config } from './config.ts'
@@ -64,6 +65,7 @@ export async function createTestContext(change: Partial<Config> = {}): Promise<T
   const log = createLog('error')
   const db = new Db(database.url)
   const installation = await loadInstallation(db)
+  const rootTenant = await loadRootTenant(db)
   return {
     config,
     log,
@@ -72,8 +74,9 @@ export async function createTestContext(change: Partial<Config> = {}): Promise<T
     secrets: new Secrets(randomBytes(32)),
     events: new EventBus(log),
     installId: installation.installId,
-    rootTenant: await loadRootTenant(db),
+    rootTenant,
     license: communityLicense,
+    audit: new Audit({ db, rootTenant, clock: systemClock, log }),
     database,
     async close() {
       await db.stop()

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-only
+import { Audit } from '../audit.ts'
 import { systemClock } from '../clock.ts'
 import type { Config } from '../config.ts'
 import type { Context } from '../context.ts'
@@ -62,6 +63,7 @@ export async function withContext(config: Config, work: (context: Context) => Pr
     const db = new Db(database.appUrl)
     try {
       const installation = await loadInstallation(db)
+      const rootTenant = await loadRootTenant(db)
       const secrets = loadSecretKey(config.secretKey, config.oldSecretKeys, config.dataDir) ?? createSecretKey(config.dataDir)
       await work({
         config,
@@ -71,8 +73,9 @@ export async function withContext(config: Config, work: (context: Context) => Pr
         secrets,
         events: new EventBus(log),
         installId: installation.installId,
-        rootTenant: await loadRootTenant(db),
+        rootTenant,
         license: communityLicense,
+        audit: new Audit({ db, rootTenant, clock: systemClock, log }),
       })
     } finally {
       await db.stop()

@@ -19,6 +19,9 @@ export type Tx = Parameters<Parameters<Database['transaction']>[0]>[0]
 const deadPeer =
   '-c idle_in_transaction_session_timeout=60000 -c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3'
 
+/** Written at the end of transactions: what was noted while they ran. */
+export type LastWork = { begin(tx: Tx): void; finish(tx: Tx, scope: Scope | undefined): Promise<void> }
+
 /** More than there are connections in the pool that could have died together with their database. */
 const openingTries = 12
 
@@ -33,6 +36,7 @@ export class Db {
   readonly #url: string
   readonly #client: postgres.Sql
   readonly #database: Database
+  #lastWork: LastWork | undefined
 
   constructor(url: string, maxConnections = 10) {
     this.#url = url
@@ -52,6 +56,11 @@ export class Db {
     this.#database = drizzle(this.#client)
   }
 
+  /** At most one: what has to be the last statements of each transaction. */
+  useLastWork(work: LastWork): void {
+    this.#lastWork = work
+  }
+
   /** Runs `work` in one transaction that sees the rows of `scope` only. */
   withTenant<T>(scope: Scope, work: (tx: Tx) => Promise<T>): Promise<T> {
     const customers = scope.customerIds ? `{${scope.customerIds.join(',')}}` : ''
@@ -59,6 +68,7 @@ export class Db {
       sql`select set_config('role', 'pms_app', true), set_config('iot_pms.tenant_id', ${scope.tenantId}, true),
         set_config('iot_pms.tenant_no', ${String(scope.tenantNo)}, true), set_config('iot_pms.customer_ids', ${customers}, true)`,
       work,
+      scope,
     )
   }
 
@@ -68,7 +78,7 @@ export class Db {
   }
 
   /** A pooled connection may have died unnoticed: as long as `work` has not begun, another one is tried. */
-  async #transact<T>(opening: SQL, work: (tx: Tx) => Promise<T>): Promise<T> {
+  async #transact<T>(opening: SQL, work: (tx: Tx) => Promise<T>, scope?: Scope): Promise<T> {
     for (let attempt = 1; ; attempt++) {
       let hasBegun = false
       try {
@@ -77,7 +87,9 @@ export class Db {
           // Sent together with what follows, which saves waiting for one answer: it is done first, and without
           // it the login has no rights to do anything.
           const opened = tx.execute(opening).then(() => {})
+          this.#lastWork?.begin(tx)
           const [result] = await Promise.all([work(tx), opened])
+          await this.#lastWork?.finish(tx, scope)
           return result
         })
       } catch (error) {

@@ -299,6 +299,14 @@ export const ingestMinutes = pgTable('ingest_minutes', {
   rejects: ms('rejects').notNull(),
 })
 
+export const evidenceKeys = pgTable('evidence_keys', {
+  tenantId: uuid('tenant_id').notNull(),
+  id: text('id').notNull(),
+  publicKey: bytea('public_key').notNull(),
+  sealed: text('sealed').notNull(),
+  createdAt: instant('created_at').notNull().defaultNow(),
+})
+
 export const licenseState = pgTable('license_state', {
   tenantId: uuid('tenant_id').notNull(),
   installId: uuid('install_id').notNull(),

@@ -197,6 +197,7 @@ export function registerDeviceRoutes(app: App, context: Context, parts: DeviceRo
     },
     async (request, reply) => {
       await devices.get(actorOf(request).scope, request.params.id)
+      await context.audit.note(actorOf(request).scope, { type: 'device.disconnect', subject: `device:${request.params.id}` })
       sessions.close(request.params.id, 'admin')
       return reply.code(204).send(null)
     },
@@ -251,6 +252,7 @@ export function registerDeviceRoutes(app: App, context: Context, parts: DeviceRo
     async (request, reply) => {
       const { scope } = actorOf(request)
       await devices.get(scope, request.params.id)
+      await context.audit.note(scope, { type: 'device.rejects.clear', subject: `device:${request.params.id}` })
       await rejects.clear(scope, request.params.id)
       return reply.code(204).send(null)
     },

@@ -2,6 +2,7 @@
 import { randomUUIDv7 } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { sql } from 'drizzle-orm'
+import { recordAudit } from '../audit.ts'
 import type { Context } from '../context.ts'
 import type { Scope, Tx } from '../db/client.ts'
 import { classifyDbError } from '../db/errors.ts'
@@ -122,6 +123,9 @@ export class ChildDevices {
         order by r.name collate "C"
         on conflict (tenant_id, name) where deleted_at is null do nothing returning id`)
       const ids = inserted.map(({ id }) => id)
+      for (const { id, name } of children.filter((child) => ids.includes(child.id))) {
+        recordAudit(tx, { type: 'device.create', subject: `device:${id}`, targetName: name, actor: `device:${gateway.id}` })
+      }
       const credentials = ids.map((deviceId) => {
         const token = createToken()
         const sealed = sealCredentials(secrets, scope.tenantId, deviceId, { type: 'access_token', token })

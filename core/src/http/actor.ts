@@ -9,6 +9,8 @@ import type { Permission } from './permissions.ts'
 export type Actor = {
   kind: 'user' | 'api-key'
   userId: string
+  /** Of an API key. */
+  keyId?: string
   /** Name or e-mail for "deleted by" and events. */
   name: string
   /** Undefined for API keys. */

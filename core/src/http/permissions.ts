@@ -24,6 +24,11 @@ export const permissions = [
 export type ModulePermission = `${string}.${string}.${string}`
 export type Permission = (typeof permissions)[number] | ModulePermission
 
+/** A permission that a module's manifest names. */
+export function modulePermission(name: string): ModulePermission {
+  return name as ModulePermission
+}
+
 const viewer: Permission[] = ['device.read', 'telemetry.read', 'product.read']
 const operator: Permission[] = [...viewer, 'device.write', 'device.credentials.read', 'telemetry.write', 'product.write', 'api-key.write']
 

@@ -12,12 +12,17 @@ export const maxBodyBytes = 1_048_576
 export type CompatProblem = (error: ProblemError) => { status: number; body: unknown }
 
 /** Answers every error as problem+json, or as a compat route's own form. */
-export function useErrors(app: App, compatProblem: CompatProblem): void {
+export function useErrors(
+  app: App,
+  compatProblem: CompatProblem,
+  denied: (request: FastifyRequest, code: string) => void = () => {},
+): void {
   app.setErrorHandler((error: FastifyError, request, reply) => {
     const problem = asProblemError(error, request)
     if (problem.status >= 500 && problem.code === 'INTERNAL') {
       request.log.error({ err: error, route: request.routeOptions.url, traceId: request.id }, 'request failed')
     }
+    if (problem.status === 403) denied(request, problem.code)
     return sendProblem(request, reply, problem, compatProblem)
   })
   app.setNotFoundHandler((request, reply) => sendProblem(request, reply, new ProblemError('NOT_FOUND'), compatProblem))

@@ -11,11 +11,13 @@ import Fastify, { LogController } from 'fastify'
 import type {
   FastifyBaseLogger,
   FastifyInstance,
+  FastifyReply,
   FastifyRequest,
   RawReplyDefaultExpression,
   RawRequestDefaultExpression,
   RawServerDefault,
 } from 'fastify'
+import { withRequest } from '../audit.ts'
 import { ProblemError } from '../errors.ts'
 import { redact } from '../log.ts'
 import type { Log } from '../log.ts'
@@ -69,6 +71,8 @@ export type ServerOptions = {
   load?: { inFlight: number }
   /** Asked after authentication and permission: the license of a module. */
   gate?: (request: FastifyRequest) => void
+  /** Told of writes that were refused. */
+  denied?: (request: FastifyRequest, code: string) => void
   /** Turns a problem into the ThingsBoard-style body on compat routes. */
   compatProblem: (error: ProblemError) => { status: number; body: unknown }
 }
@@ -77,6 +81,7 @@ export type ServerOptions = {
 const maxInFlight = 2000
 /** Whoever has shown no credential yet needs no more for a login or a set-up. */
 const publicBodyBytes = 16_384
+const devicePath = /^\/(api\/v1\/:token\/|api\/v2\/write$|write$)/
 const probePath = /^\/(livez|readyz|startupz|metrics)$/
 
 const noQuery = { type: 'object', properties: {}, additionalProperties: false } as const
@@ -104,7 +109,7 @@ export async function createServer(options: ServerOptions): Promise<App> {
 
   letLongBodiesTakeTime(app)
   useValidators(app)
-  useErrors(app, options.compatProblem)
+  useErrors(app, options.compatProblem, options.denied)
   const headers = securityHeaders(options)
   // These hooks call back: each promise per request would be felt where devices send over HTTP.
   app.addHook('onRequest', (_, reply, done) => {
@@ -179,6 +184,8 @@ function useGuards(app: App, options: ServerOptions): void {
     // A query nobody declared is a mistake of the caller, on every route of the native API.
     if (route.url.startsWith('/api/v1/') && !isPublic) route.schema = { querystring: noQuery, ...route.schema }
     if (isPublic) route.bodyLimit ??= publicBodyBytes
+    // Devices' own calls are no acts of people, and the many.
+    if (!devicePath.test(route.url)) route.preHandler = [handleWithin, route.preHandler ?? []].flat()
     for (const method of [route.method].flat()) {
       if (method === 'HEAD') continue
       guards.push({ method, path: route.url, permission, isPublic, hasId: route.url.includes('/:'), requiredQuery, license })
@@ -217,6 +224,11 @@ function useGuards(app: App, options: ServerOptions): void {
       'request',
     )
   })
+}
+
+/** What the handler does is known to be of this request; reading its body may have lost it before. */
+function handleWithin(request: FastifyRequest, _: FastifyReply, done: () => void): void {
+  withRequest(request, done)
 }
 
 const requestIdBytes = 8

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { randomUUIDv7 } from 'node:crypto'
 import { and, eq, getTableColumns, isNull, ne, sql } from 'drizzle-orm'
+import { recordAudit } from '../audit.ts'
+import { isUuid } from '../http/schemas.ts'
 import type { Tx } from '../db/client.ts'
 import { licenseEvents, licenseState, licenseTokens } from '../db/tables.ts'
 import type { LicenseSource } from '../db/tables.ts'
@@ -110,7 +112,18 @@ export async function addLicenseEvent(tx: Tx, tenantId: string, at: number, even
     .values({ ...full, tenantId, at: new Date(at), once: event.once ?? null })
     .onConflictDoNothing()
     .returning({ id: licenseEvents.id })
-  return added.length > 0 ? full : undefined
+  if (added.length === 0) return undefined
+  const { actor, action, outcome, code, jti, detail } = full
+  recordAudit(tx, {
+    type: action,
+    outcome: outcome === 'ok' ? 'success' : 'failure',
+    ...(code === null ? {} : { reason: code }),
+    subject: jti === null ? '-' : `license:${jti}`,
+    changes: { from: null, to: detail },
+    actor: isUuid(actor) ? `user:${actor}` : 'system',
+    isPlatform: true,
+  })
+  return full
 }
 
 /** One page of the history, newest first. */

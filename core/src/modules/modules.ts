@@ -143,6 +143,16 @@ export class Modules {
     this.#context.events.emit('module.changed', { name: entry.block.name, status, reason })
   }
 
+  /** [AU-10] One that keeps the records tells of its own start after it, and of its stop before. */
+  async #record(entry: Entry, type: 'module.start' | 'module.stop' | 'module.fail', reason?: string): Promise<void> {
+    const { audit, rootTenant, log } = this.#context
+    const outcome = reason === undefined ? {} : { outcome: 'failure' as const, reason: reason.split(':')[0]! }
+    const draft = { type, ...outcome, subject: `module:${entry.block.name}`, targetName: entry.block.title.en, actor: 'system' }
+    await audit
+      .note(rootTenant, { ...draft, isPlatform: true })
+      .catch((error: unknown) => log.error({ err: error, module: entry.block.name }, 'a change of a module could not be recorded'))
+  }
+
   /** [MO-30] The steps in order; a failure takes back what was done, and touches nobody else. */
   async #startOne(entry: Entry): Promise<void> {
     const { block, mount } = entry
@@ -166,12 +176,14 @@ export class Modules {
       this.#schedule(entry, manifest, context)
       mount.app = app
       this.#set(entry, 'active')
+      await this.#record(entry, 'module.start')
       this.#context.log.info({ module: block.name, version: block.version }, 'a module is active')
     } catch (error) {
       await this.#undo(entry)
       const reason = error instanceof ModuleFailure ? error.reason : 'START: an unexpected error'
       this.#context.log.error({ err: error, module: block.name, reason }, 'a module could not be started')
       this.#set(entry, 'failed', reason)
+      await this.#record(entry, 'module.fail', reason)
     }
   }
 
@@ -225,7 +237,10 @@ export class Modules {
   /** [MO-32] New requests meet the locked answer at once; those in flight finish. Data and code stay. */
   async #stopOne(entry: Entry): Promise<void> {
     const { mount, block } = entry
-    if (entry.status === 'active') this.#set(entry, 'stopping')
+    if (entry.status === 'active') {
+      this.#set(entry, 'stopping')
+      if (!this.#isStopped) await this.#record(entry, 'module.stop')
+    }
     mount.app = undefined
     for (let waited = 0; mount.inFlight > 0 && waited < drainMs && !this.#isStopped; waited += 20) await sleep(20)
     await this.#undo(entry)

@@ -3,6 +3,7 @@ import { networkInterfaces } from 'node:os'
 import { sql } from 'drizzle-orm'
 import type { Registry } from 'prom-client'
 import { Type } from 'typebox'
+import { recordAudit } from '../audit.ts'
 import type { Context } from '../context.ts'
 import { checkTimeZone } from '../devices/devices.ts'
 import { ProblemError } from '../errors.ts'
@@ -164,11 +165,17 @@ function registerSite(app: App, context: Context): void {
       const { name, timeZone, language } = request.body
       checkTimeZone(timeZone)
       request.log.info({ by: actorOf(request).userId, address: originOf(request).address }, 'site settings changed')
-      const rows = await context.db.withTenant(actorOf(request).scope, (tx) =>
-        tx.execute<{ name: string; timeZone: string; language: string }>(sql`update tenants set name = coalesce(${name ?? null}, name),
+      const rows = await context.db.withTenant(actorOf(request).scope, async (tx) => {
+        const changes = { from: null, to: request.body }
+        recordAudit(tx, { type: 'settings.update', subject: 'settings:site', changes })
+        return tx.execute<{
+          name: string
+          timeZone: string
+          language: string
+        }>(sql`update tenants set name = coalesce(${name ?? null}, name),
           time_zone = coalesce(${timeZone ?? null}, time_zone), locale = coalesce(${language ?? null}, locale), updated_at = now()
-          returning name, time_zone as "timeZone", locale as language`),
-      )
+          returning name, time_zone as "timeZone", locale as language`)
+      })
       return rows[0]!
     },
   )
