@@ -3,6 +3,8 @@ import { existsSync, readFileSync, statSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { StartError, exitCodes } from './errors.ts'
 import { listModuleNames, settingPrefix } from './modules/discovery.ts'
+import { parseAllowEntry } from './outbound-addresses.ts'
+import type { OutboundPolicy } from './outbound-addresses.ts'
 
 type Key = {
   type: 'text' | 'port' | 'integer' | 'flag' | 'list' | 'secret'
@@ -117,6 +119,16 @@ export const configKeys = {
     help: 'The text of a license itself, for places that can mount no file; taken at the start as from a file.',
   },
   IOT_PMS_LICENSE_ENV: { type: 'text', default: 'production', help: 'production or staging: which licenses this installation takes.' },
+  IOT_PMS_OUTBOUND_POLICY: {
+    type: 'text',
+    default: 'lan',
+    help: 'Where connectors and other calls to configured addresses may go: `lan` takes private networks in, `public` does not.',
+  },
+  IOT_PMS_OUTBOUND_ALLOW: {
+    type: 'list',
+    default: '',
+    help: 'Comma list of host[:port] or CIDR[:port] that may be reached whatever else is blocked, such as 127.0.0.1:1883.',
+  },
   IOT_PMS_METRICS_TOKEN: {
     type: 'secret',
     default: '',
@@ -171,6 +183,7 @@ export type Config = {
   isInKubernetes: boolean
   /** Settings of the modules of this build by the module's name; each module reads its own. */
   modules: ReadonlyMap<string, Readonly<Record<string, string>>>
+  outbound: { policy: OutboundPolicy; allow: string[] }
   metricsToken: string | undefined
   compat: { thingsboard: boolean }
   buildsDashboard: boolean
@@ -237,6 +250,7 @@ export function readConfig(environment: Environment = process.env, moduleNames: 
     },
     modules,
     isInKubernetes: Boolean(environment['KUBERNETES_SERVICE_HOST']),
+    outbound: { policy: values.get('IOT_PMS_OUTBOUND_POLICY') as OutboundPolicy, allow: list('IOT_PMS_OUTBOUND_ALLOW') },
     metricsToken: text('IOT_PMS_METRICS_TOKEN'),
     compat: { thingsboard: flag('IOT_PMS_COMPAT_THINGSBOARD') },
     buildsDashboard: flag('IOT_PMS_BUILD_DASHBOARD'),
@@ -355,6 +369,12 @@ function checkMeaning(config: Config, isProduction: boolean, problems: string[])
   }
   if (isProduction && config.testHooks.size > 0) {
     problems.push('TEST_HOOKS_IN_PRODUCTION: IOT_PMS_TEST_HOOKS must be empty when IOT_PMS_PRODUCTION=1.')
+  }
+  if (!['lan', 'public'].includes(config.outbound.policy)) {
+    problems.push(`IOT_PMS_OUTBOUND_POLICY=${config.outbound.policy} must be lan or public.`)
+  }
+  for (const entry of config.outbound.allow) {
+    if (!parseAllowEntry(entry)) problems.push(`IOT_PMS_OUTBOUND_ALLOW: ${entry} is not host[:port] or CIDR[:port].`)
   }
   if (!['debug', 'info', 'warn', 'error'].includes(config.logLevel)) {
     problems.push(`IOT_PMS_LOG_LEVEL=${config.logLevel} must be debug, info, warn or error.`)

@@ -111,6 +111,7 @@ export const errorCodes = {
     zh: '没有可认领的设备，或密钥不对，或已过期。',
     en: 'There is no such device to claim, its secret is another one, or its time is over.',
   },
+  OUTBOUND_URL_BLOCKED: { status: 422, zh: '不允许连接该地址（{class}）。', en: 'This address may not be connected to ({class}).' },
   RATE_LIMIT_SYNTAX: { status: 422, zh: '速率限制写法不对。', en: 'A rate limit is not written as count:seconds.' },
   POINTS_REJECTED: { status: 422, zh: '所有数据点都被拒收。', en: 'Every point was rejected.' },
   PASSWORD_WEAK: { status: 422, zh: '密码太弱。', en: 'The password is too weak.' },

@@ -75,7 +75,13 @@ export async function registerRoutes(app: App, context: Context, parts: RoutePar
   registerLicenseRoutes(app, parts.license)
   registerUserRoutes(app, people, setup)
   registerProductRoutes(app, context, { registry: ingest.registry })
-  registerDeviceRoutes(app, context, { devices, store, sessions: ingest.sessions, rejects: ingest.rejects })
+  registerDeviceRoutes(app, context, {
+    devices,
+    store,
+    sessions: ingest.sessions,
+    childSessions: ingest.childSessions,
+    rejects: ingest.rejects,
+  })
   registerClaimRoutes(app, { claims: ingest.claims, devices })
   await registerCommandRoutes(app, { commands: ingest.commands, devices })
   registerDemoRoutes(app, { demo, audit: context.audit })
@@ -93,9 +99,9 @@ export async function registerRoutes(app: App, context: Context, parts: RoutePar
   await registerTelemetryRoutes(app, context, telemetry)
   await registerAttributeRoutes(app, ingest)
   if (!context.config.compat.thingsboard) return
-  await registerCompatTelemetryRoutes(app, telemetry)
-  await registerCompatAttributeRoutes(app, ingest)
-  await registerCompatScope(app, (scope) => {
+  await registerCompatScope(app, async (scope) => {
+    await registerCompatTelemetryRoutes(scope, telemetry)
+    await registerCompatAttributeRoutes(scope, ingest)
     registerCompatLogin(scope, people)
     registerCompatCommandRoutes(scope, context, { commands: ingest.commands })
     registerCompatClaimRoutes(scope, context, { claims: ingest.claims })

@@ -301,6 +301,7 @@ function createOffers(context: Context, ingest: Ingest, store: TelemetryLog): Ot
     targets: ingest.ota.targets,
     attributes: ingest.attributes,
     sessions: ingest.sessions,
+    childSessions: ingest.childSessions,
     store,
     // Titles and versions are text, whatever they look like [O-2].
     writeTelemetry: async (deviceId, values) => {

@@ -157,13 +157,13 @@ export class Installation {
     return `Bearer ${session.accessToken}`
   }
 
-  async createDevices(count: number, name = 'load'): Promise<LoadedDevice[]> {
+  async createDevices(count: number, name = 'load', more: Record<string, unknown> = {}): Promise<LoadedDevice[]> {
     const devices: LoadedDevice[] = []
     let next = 0
     const worker = async () => {
       while (next < count) {
         const index = next++
-        const made = (await this.call('POST', '/api/v1/devices', { name: `${name}-${index}` })) as {
+        const made = (await this.call('POST', '/api/v1/devices', { name: `${name}-${index}`, ...more })) as {
           id: string
           credentials: { token: string }
         }

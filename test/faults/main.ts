@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { parseArgs } from 'node:util'
+import { createFuzzedInstallation, fuzz } from './fuzz.ts'
 import { killDatabaseRounds, terminateBackends } from './database-faults.ts'
 import { createDatabase, findPostgres, startPostgres } from './external-database.ts'
 import type { ExternalDatabase } from './external-database.ts'
@@ -18,12 +19,16 @@ import { cutKeepers } from './store-cuts.ts'
 import { printStage, storeRounds } from './store.ts'
 import type { StageResult } from './store.ts'
 
-const usage = `pnpm test:faults [--only F1,F4] [--rounds N] [--seed N] [--stages merge,drop] [--external-db URL] [--keep]
+/** What every run of ours can afford; the long form is 10⁶ [M-44]. */
+const usualPackets = 20_000
 
---only         ids, with commas: F1 F3 F4 F5 F24 STORE STORE-cut ack-early no-bisect store-damage
+const usage = `pnpm test:faults [--only F1,F4] [--rounds N] [--seed N] [--stages merge,drop] [--packets N] [--external-db URL] [--keep]
+
+--only         ids, with commas: F1 F3 F4 F5 F24 FUZZ STORE STORE-cut ack-early no-bisect store-damage
 --rounds       how often F1 kills, its three forms together (default 200); the others follow. When STORE is
                asked for by name: kills at each stage
 --stages       of STORE, with commas: ${stages.map((stage) => stage.id).join(' ')} (default: all)
+--packets      damaged packets of FUZZ (default ${usualPackets})
 --seed         of all random choices (default: a new one, printed)
 --external-db  superuser login of the PostgreSQL for F1c; default: Debian's binaries in a temporary folder
 --keep         leave every data folder behind
@@ -31,6 +36,7 @@ const usage = `pnpm test:faults [--only F1,F4] [--rounds N] [--seed N] [--stages
 
 type Options = {
   rounds: number
+  packets: number
   storeRounds: number
   stages: readonly Stage[]
   seed: number
@@ -72,6 +78,7 @@ const faults: readonly Fault[] = [
     run: (options) => runOne('F24', 'poison points among good ones', options, ({ session }) => poisonCases(session.installation)),
   },
   { id: 'no-bisect', run: runNoBisect },
+  { id: 'FUZZ', run: runFuzz },
   { id: 'STORE', run: runStore },
   {
     id: 'STORE-cut',
@@ -106,6 +113,7 @@ async function main(): Promise<number> {
       rounds: { type: 'string', default: '200' },
       seed: { type: 'string' },
       stages: { type: 'string' },
+      packets: { type: 'string', default: String(usualPackets) },
       'external-db': { type: 'string' },
       keep: { type: 'boolean', default: false },
       help: { type: 'boolean', default: false },
@@ -114,15 +122,32 @@ async function main(): Promise<number> {
   const wanted = values.only?.split(',') ?? faults.map((fault) => fault.id)
   const isKnown = wanted.every((id) => faults.some((fault) => fault.id === id))
   const rounds = Number(values.rounds)
+  const packets = Number(values.packets)
   const seed = Number(values.seed ?? Date.now() % 1_000_000)
   const chosen = stages.filter((stage) => values.stages?.split(',').includes(stage.id) ?? true)
-  if (values.help || !isKnown || chosen.length === 0 || !Number.isInteger(rounds) || rounds < 1 || !Number.isInteger(seed)) {
+  if (
+    values.help ||
+    !isKnown ||
+    chosen.length === 0 ||
+    !Number.isInteger(rounds) ||
+    rounds < 1 ||
+    !(packets > 0) ||
+    !Number.isInteger(seed)
+  ) {
     console.error(usage)
     return values.help ? 0 : 64
   }
   console.log(`seed ${seed}`)
   const storeShare = values.only ? rounds : Math.ceil(rounds / 10)
-  const options: Options = { rounds, storeRounds: storeShare, stages: chosen, seed, externalDb: values['external-db'], keep: values.keep }
+  const options: Options = {
+    rounds,
+    packets,
+    storeRounds: storeShare,
+    stages: chosen,
+    seed,
+    externalDb: values['external-db'],
+    keep: values.keep,
+  }
   const results: Result[] = []
   for (const fault of faults) if (wanted.includes(fault.id)) results.push(...(await fault.run(options)))
   printResults(results)
@@ -190,6 +215,18 @@ async function runNoBisect(options: Options): Promise<Result[]> {
       return problems.some((problem) => problem.includes('neighbour')) ? [] : ['CONTROL VOID: F24 stayed green']
     }),
   ]
+}
+
+async function runFuzz(options: Options): Promise<Result[]> {
+  const id = 'FUZZ'
+  const title = `${options.packets} damaged packets for every part of the device API`
+  printTitle(id, title, false)
+  const installation = createFuzzedInstallation()
+  const problems = await fuzz(installation, options).catch((error: unknown) => [String(error instanceof Error ? error.stack : error)])
+  const keep = problems.length > 0 || options.keep
+  await installation.dispose(keep)
+  const status = problems.length > 0 ? 'FAIL' : 'PASS'
+  return [{ id, title, status, reason: problems.slice(0, 5).join('; '), kept: keep ? installation.folder : undefined }]
 }
 
 /** All stages on one installation: what one leaves behind is what the next one meets. */

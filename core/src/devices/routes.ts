@@ -8,6 +8,7 @@ import { parseIfMatch } from '../http/if-match.ts'
 import { IdParams, NoContent, Page, formatCursor, isUuid, pageQuery, parseCursor, problems } from '../http/schemas.ts'
 import type { App } from '../http/server.ts'
 import type { RejectLog } from '../ingest/reject-log.ts'
+import type { ChildSessions } from '../gateway/child-sessions.ts'
 import type { Sessions } from '../ingest/sessions.ts'
 import type { TelemetryStore } from '../telemetry/store.ts'
 import { originOf } from '../users/security-events.ts'
@@ -30,15 +31,22 @@ import {
   Rotate,
   SessionView,
 } from './schemas.ts'
+import { viewGateway, viewSession } from './session-view.ts'
 
-export type DeviceRouteParts = { devices: Devices; store: TelemetryStore; sessions: Sessions; rejects: RejectLog }
+export type DeviceRouteParts = {
+  devices: Devices
+  store: TelemetryStore
+  sessions: Sessions
+  childSessions: ChildSessions
+  rejects: RejectLog
+}
 
 const tags = ['devices']
 const ListQuery = Type.Object(pageQuery, { additionalProperties: false })
 
 /** Devices, their credentials, sessions and logs, and the bin. */
 export function registerDeviceRoutes(app: App, context: Context, parts: DeviceRouteParts): void {
-  const { devices, store, sessions, rejects } = parts
+  const { devices, store, sessions, childSessions, rejects } = parts
 
   app.get(
     '/api/v1/devices',
@@ -181,7 +189,11 @@ export function registerDeviceRoutes(app: App, context: Context, parts: DeviceRo
       const { scope } = actorOf(request)
       await devices.get(scope, request.params.id)
       const { items } = await listLog(context, scope, request.params.id, 20, undefined)
-      return { session: viewSession(sessions, request.params.id), events: items }
+      return {
+        session: viewSession(sessions.get(request.params.id)),
+        gateway: viewGateway(childSessions.get(request.params.id)),
+        events: items,
+      }
     },
   )
   app.delete(
@@ -199,6 +211,8 @@ export function registerDeviceRoutes(app: App, context: Context, parts: DeviceRo
       await devices.get(actorOf(request).scope, request.params.id)
       await context.audit.note(actorOf(request).scope, { type: 'device.disconnect', subject: `device:${request.params.id}` })
       sessions.close(request.params.id, 'admin')
+      const child = childSessions.get(request.params.id)
+      if (child) childSessions.end(child, 'admin')
       return reply.code(204).send(null)
     },
   )
@@ -319,24 +333,6 @@ async function listLog(
   )
   const items = rows.slice(0, limit).map((row) => ({ ...row, at: new Date(row.at).toISOString() }))
   return { items, nextCursor: rows.length > limit ? formatCursor(['log', items.at(-1)!.id]) : null }
-}
-
-function viewSession(sessions: Sessions, deviceId: string) {
-  const session = sessions.get(deviceId)
-  if (!session) return null
-  const { protocol, clientId, address, tls, keepAliveS, messagesIn, pointsIn, inFlight } = session
-  return {
-    protocol,
-    clientId,
-    address,
-    tls,
-    keepAliveS,
-    connectedAt: new Date(session.connectedAt).toISOString(),
-    messagesIn,
-    pointsIn,
-    inFlight,
-    subscriptions: [...session.subscriptions.keys()],
-  }
 }
 
 function withoutGrace(credentials: Credentials): Credentials {

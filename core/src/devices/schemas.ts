@@ -171,6 +171,8 @@ export const SessionView = Type.Object({
       subscriptions: Type.Array(Type.String()),
     }),
   ),
+  /** The session of a child, inside that of its gateway. */
+  gateway: Nullable(Type.Object({ id: Id, name: Type.String(), connectedAt: Instant, lastActivityAt: Instant })),
   events: Type.Array(LogEntry),
 })
 

@@ -53,6 +53,7 @@ async function startOffers(): Promise<void> {
       targets: ingest.ota.targets,
       attributes: ingest.attributes,
       sessions: ingest.sessions,
+      childSessions: ingest.childSessions,
       store,
       writeTelemetry: (deviceId, values) => writeTelemetry(deviceId, values),
     },
@@ -92,6 +93,35 @@ describe('offers', () => {
     expect(await device.nextJson(attributes)).toMatchObject({ fw_title: 'Boiler', fw_version: pack.version, fw_size: 1000 })
     await eventually(async () => expect((await show()).trace[0]).toMatchObject({ event: 'offered_again' }))
     await device.end()
+  })
+
+  it('are made again to a child 60 s after its gateway has brought it back [O-6]', async () => {
+    const { scope, productId, pack } = await prepare()
+    const created = await server.call('POST', '/api/v1/devices', { body: { name: unique('gateway'), gateway: true } })
+    const { token } = created.body['credentials'] as { token: string }
+    const name = unique('child')
+    const child = await server.call('POST', '/api/v1/devices', { body: { name, productId } })
+    const id = String(child.body['id'])
+    await offers.assign(scope, id, 'firmware', pack.id, 'somebody')
+    const gateway = await OtaDevice.connect(server.mqttPort(), token)
+    const publish = (topic: string, payload: unknown) =>
+      gateway.client.publishAsync(`v1/gateway/${topic}`, JSON.stringify(payload), { qos: 1 })
+    await publish('connect', { device: name })
+    await publish('telemetry', { [name]: [{ current_fw_title: 'Boiler', current_fw_version: 'old' }] })
+    clock.pass(60_000)
+    expect(await gateway.nextJson('v1/gateway/attributes')).toMatchObject({
+      device: name,
+      data: { fw_title: 'Boiler', fw_version: pack.version },
+    })
+    // A session that has ended meanwhile is offered nothing.
+    await publish('disconnect', { device: name })
+    await publish('connect', { device: name })
+    await publish('disconnect', { device: name })
+    clock.pass(60_000)
+    await publish('connect', { device: name })
+    await server.ingest.attributes.change(scope, id, 'shared', { values: [{ key: 'mark', kind: 'integer', value: 1 }] })
+    expect(await gateway.nextJson('v1/gateway/attributes')).toEqual({ device: name, data: { mark: 1 } })
+    await gateway.end()
   })
 
   it('are not made again to one who runs it, says nothing, or is downloading [O-6]', async () => {

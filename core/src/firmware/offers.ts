@@ -8,7 +8,9 @@ import type { Scope, Tx } from '../db/client.ts'
 import { listTenants } from '../db/installation.ts'
 import type { OtaKind } from '../db/tables.ts'
 import { ProblemError } from '../errors.ts'
-import type { Session, Sessions } from '../ingest/sessions.ts'
+import type { ChildSessions } from '../gateway/child-sessions.ts'
+import type { Device } from '../ingest/registry.ts'
+import type { Sessions } from '../ingest/sessions.ts'
 import type { TelemetryStore } from '../telemetry/store.ts'
 import { attributeKeys, currentKeys, offerAttributes, prefixOf, reportKeys } from './keys.ts'
 import { checkAssignable } from './packages.ts'
@@ -20,6 +22,7 @@ export type OfferParts = {
   targets: OtaTargets
   attributes: Pick<Attributes, 'list' | 'change'>
   sessions: Sessions
+  childSessions: ChildSessions
   store: TelemetryStore
   /** Stores telemetry for a device whose values keep their types. */
   writeTelemetry: (deviceId: string, values: Record<string, string | number>) => Promise<void>
@@ -58,16 +61,18 @@ export class OtaOffers {
 
   async start(): Promise<void> {
     const { events, db } = this.#context
-    const { targets, sessions } = this.#parts
+    const { targets, sessions, childSessions } = this.#parts
+    const offerLater = ({ device }: { device: Device }) => this.#offerAgainLater(device.id)
     this.#stops = [
       events.on('product.changed', ({ tenantId, productId }) => this.#want(tenantId, sql`d.product_id = ${productId}`)),
       events.on('device.changed', ({ tenantId, deviceId, change }) => {
         if (change === 'deleted') targets.forget(deviceId)
         else if (change === 'created' || change === 'updated' || change === 'restored') this.#want(tenantId, sql`d.id = ${deviceId}`)
       }),
-      sessions.on('opened', (session) => this.#offerAgainLater(session)),
+      sessions.on('opened', offerLater),
+      childSessions.onOpened(offerLater),
     ]
-    for (const session of sessions.all()) this.#offerAgainLater(session)
+    for (const session of [...sessions.all(), ...childSessions.all()]) offerLater(session)
     for (const scope of await listTenants(db)) this.#wanted.push({ scope, filter: sql`true` })
     void this.#run()
     this.#catchUp().catch((error: unknown) => this.#context.log.warn({ err: error }, 'reports before the start were not read'))
@@ -272,18 +277,23 @@ export class OtaOffers {
   }
 
   /** [O-6] A device that runs something else is told again some time after it has come back. */
-  #offerAgainLater(session: Session): void {
-    const { targets, sessions } = this.#parts
-    const { device } = session
-    if (!otaKinds.some((kind) => targets.find(device.id, kind))) return
+  #offerAgainLater(deviceId: string): void {
+    const { targets } = this.#parts
+    if (!otaKinds.some((kind) => targets.find(deviceId, kind))) return
+    const session = this.#findSession(deviceId)
     const connectedAt = this.#context.clock.now()
     this.#after(offerAgainMs, () => {
-      if (sessions.get(device.id) !== session) return
+      if (this.#findSession(deviceId) !== session) return
       for (const kind of otaKinds) {
-        const target = targets.find(device.id, kind)
+        const target = targets.find(deviceId, kind)
         if (target && mustHearAgain(target, connectedAt)) void this.#offerAgain(target)
       }
     })
+  }
+
+  /** Its own session, or the one its gateway has for it. */
+  #findSession(deviceId: string): object | undefined {
+    return this.#parts.sessions.get(deviceId) ?? this.#parts.childSessions.get(deviceId)
   }
 
   async #offerAgain(target: Target): Promise<void> {

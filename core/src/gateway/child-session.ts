@@ -24,6 +24,8 @@ export class ChildSession implements CommandReceiver {
   /** As the gateway writes it: it knows the device by no other name, whatever people call it meanwhile. */
   readonly name: string
   readonly gateway: Session
+  /** ms since 1970. */
+  readonly connectedAt: number
   lastActivityAt: number
   /** When the gateway was last told of the child's rate limit, on the monotonic clock. */
   limitToldAt = Number.NEGATIVE_INFINITY
@@ -35,6 +37,7 @@ export class ChildSession implements CommandReceiver {
     this.device = options.device
     this.name = options.name
     this.gateway = options.gateway
+    this.connectedAt = options.at
     this.lastActivityAt = options.at
     this.#close = options.close
   }

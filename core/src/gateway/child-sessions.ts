@@ -24,6 +24,7 @@ export class ChildSessions {
   readonly #links = new Map<Session, GatewayLink>()
   readonly #children = new Map<string, ChildSession>()
   readonly #ended: (link: GatewayLink) => void
+  readonly #openedListeners = new Set<(child: ChildSession) => void>()
 
   /** @param ended the session of a gateway is over, and so are those of its children */
   constructor(context: Context, parts: ChildSessionParts, ended: (link: GatewayLink) => void) {
@@ -36,6 +37,17 @@ export class ChildSessions {
 
   get(deviceId: string): ChildSession | undefined {
     return this.#children.get(deviceId)
+  }
+
+  /** Every session that is open. */
+  all(): Iterable<ChildSession> {
+    return this.#children.values()
+  }
+
+  /** @returns what ends it */
+  onOpened(listener: (child: ChildSession) => void): () => void {
+    this.#openedListeners.add(listener)
+    return () => this.#openedListeners.delete(listener)
   }
 
   linkOf(session: Session): GatewayLink {
@@ -94,6 +106,7 @@ export class ChildSessions {
     states.sessionOpened(device, false)
     log.add(device, 'connected', { gateway: link.session.device.name })
     commands.attach(device, child)
+    for (const listener of this.#openedListeners) listener(child)
     return child
   }
 

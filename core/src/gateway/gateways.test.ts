@@ -209,6 +209,38 @@ describe('adoption', () => {
   })
 })
 
+describe('the session of a child', () => {
+  type View = { session: unknown; gateway: { id: string; name: string; connectedAt: string; lastActivityAt: string } | null }
+  const view = async (id: string) => (await platform.call('GET', `/api/v1/devices/${id}/session`)).json<View>()
+
+  it('is shown with its gateway, since when it is open, and when the last message named it [S-6]', async () => {
+    const gateway = await tools.createGateway()
+    await gateway.session.connectChild('shown-child')
+    const { id } = await tools.get('shown-child')
+    const first = await view(id)
+    expect(first).toMatchObject({ session: null, gateway: { id: gateway.id, name: gateway.name } })
+    expect(Date.parse(first.gateway!.connectedAt)).toBeLessThanOrEqual(Date.now())
+    await gateway.session.publish('telemetry', { 'shown-child': [{ a: 1 }] })
+    const second = (await view(id)).gateway!
+    expect(second.connectedAt).toBe(first.gateway!.connectedAt)
+    expect(Date.parse(second.lastActivityAt)).toBeGreaterThanOrEqual(Date.parse(first.gateway!.lastActivityAt))
+    await gateway.session.publish('disconnect', { device: 'shown-child' })
+    expect(await view(id)).toMatchObject({ session: null, gateway: null })
+  })
+
+  it('is closed by a user, and opened again by the next message that names it [S-6]', async () => {
+    const gateway = await tools.createGateway()
+    await gateway.session.connectChild('closed-child')
+    const { id } = await tools.reach('closed-child', 'online')
+    expect((await platform.call('DELETE', `/api/v1/devices/${id}/session`)).status).toBe(204)
+    expect(await view(id)).toMatchObject({ gateway: null })
+    expect(await tools.reach('closed-child', 'offline')).toMatchObject({ disconnectReason: 'admin' })
+    await gateway.session.publish('telemetry', { 'closed-child': [{ a: 1 }] })
+    expect(await view(id)).toMatchObject({ gateway: { id: gateway.id } })
+    await gateway.session.ping()
+  })
+})
+
 describe('the end of a child', () => {
   it('that a user deletes is told to the gateway, and the next message makes it anew [G-8, G-9]', async () => {
     const gateway = await tools.createGateway()

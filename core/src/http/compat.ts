@@ -95,7 +95,7 @@ const bodyTypes = ['application/json', 'text/plain', '']
  * Registers compat routes in a scope of their own where a body is JSON whether its type is
  * `application/json`, `text/plain` or missing, and may be empty [TB-4].
  */
-export async function registerCompatScope(app: App, register: (scope: App) => void): Promise<void> {
+export async function registerCompatScope(app: App, register: (scope: App) => void | Promise<void>): Promise<void> {
   await app.register(async (scope) => {
     scope.removeAllContentTypeParsers()
     scope.addContentTypeParser('*', { parseAs: 'string' }, (request, body, done) => {
@@ -108,6 +108,6 @@ export async function registerCompatScope(app: App, register: (scope: App) => vo
         done(error as ProblemError)
       }
     })
-    register(scope)
+    await register(scope)
   })
 }

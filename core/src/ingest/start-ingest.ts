@@ -18,6 +18,7 @@ import { createChunkHandlers } from '../firmware/chunks.ts'
 import { Contents } from '../firmware/contents.ts'
 import { OtaTargets } from '../firmware/targets.ts'
 import { ChildDevices } from '../gateway/child-devices.ts'
+import type { ChildSessions } from '../gateway/child-sessions.ts'
 import { Gateways } from '../gateway/gateways.ts'
 import type { Topics } from '../live/topics.ts'
 import { ChainProvisioning } from '../provisioning/chain.ts'
@@ -50,6 +51,8 @@ export type Ingest = {
   devices: Devices
   /** The devices behind gateways and others who speak for devices. */
   children: ChildDevices
+  /** Their sessions inside those of their gateways. */
+  childSessions: ChildSessions
   provisioning: Provisioning
   claims: Claims
   sessions: Sessions
@@ -214,6 +217,7 @@ export function createIngest(context: Context, parts: IngestParts): Ingest {
     registry,
     devices,
     children,
+    childSessions: gateways.children,
     provisioning,
     claims,
     sessions,

@@ -78,7 +78,13 @@ export async function startDeviceServer(register: (app: App, parts: DeviceServer
   await ingest.start()
   const devices = new Devices(context, ingest.registry, store)
   registerUserRoutes(app, people, setup)
-  registerDeviceRoutes(app, context, { devices, store, sessions: ingest.sessions, rejects: ingest.rejects })
+  registerDeviceRoutes(app, context, {
+    devices,
+    store,
+    sessions: ingest.sessions,
+    childSessions: ingest.childSessions,
+    rejects: ingest.rejects,
+  })
   registerProductRoutes(app, context, { registry: ingest.registry })
   await registerCompatScope(app, (scope) => registerCompatDeviceRoutes(scope, context, { devices }))
   const parts: DeviceServerParts = { context, ingest, devices, store, mqttPort: () => ingest.endpoint?.port }

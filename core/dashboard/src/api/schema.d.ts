@@ -5892,6 +5892,15 @@ export interface paths {
                                 inFlight: number;
                                 subscriptions: string[];
                             } | null;
+                            gateway: {
+                                /** Format: uuid */
+                                id: string;
+                                name: string;
+                                /** Format: date-time */
+                                connectedAt: string;
+                                /** Format: date-time */
+                                lastActivityAt: string;
+                            } | null;
                             events: {
                                 /** Format: uuid */
                                 id: string;

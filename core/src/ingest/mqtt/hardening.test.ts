@@ -5,6 +5,7 @@ import { runInNewContext } from 'node:vm'
 import { generate } from 'mqtt-packet'
 import type { Packet } from 'mqtt-packet'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { createPick, mutatePacket } from './testing-mutations.ts'
 import { startEndpoint, until } from './testing.ts'
 import type { Bench } from './testing.ts'
 
@@ -132,15 +133,6 @@ describe('slow and silent sockets', () => {
   })
 })
 
-/** A small generator of numbers that a seed repeats. */
-function random(seed: number): (below: number) => number {
-  let state = seed
-  return (below) => {
-    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0
-    return Math.floor((state / 0x1_0000_0000) * below)
-  }
-}
-
 const telemetry = { cmd: 'publish' as const, dup: false, retain: false }
 /** The grammar that is mutated: every packet a client may send, and some only a server sends. */
 const seeds: Packet[] = [
@@ -177,37 +169,6 @@ const seeds: Packet[] = [
   { cmd: 'connack', returnCode: 0, reasonCode: 0, sessionPresent: false },
 ]
 
-function mutate(packet: Buffer, pick: (below: number) => number): Buffer {
-  const bytes = Buffer.from(packet)
-  switch (pick(14)) {
-    case 0: // a bit
-      bytes[pick(bytes.length)]! ^= 1 << pick(8)
-      return bytes
-    case 1: // a byte
-      bytes[pick(bytes.length)] = pick(256)
-      return bytes
-    case 2: // flags
-      bytes[0] = pick(256)
-      return bytes
-    case 3: // length
-      return Buffer.concat([bytes.subarray(0, 1), Buffer.from(Array.from({ length: 1 + pick(5) }, () => pick(256))), bytes.subarray(2)])
-    case 4: // cut, with a length that says so
-      bytes[1] = pick(bytes.length - 1)
-      return bytes.subarray(0, 2 + bytes[1])
-    case 5: {
-      // a byte more somewhere, counted
-      const at = 2 + pick(bytes.length - 1)
-      const longer = Buffer.concat([bytes.subarray(0, at), Buffer.from([pick(256)]), bytes.subarray(at)])
-      longer[1] = Math.min(127, longer.length - 2)
-      return longer
-    }
-    case 6: // cut, without saying so
-      return bytes.subarray(0, 1 + pick(bytes.length))
-    default:
-      return bytes
-  }
-}
-
 /** The first seeds don't end a session by themselves. */
 const harmless = 9
 /** 10⁶ and more in a long run. */
@@ -223,7 +184,7 @@ describe('fuzz', () => {
       const exceptions: unknown[] = []
       const onException = (err: unknown) => exceptions.push(err)
       process.on('uncaughtException', onException)
-      const pick = random(fuzzSeed)
+      const pick = createPick(fuzzSeed)
       const encoded = [4, 5].map((protocolVersion) => ({
         protocolVersion,
         packets: seeds.filter((seed) => protocolVersion === 5 || seed.cmd !== 'auth').map((seed) => generate(seed, { protocolVersion })),
@@ -252,8 +213,10 @@ describe('fuzz', () => {
       while (sent < fuzzCount) {
         // A few packets per socket, as most mistakes close it.
         const { packets, connect } = encoded[pick(2)]!
-        const batch: Buffer[] = [pick(4) === 0 ? mutate(connect, pick) : connect]
-        for (let index = pick(12); index >= 0; index--) batch.push(mutate(packets[pick(pick(10) === 0 ? packets.length : harmless)]!, pick))
+        const batch: Buffer[] = [pick(4) === 0 ? mutatePacket(connect, pick) : connect]
+        for (let index = pick(12); index >= 0; index--) {
+          batch.push(mutatePacket(packets[pick(pick(10) === 0 ? packets.length : harmless)]!, pick))
+        }
         sent += batch.length
         const client = await bench.open()
         client.socket.removeAllListeners('data')

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import type { ProductSettings } from '../../products/schemas.ts'
+import { isMatch } from '../topic-filters.ts'
 import type { UplinkKind } from '../uplink.ts'
 
 type Transport = ProductSettings['transport']
@@ -29,13 +30,4 @@ function compile(transport: Transport): readonly OwnFilter[] {
   const made = [...split('telemetry', transport.telemetryTopics), ...split('attributes', transport.attributesTopics)]
   compiled.set(transport, made)
   return made
-}
-
-/** MQTT 5 §4.7: `+` is any one level, `#` at the end any number of them, none included. */
-function isMatch(filter: readonly string[], levels: readonly string[]): boolean {
-  for (const [index, level] of filter.entries()) {
-    if (level === '#') return true
-    if (index >= levels.length || (level !== '+' && level !== levels[index])) return false
-  }
-  return filter.length === levels.length
 }
