@@ -3,6 +3,7 @@ import { AsyncLocalStorage } from 'node:async_hooks'
 import { hostname } from 'node:os'
 import type { FastifyRequest } from 'fastify'
 import type { Clock } from './clock.ts'
+import { openingOf } from './db/client.ts'
 import type { Db, Scope, Tx } from './db/client.ts'
 import { classifyDbError } from './db/errors.ts'
 import { ProblemError } from './errors.ts'
@@ -153,9 +154,11 @@ export class Audit {
     const records = pending.get(tx)
     if (!records || records.length === 0) return
     pending.delete(tx)
+    const { rootTenant } = this.#parts
+    if (!scope) await tx.execute(openingOf(rootTenant))
     for (const sink of this.#sinks) {
       try {
-        await sink.append(tx, scope ?? this.#parts.rootTenant, records)
+        await sink.append(tx, scope ?? rootTenant, records)
       } catch (error) {
         // Where the database is away, that is what is said; anything else would leave a change without its record.
         if (classifyDbError(error) === 'unavailable') throw error

@@ -19,6 +19,7 @@ iot-pms license install FILE|-            install a license; --acknowledge accep
 iot-pms license crl FILE|-                install a revocation list
 iot-pms license remove --acknowledge      take the license away; all data stays
 iot-pms license release --acknowledge     the same for good, with a receipt for the vendor
+iot-pms <module> <command>                a script of a module of this build, such as: audit verify FILE
 iot-pms version                           print the version
 
 All settings come from the environment: docs/reference/config.md
@@ -49,7 +50,12 @@ function print(text: string): undefined {
 async function run(args: string[]): Promise<number | undefined> {
   const { positionals } = parseArgs({ args, allowPositionals: true, strict: false })
   const name = [positionals.slice(0, 2).join(' '), positionals[0] ?? 'help'].find((one) => commands[one])
-  if (!name) throw new StartError('USAGE', exitCodes.usage, `There is no command "${positionals.join(' ')}".`, 'See: iot-pms help')
+  if (!name) {
+    const { runModuleCommand } = await import('./modules/commands.ts')
+    const code = await runModuleCommand(args)
+    if (code !== undefined) return code
+    throw new StartError('USAGE', exitCodes.usage, `There is no command "${positionals.join(' ')}".`, 'See: iot-pms help')
+  }
   const words = name.split(' ')
   return commands[name]!(args.filter((arg, index) => index >= words.length || arg !== words[index]))
 }

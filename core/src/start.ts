@@ -47,6 +47,7 @@ import { PointHooks } from './modules/point-hooks.ts'
 import { registerModuleRoutes } from './modules/routes.ts'
 import { createLog } from './log.ts'
 import type { Log } from './log.ts'
+import { Outbound } from './outbound.ts'
 import { registerRoutes } from './routes.ts'
 import { runBackwards } from './stops.ts'
 import type { Stop } from './stops.ts'
@@ -227,7 +228,8 @@ async function start(config: Config, log: Log, parts: PlatformParts, stops: Stop
   })
   await registerDeviceHttp(app, context, ingest)
   stream.registerRoutes(app)
-  const wiring = { ingest, devices, upkeep, hooks, metrics, adminUrl: database.adminUrl, options, folders: parts.moduleFolders }
+  const outbound = new Outbound(config.outbound, () => Object.values(ports).filter((port) => port !== undefined))
+  const wiring = { ingest, devices, upkeep, hooks, metrics, outbound, adminUrl: database.adminUrl, options, folders: parts.moduleFolders }
   const extension = await createModules(app, context, wiring)
   registerModuleRoutes(app, extension.modules)
   const pages = registerPages(app, join(rootDir, 'core/dashboard/dist'), basePath)

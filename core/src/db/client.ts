@@ -28,6 +28,13 @@ const openingTries = 12
 /** Roles a transaction can take on besides `pms_app`; see migration 0001. */
 export type WorkRole = 'pms_store' | 'pms_jobs' | 'pms_ingest'
 
+/** Takes on the role of the application, and what rows it may see, until the transaction ends. */
+export function openingOf(scope: Scope): SQL {
+  const customers = scope.customerIds ? `{${scope.customerIds.join(',')}}` : ''
+  return sql`select set_config('role', 'pms_app', true), set_config('iot_pms.tenant_id', ${scope.tenantId}, true),
+    set_config('iot_pms.tenant_no', ${String(scope.tenantNo)}, true), set_config('iot_pms.customer_ids', ${customers}, true)`
+}
+
 /**
  * Connections of the application. The login has no rights of its own: work happens in
  * {@link Db.withTenant} or {@link Db.withRole}, and a query outside them fails instead of seeing anything.
@@ -63,13 +70,7 @@ export class Db {
 
   /** Runs `work` in one transaction that sees the rows of `scope` only. */
   withTenant<T>(scope: Scope, work: (tx: Tx) => Promise<T>): Promise<T> {
-    const customers = scope.customerIds ? `{${scope.customerIds.join(',')}}` : ''
-    return this.#transact(
-      sql`select set_config('role', 'pms_app', true), set_config('iot_pms.tenant_id', ${scope.tenantId}, true),
-        set_config('iot_pms.tenant_no', ${String(scope.tenantNo)}, true), set_config('iot_pms.customer_ids', ${customers}, true)`,
-      work,
-      scope,
-    )
+    return this.#transact(openingOf(scope), work, scope)
   }
 
   /** Runs `work` in one transaction as a role that belongs to no tenant: lists of tenants, the store's upkeep. */

@@ -71,7 +71,7 @@ export class EvidenceKeys {
     const { publicKey, privateKey } = generateKeyPairSync('ed25519')
     const raw = Buffer.from(publicKey.export({ format: 'jwk' }).x!, 'base64url')
     const id = createHash('sha256').update(raw).digest('hex').slice(0, 16)
-    const pem = privateKey.export({ type: 'pkcs8', format: 'pem' }).toString()
+    const pem = privateKey.export({ type: 'pkcs8', format: 'pem' })
     await tx.insert(evidenceKeys).values({ tenantId, id, publicKey: raw, sealed: secrets.seal(pem, placeOf(tenantId, id)) })
     audit.record(tx, { type: 'audit.key.rotate', subject: `key:${id}`, isPlatform: true })
     return toSigner(id, privateKey)

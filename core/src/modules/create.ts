@@ -7,6 +7,8 @@ import type { Ingest } from '../ingest/start-ingest.ts'
 import type { Upkeep } from '../system/upkeep.ts'
 import { version } from '../version.ts'
 import { discoverModules } from './discovery.ts'
+import type { Outbound } from '../outbound.ts'
+import { EvidenceKeys } from '../evidence/evidence-keys.ts'
 import { Codecs } from './module-context.ts'
 import { Modules } from './modules.ts'
 import { Mounts } from './mount.ts'
@@ -18,6 +20,7 @@ export type ModuleWiring = {
   upkeep: Upkeep
   hooks: PointHooks
   metrics: Registry
+  outbound: Outbound
   /** Login that may create tables. */
   adminUrl: string
   /** Rules of the listening server. */
@@ -28,7 +31,7 @@ export type ModuleWiring = {
 
 /** Finds the modules of this build and takes their prefixes; none is started yet. */
 export async function createModules(app: App, context: Context, wiring: ModuleWiring): Promise<{ modules: Modules; mounts: Mounts }> {
-  const { ingest, devices, upkeep, hooks, metrics, adminUrl, options, folders } = wiring
+  const { ingest, devices, upkeep, hooks, metrics, outbound, adminUrl, options, folders } = wiring
   const found = discoverModules(folders)
   for (const problem of found.problems) context.log.error(problem, 'a module has a bad package.json and is left out')
   const mounts = new Mounts(context, options)
@@ -41,6 +44,8 @@ export async function createModules(app: App, context: Context, wiring: ModuleWi
     write: (uplink, points, early, settle) => ingest.pipeline.write(uplink, points, early, settle),
     record: ({ device, source, payload }, reject) => ingest.rejects.record({ device, source, reject, payload }),
     metrics,
+    evidence: new EvidenceKeys(context),
+    outbound,
     adminUrl,
     version,
   })

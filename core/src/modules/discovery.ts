@@ -28,6 +28,8 @@ export type ModuleBlock = {
   ports: readonly ModulePort[]
   nav: readonly ModuleNav[]
   requires: readonly string[]
+  /** Scripts of `iot-pms <module> <word>`, by their words. */
+  commands: ReadonlyMap<string, string>
 }
 
 export type Discovery = { modules: ModuleBlock[]; problems: { file: string; problems: string[] }[] }
@@ -102,6 +104,7 @@ function readBlock(
     if (inside.startsWith('..')) problems.push(`${field} leads out of the package`)
     return resolve(folder, inside)
   }
+  const inside = (file: string) => !relative(folder, resolve(folder, file)).startsWith('..')
   const name = text('name', moduleName)
   if (name !== basename(folder)) problems.push('name must be that of the folder')
   const feature = text('feature', featureName)
@@ -120,7 +123,16 @@ function readBlock(
     ports: readList(block['ports'], 'ports', isPort, problems),
     nav: readList(block['nav'], 'nav', isNav, problems),
     requires: readList(block['requires'], 'requires', (one): one is string => typeof one === 'string' && moduleName.test(one), problems),
+    commands: readCommands(block['commands'], folder, inside, problems),
   }
+}
+
+function readCommands(value: unknown, folder: string, isInside: (file: string) => boolean, problems: string[]): Map<string, string> {
+  if (value === undefined) return new Map()
+  const entries = isObject(value) ? Object.entries(value) : []
+  const isGood = isObject(value) && entries.every(([word, file]) => moduleName.test(word) && typeof file === 'string' && isInside(file))
+  if (!isGood) problems.push('commands names a script that is not valid')
+  return new Map(isGood ? entries.map(([word, file]) => [word, resolve(folder, String(file))]) : [])
 }
 
 /** A feature of ours has its row; any other brings one along. */

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import type { TObject } from 'typebox'
+import type { AuditDraft, AuditSink } from '../audit.ts'
 import type { Clock } from '../clock.ts'
-import type { Db, Scope } from '../db/client.ts'
+import type { Db, Scope, Tx } from '../db/client.ts'
 import type { UserRole } from '../db/tables.ts'
+import type { ErrorText } from '../errors.ts'
+import type { EvidenceKeys } from '../evidence/evidence-keys.ts'
 import type { EventBus } from '../events.ts'
 import type { App } from '../http/server.ts'
 import type { Device } from '../ingest/registry.ts'
@@ -11,6 +14,8 @@ import type { GateAct } from '../license/gate.ts'
 import type { FeatureStatus } from '../license/snapshot.ts'
 import type { LimitName } from '../license/limits.ts'
 import type { Log } from '../log.ts'
+import type { Outbound } from '../outbound.ts'
+import type { SealPlace } from '../secrets.ts'
 import type { Point } from '../telemetry/points.ts'
 
 /** What core gives to a module, and all it gives. */
@@ -28,6 +33,22 @@ export type ModuleContext = {
   }
   /** The one tenant of the community edition; requests carry their own scope. */
   rootTenant: Scope
+  /** Of the product. */
+  version: string
+  /** A folder of the module's own below the data folder; there, readable by the server's user alone. */
+  folder: string
+  /** All active tenants, for work that no request asks for. */
+  listTenants(): Promise<readonly Scope[]>
+  /** Tells of what the module itself does, in the transaction of the act. */
+  audit: { record(tx: Tx, draft: AuditDraft): void }
+  /** Places in core where a module attaches something; each returned function takes it away, and the module's stop does. */
+  seams: { auditSinks: { add(sink: AuditSink): () => void } }
+  /** Signs statements about what is stored. */
+  evidence: Pick<EvidenceKeys, 'signer' | 'publicKeys'>
+  /** Values that open only where they were sealed. */
+  secrets: { seal(text: string, place: SealPlace): string; open(sealed: string, place: SealPlace): string }
+  /** The one way to addresses that people have configured. */
+  outbound: Pick<Outbound, 'check' | 'checkSaved' | 'connect'>
   devices: {
     /** What reading telemetry needs to know; undefined for absent and foreign devices alike. */
     find(scope: Scope, id: string): Promise<{ id: string; name: string; timeZone: string } | undefined>
@@ -64,6 +85,8 @@ export type ModuleManifest = {
   config?: TObject
   /** Permissions of its own, each with the lowest role that has it. */
   permissions?: Readonly<Record<string, UserRole>>
+  /** Codes of its own errors; they begin with the module's name in capitals. */
+  errors?: Readonly<Record<string, ErrorText>>
   routes?: ModuleRoutes | Readonly<Record<string, ModuleRoutes>>
   codecs?: readonly ModuleCodec[]
   /** After the commit of points; it neither holds nor changes the acknowledgement. */
@@ -75,10 +98,10 @@ export type ModuleManifest = {
   seams?: (context: ModuleContext) => readonly (() => void)[]
   start?: (context: ModuleContext) => void | Promise<void>
   /** Both are safe to call twice. */
-  stop?: () => void | Promise<void>
+  stop?: (context: ModuleContext) => void | Promise<void>
 }
 
-const fields = ['name', 'config', 'permissions', 'routes', 'codecs', 'onPoints', 'jobs', 'gateways', 'seams', 'start', 'stop']
+const fields = ['name', 'config', 'permissions', 'errors', 'routes', 'codecs', 'onPoints', 'jobs', 'gateways', 'seams', 'start', 'stop']
 
 /** The default export of a module's entry. */
 export function defineModule(manifest: ModuleManifest): ModuleManifest {

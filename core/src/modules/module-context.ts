@@ -1,11 +1,17 @@
 // SPDX-License-Identifier: AGPL-3.0-only
+import { mkdirSync } from 'node:fs'
+import { join } from 'node:path'
 import type { Registry } from 'prom-client'
 import type { Context } from '../context.ts'
+import { listTenants } from '../db/installation.ts'
+import type { EvidenceKeys } from '../evidence/evidence-keys.ts'
 import type { Device } from '../ingest/registry.ts'
 import type { Outcome, Uplink } from '../ingest/uplink.ts'
 import type { Reject } from '../ingest/rejects.ts'
 import { passGate } from '../license/gate.ts'
 import type { License } from '../license/snapshot.ts'
+import type { Outbound } from '../outbound.ts'
+import type { SealPlace } from '../secrets.ts'
 import { watchGauge } from '../system/ingest-counters.ts'
 import type { Upkeep } from '../system/upkeep.ts'
 import type { Point } from '../telemetry/points.ts'
@@ -24,6 +30,9 @@ export type ModuleParts = {
   write: (uplink: Uplink, points: readonly Point[], early: readonly Reject[], settle: (outcome: Outcome) => void) => void
   record: (uplink: Uplink, reject: Reject) => void
   metrics: Registry
+  evidence: EvidenceKeys
+  outbound: Outbound
+  version: string
 }
 
 /** Codecs of active modules by name. */
@@ -53,7 +62,11 @@ export function createModuleContext(
   config: Readonly<Record<string, unknown>>,
   undo: (() => unknown)[],
 ): ModuleContext {
-  const { license, db, events, clock, rootTenant } = context
+  const { license, db, events, clock, rootTenant, audit, secrets } = context
+  const folder = join(context.config.dataDir, name)
+  mkdirSync(folder, { recursive: true, mode: 0o700 })
+  // What one module has sealed no other one opens.
+  const own = (place: SealPlace): SealPlace => ({ ...place, column: `${name}.${place.column}` })
   return {
     config,
     log: context.log.child({ module: name }),
@@ -68,6 +81,22 @@ export function createModuleContext(
       },
     },
     rootTenant,
+    version: parts.version,
+    folder,
+    listTenants: () => listTenants(db),
+    audit: { record: (tx, draft) => audit.record(tx, draft) },
+    seams: {
+      auditSinks: {
+        add(sink) {
+          const leave = audit.addSink(sink)
+          undo.push(leave)
+          return leave
+        },
+      },
+    },
+    evidence: parts.evidence,
+    secrets: { seal: (text, place) => secrets.seal(text, own(place)), open: (sealed, place) => secrets.open(sealed, own(place)) },
+    outbound: parts.outbound,
     devices: parts.devices,
     ingest: {
       findByToken: parts.findByToken,

@@ -3,6 +3,7 @@ import { realpathSync } from 'node:fs'
 import { relative } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { pathToFileURL } from 'node:url'
+import { defineErrors } from '../errors.ts'
 import type { Context } from '../context.ts'
 import { migrateModule } from '../db/module-migrations.ts'
 import { allowPermission } from '../http/permissions.ts'
@@ -53,13 +54,13 @@ const drainMs = 30_000
 export class Modules {
   readonly #context: Context
   readonly #mounts: Mounts
-  readonly #parts: ModuleParts & { adminUrl: string; version: string }
+  readonly #parts: ModuleParts & { adminUrl: string }
   #entries: readonly Entry[] = []
   #syncing: Promise<void> = Promise.resolve()
   #stopListening = () => {}
   #isStopped = false
 
-  constructor(context: Context, mounts: Mounts, parts: ModuleParts & { adminUrl: string; version: string }) {
+  constructor(context: Context, mounts: Mounts, parts: ModuleParts & { adminUrl: string }) {
     this.#context = context
     this.#mounts = mounts
     this.#parts = parts
@@ -169,6 +170,7 @@ export class Modules {
       if (migrations) await within('MIGRATION', migrateModule(this.#parts.adminUrl, block.name, migrations, this.#context.log), 600_000)
       const context = createModuleContext(this.#context, this.#parts, block, settings.values, entry.undo)
       for (const [name, role] of Object.entries(manifest.permissions ?? {})) allowPermission(name, role)
+      defineErrors(manifest.errors ?? {})
       const app = await within('ROUTES', this.#mounts.build(mount, manifest, context))
       entry.undo.push(() => app.close())
       await within('START', this.#attach(entry, manifest, context))
@@ -198,7 +200,7 @@ export class Modules {
     }
     undo.push(...(manifest.seams?.(context) ?? []))
     // A start that fails half-way has its stop called, too.
-    undo.push(() => manifest.stop?.())
+    undo.push(() => manifest.stop?.(context))
     await manifest.start?.(context)
   }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { randomBytes } from 'node:crypto'
 import type { InjectOptions, LightMyRequestResponse } from 'fastify'
+import type { Config } from '../config.ts'
 import { installLicense, removeLicense } from '../license/install.ts'
 import { createTestVendor } from '../license/testing.ts'
 import type { TestVendor } from '../license/testing.ts'
@@ -25,20 +26,22 @@ export type TestAppOptions = {
   license: TestLicense
   /** Settings of the modules, `IOT_PMS_<NAME>_…`. */
   settings?: Readonly<Record<string, string>>
+  /** Settings of core. */
+  config?: Partial<Config>
 }
 
 const actor = { id: 'test', name: 'test' }
 const daySeconds = 86_400
 
 /** Starts a server on a database of its own; close it in `afterAll`. */
-export async function testApp({ modules, license, settings = {} }: TestAppOptions): Promise<TestApp> {
+export async function testApp({ modules, license, settings = {}, config = {} }: TestAppOptions): Promise<TestApp> {
   const vendor = createTestVendor()
   const names = modules.map((folder) => folder.split('/').at(-1)!)
   const ofModules = new Map(
     names.map((name) => [name, Object.fromEntries(Object.entries(settings).filter(([key]) => key.startsWith(settingPrefix(name))))]),
   )
   const platform = await startTestPlatform(
-    { modules: ofModules, secretKey: randomBytes(32).toString('base64url') },
+    { ...config, modules: ofModules, secretKey: randomBytes(32).toString('base64url') },
     { licenseKeys: vendor.keys, moduleFolders: modules },
   )
   let features: readonly string[] = []

@@ -5,7 +5,7 @@ import { canonical } from './canonical.ts'
 import { appendEntries, emptyHead, hashBody, keyIdOf, rawPublicKeyOf, signCheckpoint, zeroHash } from './chain.ts'
 import type { Checkpoint, Head } from './chain.ts'
 import fixture from './fixture.json' with { type: 'json' }
-import { fixtureLog, makeLog, signingKey } from './testing.ts'
+import { fixtureLog, makeLog, signer, signingKey } from './testing.ts'
 import { addLeaf, followProof, hashLeaf, hashNode, proveInclusion, rootOf, rootOfLeaves, sizeOf } from './tree.ts'
 import type { Edge } from './tree.ts'
 
@@ -59,7 +59,7 @@ describe('the chain', () => {
     for (const { payload } of entries) {
       head = appendEntries(head, [() => payload]).head
       const wanted = fixture.checkpoints.find(({ body }) => body.size === head.seq)
-      if (wanted) made.push(signCheckpoint({ tenant: fixture.tenant, head, at: new Date(wanted.body.at) }, made.at(-1), signingKey))
+      if (wanted) made.push(signCheckpoint({ tenant: fixture.tenant, head, at: new Date(wanted.body.at) }, made.at(-1), signer))
     }
     expect(made).toEqual(fixture.checkpoints)
     expect([made[0]!.body.prev, made[1]!.body.prev]).toEqual([zeroHash, hashBody(made[0]!.body)])
@@ -79,7 +79,7 @@ describe('the chain', () => {
             payload,
       ),
     )
-    expect(() => signCheckpoint({ tenant: 't', head: { ...head, seq: 2 }, at: new Date() }, undefined, signingKey)).toThrow('edge')
+    expect(() => signCheckpoint({ tenant: 't', head: { ...head, seq: 2 }, at: new Date() }, undefined, signer)).toThrow('edge')
   })
 })
 

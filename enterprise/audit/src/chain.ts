@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LicenseRef-IoT-PMS-Commercial
-import { createHash, createPublicKey, sign } from 'node:crypto'
+import { createHash, createPublicKey } from 'node:crypto'
 import type { KeyObject } from 'node:crypto'
+import type { EvidenceSigner } from '@iot-pms/core'
 import { canonical } from './canonical.ts'
 import type { EventPayload } from './event.ts'
 import { addLeaf, rootOf, sizeOf } from './tree.ts'
@@ -52,7 +53,7 @@ export type Checkpoint = { body: CheckpointBody; signature: string }
 export function signCheckpoint(
   chain: { tenant: string; head: Head; at: Date },
   former: Checkpoint | undefined,
-  key: KeyObject,
+  signer: EvidenceSigner,
 ): Checkpoint {
   const { tenant, head, at } = chain
   if (sizeOf(head.edge) !== head.seq) throw new Error('the edge does not belong to this head')
@@ -65,9 +66,9 @@ export function signCheckpoint(
     head: head.hash,
     at: at.toISOString(),
     prev: former ? hashBody(former.body) : zeroHash,
-    key: keyIdOf(key),
+    key: signer.id,
   }
-  return { body, signature: sign(null, Buffer.from(canonical(body)), key).toString('base64') }
+  return { body, signature: signer.sign(Buffer.from(canonical(body))).toString('base64') }
 }
 
 export function hashBody(body: CheckpointBody): string {

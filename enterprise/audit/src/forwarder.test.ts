@@ -1,20 +1,24 @@
 // SPDX-License-Identifier: LicenseRef-IoT-PMS-Commercial
 import { createHmac } from 'node:crypto'
+import { once } from 'node:events'
 import { mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs'
 import { createServer } from 'node:http'
 import type { Server } from 'node:http'
-import type { AddressInfo } from 'node:net'
+import { connect, createServer as createTcpServer } from 'node:net'
+import type { AddressInfo, Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test, vi } from 'vitest'
 import type { Entry } from './chain.ts'
 import { Forwarder, findDelivered } from './forwarder.ts'
 import { makeCheckpoint } from './log.ts'
-import { createFileSink, createHttpSink, toSyslog } from './sinks.ts'
+import { createHttpSink } from './http-sink.ts'
+import { createFileSink } from './sinks.ts'
 import type { Sink } from './sinks.ts'
+import { createSyslogSink, toSyslog } from './syslog-sink.ts'
 import { createAuditContext, draftOf } from './testing-log.ts'
 import type { AuditContext } from './testing-log.ts'
-import { fixtureLog, publicKeyHex, signingKey } from './testing.ts'
+import { fixtureLog, publicKeyHex, signer } from './testing.ts'
 import { main } from './verify.mjs'
 
 const folder = mkdtempSync(join(tmpdir(), 'audit-sinks-'))
@@ -56,9 +60,17 @@ afterAll(async () => {
   rmSync(folder, { recursive: true, force: true })
 })
 
-const sign = (stream: string) => context.work((tx) => makeCheckpoint(tx, context.rootTenant, stream, signingKey))
+const sign = (stream: string) => context.work((tx) => makeCheckpoint(tx, context.rootTenant, stream, signer))
+/** The guard of core lets nobody call this computer; here nothing else is there. */
+const outbound = {
+  async connect({ host, port }: { host: string; port: number }): Promise<Socket> {
+    const socket = connect({ host, port })
+    await once(socket, 'connect')
+    return socket
+  },
+}
 const httpSink = (name: string, port = (server.address() as AddressInfo).port) =>
-  createHttpSink({ name, url: new URL(`http://127.0.0.1:${port}/audit`), secret, fetch: (url, init) => fetch(url, init), now: Date.now })
+  createHttpSink({ name, target: { kind: 'http', url: `http://127.0.0.1:${port}/audit`, secret }, outbound, now: Date.now })
 
 function forward(stream: string, sink: Sink) {
   const changes: string[] = []
@@ -189,4 +201,26 @@ test('syslog messages are framed by their length, whatever is in a name', () => 
     expect(message).toMatch(/^<107>1 2026-11-20T08:00:08\.750Z pms0 iot-pms - user\.update - \ufeff/)
     expect(message!.split('\n')).toHaveLength(1)
   }
+})
+
+test('syslog gets each event in a frame of its own, and a batch is taken when the receiver has closed [AU-41]', async () => {
+  const texts: Buffer[] = []
+  const receiver = createTcpServer((socket) => socket.on('data', (chunk: Buffer) => texts.push(chunk)))
+  await new Promise<void>((resolve) => receiver.listen(0, '127.0.0.1', resolve))
+  const { port } = receiver.address() as AddressInfo
+  const target = { kind: 'syslog', host: '127.0.0.1', port, tls: false, format: 'cef' } as const
+  const sink = createSyslogSink({ name: 'syslog', target, outbound, host: 'pms-0', version: '0.1.0' })
+  const { stream, entries, checkpoints } = fixtureLog()
+  await sink.send({ stream, entries, checkpoints: checkpoints.slice(0, 1) }, AbortSignal.timeout(5000))
+  const frames: string[] = []
+  for (let rest = Buffer.concat(texts); rest.length > 0;) {
+    const space = rest.indexOf(' ')
+    const length = Number(rest.subarray(0, space))
+    frames.push(rest.subarray(space + 1, space + 1 + length).toString())
+    rest = rest.subarray(space + 1 + length)
+  }
+  expect(frames.length).toBe(entries.length + 1)
+  expect(frames.every((frame) => /^<\d+>1 \S+ pms-0 iot-pms - \S+ - \ufeff[^\n]*$/.test(frame))).toBe(true)
+  receiver.close()
+  await expect(sink.send({ stream, entries, checkpoints: [] }, AbortSignal.timeout(5000))).rejects.toThrow()
 })

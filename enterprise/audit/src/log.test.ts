@@ -9,7 +9,7 @@ import { searchEvents } from './search.ts'
 import type { EventFilter } from './search.ts'
 import { createAuditContext, draftOf } from './testing-log.ts'
 import type { AuditContext } from './testing-log.ts'
-import { publicKeyHex, signingKey } from './testing.ts'
+import { publicKeyHex, signer } from './testing.ts'
 import { trustKeys } from './verify.mjs'
 
 let context: AuditContext
@@ -30,7 +30,7 @@ describe('the stored chain', () => {
     const stream = newStream()
     await append(stream, draftOf('a\n"\\\u001b😀'), draftOf('二'))
     await append(stream, { ...draftOf('three'), changes: [{ path: '/limit', from: 36.5, to: 1e-7 }] })
-    const checkpoint = await work((tx) => makeCheckpoint(tx, context.rootTenant, stream, signingKey))
+    const checkpoint = await work((tx) => makeCheckpoint(tx, context.rootTenant, stream, signer))
     expect(checkpoint?.body).toMatchObject({ log: 'audit', size: 3, tenant: tenantOf(stream) })
     expect(await verify(stream)).toEqual({ ok: true, findings: [], lastSeq: 3, anchoredTo: 3, unanchored: 0 })
     const [second] = await work((tx) => readEntries(tx, stream, 2, 2))
@@ -40,7 +40,7 @@ describe('the stored chain', () => {
 
   it('signs checkpoints that follow one another, and none when nothing is new [AU-40]', async () => {
     const stream = newStream()
-    const sign = () => work((tx) => makeCheckpoint(tx, context.rootTenant, stream, signingKey))
+    const sign = () => work((tx) => makeCheckpoint(tx, context.rootTenant, stream, signer))
     expect(await sign()).toBeUndefined()
     for (let n = 1; n <= 3; n++) {
       await append(stream, draftOf(String(n)))
@@ -66,7 +66,7 @@ describe('the stored chain', () => {
       }
     }
     await Promise.all(Array.from({ length: writers }, (_, writer) => write(writer)))
-    await work((tx) => makeCheckpoint(tx, context.rootTenant, stream, signingKey))
+    await work((tx) => makeCheckpoint(tx, context.rootTenant, stream, signer))
     expect(committed).toBe((writers * changes * 4) / 5)
     expect(await verify(stream)).toEqual({ ok: true, findings: [], lastSeq: committed, anchoredTo: committed, unanchored: 0 })
   })
@@ -115,7 +115,7 @@ describe('the stored chain', () => {
     async (table) => {
       const stream = newStream()
       await append(stream, draftOf('x'))
-      await work((tx) => makeCheckpoint(tx, context.rootTenant, stream, signingKey))
+      await work((tx) => makeCheckpoint(tx, context.rootTenant, stream, signer))
       const name = sql.raw(`audit.${table}`)
       for (const statement of [sql`update ${name} set stream = 'x'`, sql`delete from ${name}`, sql`truncate ${name}`]) {
         await expect(work((tx) => tx.execute(statement))).rejects.toMatchObject({ cause: { code: '42501' } })
@@ -144,7 +144,7 @@ describe('a database that was tampered with', () => {
   const fill = async () => {
     const stream = newStream()
     await append(stream, ...['a', 'b', 'c', 'd'].map(draftOf))
-    await work((tx) => makeCheckpoint(tx, context.rootTenant, stream, signingKey))
+    await work((tx) => makeCheckpoint(tx, context.rootTenant, stream, signer))
     return { stream, outside: await work((tx) => listCheckpoints(tx, stream)) }
   }
   const codes = async (stream: string, outside: Awaited<ReturnType<typeof fill>>['outside'] = []) =>
@@ -231,7 +231,7 @@ describe('retention', () => {
     const stream = newStream()
     const remove = (limit = policy, deliveredTo = Number.MAX_SAFE_INTEGER) =>
       work((tx) => deleteOldestSegment(tx, context.rootTenant, stream, limit, deliveredTo))
-    const sign = () => work((tx) => makeCheckpoint(tx, context.rootTenant, stream, signingKey))
+    const sign = () => work((tx) => makeCheckpoint(tx, context.rootTenant, stream, signer))
     for (let n = 0; n < segmentSize * 2; n += 128) {
       await append(stream, ...Array.from({ length: 128 }, (_, index) => draftOf(`${n + index}`)))
     }

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: LicenseRef-IoT-PMS-Commercial
 import { randomUUID } from 'node:crypto'
-import type { KeyObject } from 'node:crypto'
-import type { Scope, Tx } from '@iot-pms/core'
+import type { EvidenceSigner, Scope, Tx } from '@iot-pms/core'
 import { sql } from 'drizzle-orm'
 import { canonical } from './canonical.ts'
 import { appendEntries, hashBody, signCheckpoint } from './chain.ts'
@@ -93,6 +92,12 @@ async function writeEntries(tx: Tx, { tenantId }: Scope, stream: string, entries
     where tenant_id = ${tenantId} and stream = ${stream}`)
 }
 
+/** Chains of the transaction's tenant. */
+export async function listStreams(tx: Tx): Promise<string[]> {
+  const rows = await tx.execute<{ stream: string }>(sql`select stream from audit.chains order by stream`)
+  return rows.map(({ stream }) => stream)
+}
+
 /** @returns undefined for a chain without events */
 export async function findChain(tx: Tx, stream: string): Promise<Chain | undefined> {
   const [row] = await tx.execute<ChainRow>(sql`select head_seq as seq, encode(head_hash, 'hex') as hash, tree, first_seq as "firstSeq",
@@ -118,11 +123,11 @@ export async function readEntries(tx: Tx, stream: string, from: number, to: numb
  * [AU-40] Signs what a chain is now; nothing when nothing is new. Under the chain's lock, so that the checkpoints of
  * a chain follow one another.
  */
-export async function makeCheckpoint(tx: Tx, scope: Scope, stream: string, key: KeyObject): Promise<Checkpoint | undefined> {
+export async function makeCheckpoint(tx: Tx, scope: Scope, stream: string, signer: EvidenceSigner): Promise<Checkpoint | undefined> {
   const { chain, now } = await lockChain(tx, scope, stream)
   const former = await findCheckpoint(tx, stream)
   if (chain.head.seq === 0 || former?.body.size === chain.head.seq) return undefined
-  const checkpoint = signCheckpoint({ tenant: tenantOf(stream), head: chain.head, at: now }, former, key)
+  const checkpoint = signCheckpoint({ tenant: tenantOf(stream), head: chain.head, at: now }, former, signer)
   const { body, signature } = checkpoint
   await tx.execute(sql`insert into audit.checkpoints (tenant_id, stream, size, body, signature, at)
     values (${scope.tenantId}, ${stream}, ${body.size}, ${canonical(body)}, ${signature}, ${body.at})`)

@@ -40,7 +40,7 @@ export async function searchEvents(
   return rows.map(({ payload, hash }) => ({ ...(JSON.parse(payload) as EventPayload), hash }))
 }
 
-function listConditions({ type, actor, subject, outcome, from, to, q, ip, requestId }: EventFilter): SQL[] {
+export function listConditions({ type, actor, subject, outcome, from, to, q, ip, requestId }: EventFilter): SQL[] {
   const conditions: (SQL | undefined)[] = [
     type === undefined ? undefined : type.endsWith('.') ? sql`type like ${`${escapeLike(type)}%`}` : sql`type = ${type}`,
     actor === undefined ? undefined : sql`actor = ${actor}`,

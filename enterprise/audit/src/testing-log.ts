@@ -26,7 +26,9 @@ export async function createAuditContext(): Promise<AuditContext> {
   await owner.begin(async (tx) => {
     await tx.unsafe('set local role pms_owner')
     await tx.unsafe('create table public.audited_change (tenant_id uuid, name text); grant all on public.audited_change to pms_app')
-    await tx.unsafe(readFileSync(new URL('../migrations/0001_audit.sql', import.meta.url), 'utf8'))
+    for (const file of ['0001_audit.sql', '0002_settings_sinks.sql']) {
+      await tx.unsafe(readFileSync(new URL(`../migrations/${file}`, import.meta.url), 'utf8'))
+    }
   })
   const work = <T>(run: (tx: Tx) => Promise<T>): Promise<T> => context.db.withTenant(context.rootTenant, run)
   let count = 0

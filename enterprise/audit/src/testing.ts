@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: LicenseRef-IoT-PMS-Commercial
-import { createPrivateKey } from 'node:crypto'
+import { createPrivateKey, sign } from 'node:crypto'
+import type { EvidenceSigner } from '@iot-pms/core'
 import { appendEntries, emptyHead, rawPublicKeyOf, signCheckpoint } from './chain.ts'
 import type { Checkpoint, Entry, Head } from './chain.ts'
 import { buildEvent, streamOf, tenantOf } from './event.ts'
@@ -15,6 +16,7 @@ export const signingKey = createPrivateKey({
   format: 'der',
   type: 'pkcs8',
 })
+export const signer: EvidenceSigner = { id: fixture.keyId, sign: (bytes) => sign(null, bytes, signingKey) }
 export const publicKeyHex = rawPublicKeyOf(signingKey).toString('hex')
 export const keysJson = [{ id: fixture.keyId, publicKey: fixture.publicKey }]
 
@@ -57,7 +59,7 @@ export function makeLog(count: number, sizes: readonly number[]): TestLog {
     const next = appendEntries(head, [(seq) => buildEvent(exampleDraft(seq), { id: `event-${seq}`, stream, seq, ts: at })])
     entries.push(...next.entries)
     head = next.head
-    if (sizes.includes(n)) checkpoints.push(signCheckpoint({ tenant: tenantOf(stream), head, at }, checkpoints.at(-1), signingKey))
+    if (sizes.includes(n)) checkpoints.push(signCheckpoint({ tenant: tenantOf(stream), head, at }, checkpoints.at(-1), signer))
   }
   return { stream, fromSeq: 1, prev: emptyHead.hash, left: [], entries, checkpoints }
 }

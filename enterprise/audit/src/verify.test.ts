@@ -5,7 +5,7 @@ import { canonical } from './canonical.ts'
 import { hashEntry, signCheckpoint } from './chain.ts'
 import type { Entry } from './chain.ts'
 import fixture from './fixture.json' with { type: 'json' }
-import { fixtureLog, makeLog, signingKey, verifyTestLog } from './testing.ts'
+import { fixtureLog, makeLog, signer, verifyTestLog } from './testing.ts'
 import type { TestLog } from './testing.ts'
 import { canonical as verifierCanonical, trustKeys, verifyLog } from './verify.mjs'
 import { rootOf, addLeaf } from './tree.ts'
@@ -155,13 +155,9 @@ describe('the verifier', () => {
       edge: log.entries.slice(0, 4).reduce<Edge>((edge, { hash }) => addLeaf(edge, Buffer.from(hash, 'hex')), []),
     }
     expect(rootOf(head.edge).toString('hex')).toBe(first.body.root)
-    const foreign = signCheckpoint({ tenant: 'another', head, at: new Date() }, undefined, signingKey)
+    const foreign = signCheckpoint({ tenant: 'another', head, at: new Date() }, undefined, signer)
     expect(await findings([...log.checkpoints, foreign])).toEqual([{ code: 'AUDIT_CHECKPOINT_LOG', index: 2 }])
-    const forked = signCheckpoint(
-      { tenant: fixture.tenant, head: { ...head, hash: 'ab'.repeat(32) }, at: new Date() },
-      undefined,
-      signingKey,
-    )
+    const forked = signCheckpoint({ tenant: fixture.tenant, head: { ...head, hash: 'ab'.repeat(32) }, at: new Date() }, undefined, signer)
     const contradictions = await findings([...log.checkpoints, forked])
     expect(contradictions).toContainEqual({ code: 'AUDIT_FORK', seq: 4, index: 2 })
     expect(contradictions).toContainEqual({ code: 'AUDIT_CHECKPOINT_HEAD', seq: 4 })
