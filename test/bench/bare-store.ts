@@ -4,6 +4,7 @@ import { chmodSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import postgres from 'postgres'
+import { Audit } from '../../core/src/audit.ts'
 import { systemClock } from '../../core/src/clock.ts'
 import { readConfig } from '../../core/src/config.ts'
 import type { Context } from '../../core/src/context.ts'
@@ -40,6 +41,7 @@ export async function openBareStore(options: TelemetryLogOptions = {}): Promise<
   const database = await openDatabase(config, log)
   await migrate(database.adminUrl, database.appUrl, log)
   const db = new Db(database.appUrl)
+  const rootTenant = await loadRootTenant(db)
   const context: Context = {
     config,
     log,
@@ -48,7 +50,8 @@ export async function openBareStore(options: TelemetryLogOptions = {}): Promise<
     secrets: new Secrets(randomBytes(32)),
     events: new EventBus(log),
     installId: (await loadInstallation(db)).installId,
-    rootTenant: await loadRootTenant(db),
+    rootTenant,
+    audit: new Audit({ db, rootTenant, clock: systemClock, log }),
     license: communityLicense,
   }
   const store = new TelemetryLog(context, options)
