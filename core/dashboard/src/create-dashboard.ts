@@ -35,7 +35,7 @@ export async function createDashboard(): Promise<VueApp> {
     showError(error)
   }
   const router = createDashboardRouter()
-  const modulePages = new ModulePages(router)
+  const modulePages = new ModulePages(router, reportError)
   modulePages.follow()
   // Before the first look at the address: it may be that of a module's page.
   await modulePages.sync()

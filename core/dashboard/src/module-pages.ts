@@ -18,11 +18,14 @@ export const routesVersion = ref(0)
 /** Keeps the routes of module pages to what the license unlocks. */
 export class ModulePages {
   readonly #router: Router
+  readonly #report: (error: unknown) => void
   readonly #open = new Map<string, (() => void)[]>()
   #syncing: Promise<void> = Promise.resolve()
 
-  constructor(router: Router) {
+  /** @param report hears of failures; the pages that are there stay */
+  constructor(router: Router, report: (error: unknown) => void) {
     this.#router = router
+    this.#report = report
   }
 
   /** For as long as the application lives. */
@@ -38,7 +41,7 @@ export class ModulePages {
   /** One after the other; a failure leaves what there is, and the next event tries again. */
   sync(): Promise<void> {
     if (found.length === 0) return Promise.resolve()
-    this.#syncing = this.#syncing.then(() => this.#sync()).catch(() => undefined)
+    this.#syncing = this.#syncing.then(() => this.#sync()).catch(this.#report)
     return this.#syncing
   }
 

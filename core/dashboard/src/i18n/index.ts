@@ -29,8 +29,8 @@ const added: Loaders[] = []
 /** Texts of a module, in the language of now and in any that is chosen later. */
 export async function addMessages(messages: Loaders): Promise<void> {
   added.push(messages)
-  for (const language of i18n.global.availableLocales as Language[]) {
-    i18n.global.mergeLocaleMessage(language, await messages[language]())
+  for (const language of ['zh', 'en'] as const) {
+    if (i18n.global.availableLocales.includes(language)) i18n.global.mergeLocaleMessage(language, await messages[language]())
   }
 }
 
