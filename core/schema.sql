@@ -87,6 +87,30 @@ CREATE POLICY maintenance ON commands TO pms_owner USING (true) WITH CHECK (true
 CREATE POLICY tenant ON commands TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
 GRANT DELETE, INSERT, SELECT, UPDATE ON commands TO pms_app;
 
+CREATE TABLE connectors (
+  tenant_id uuid NOT NULL,
+  id uuid NOT NULL,
+  name text NOT NULL,
+  is_enabled boolean NOT NULL DEFAULT false,
+  settings jsonb NOT NULL DEFAULT '{}'::jsonb,
+  sealed_password text,
+  device_id uuid,
+  version integer NOT NULL DEFAULT 1,
+  created_at timestamp with time zone NOT NULL DEFAULT now(),
+  updated_at timestamp with time zone NOT NULL DEFAULT now(),
+  CONSTRAINT connectors_pkey PRIMARY KEY (tenant_id, id),
+  CONSTRAINT connectors_tenant_id_device_id_fkey FOREIGN KEY (tenant_id, device_id) REFERENCES devices(tenant_id, id) ON DELETE SET NULL (device_id),
+  CONSTRAINT connectors_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenants(id)
+);
+ALTER TABLE connectors OWNER TO pms_owner;
+ALTER TABLE connectors ENABLE ROW LEVEL SECURITY;
+ALTER TABLE connectors FORCE ROW LEVEL SECURITY;
+CREATE INDEX connectors_device ON public.connectors USING btree (tenant_id, device_id) WHERE (device_id IS NOT NULL);
+CREATE UNIQUE INDEX connectors_name ON public.connectors USING btree (tenant_id, name);
+CREATE POLICY maintenance ON connectors TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON connectors TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
+GRANT DELETE, INSERT, SELECT, UPDATE ON connectors TO pms_app;
+
 CREATE TABLE customers (
   tenant_id uuid NOT NULL,
   id uuid NOT NULL,

@@ -21,7 +21,7 @@ export type Events = {
   'command.moved': { tenantId: string; deviceId: string; command: Moved }
   /** Attributes of a device changed and are committed; those of one device are told in order. */
   'attributes.changed': AttributeChange
-  /** A device asked for something the server does not know by itself. */
+  /** A device asked for something the server does not know by itself; the reply goes to `requestId`, a number of ours. */
   'device.called': { tenantId: string; deviceId: string; requestId: number; method: string; params: unknown }
   'product.changed': { tenantId: string; productId: string }
   /** Something was done with the license, or refused; stored in `license_events`, listened to by who keeps records. */

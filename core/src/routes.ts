@@ -3,8 +3,11 @@ import type { Registry } from 'prom-client'
 import { registerCompatAttributeRoutes } from './attributes/compat.ts'
 import { registerAttributeRoutes } from './attributes/routes.ts'
 import { registerClaimRoutes, registerCompatClaimRoutes } from './claims/routes.ts'
+import { registerClientRpcRoutes } from './client-rpc/routes.ts'
 import { registerCompatCommandRoutes } from './commands/compat.ts'
 import { registerCommandRoutes } from './commands/routes.ts'
+import type { Connectors } from './connectors/connectors.ts'
+import { registerConnectorRoutes } from './connectors/routes.ts'
 import type { Context } from './context.ts'
 import type { Demo } from './demo/demo.ts'
 import { registerDemoRoutes } from './demo/routes.ts'
@@ -44,6 +47,7 @@ export type RouteParts = {
   people: People
   setup: Setup
   devices: Devices
+  connectors: Connectors
   demo: Demo
   offers: OtaOffers
   retention: Retention
@@ -74,7 +78,7 @@ export async function registerRoutes(app: App, context: Context, parts: RoutePar
   registerRetentionRoutes(app, context, { retention: parts.retention })
   registerLicenseRoutes(app, parts.license)
   registerUserRoutes(app, people, setup)
-  registerProductRoutes(app, context, { registry: ingest.registry })
+  await registerProductRoutes(app, context, { registry: ingest.registry })
   registerDeviceRoutes(app, context, {
     devices,
     store,
@@ -83,7 +87,9 @@ export async function registerRoutes(app: App, context: Context, parts: RoutePar
     rejects: ingest.rejects,
   })
   registerClaimRoutes(app, { claims: ingest.claims, devices })
+  registerConnectorRoutes(app, context, { connectors: parts.connectors })
   await registerCommandRoutes(app, { commands: ingest.commands, devices })
+  await registerClientRpcRoutes(app, { clientRpc: ingest.clientRpc, devices })
   registerDemoRoutes(app, { demo, audit: context.audit })
   await registerFirmwareRoutes(app, context, { ...ingest.ota, offers: parts.offers, store })
   const { audit } = context

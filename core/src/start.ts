@@ -5,6 +5,7 @@ import { Audit } from './audit.ts'
 import { systemClock } from './clock.ts'
 import type { Clock } from './clock.ts'
 import type { Config } from './config.ts'
+import { Connectors } from './connectors/connectors.ts'
 import type { Context } from './context.ts'
 import { Db } from './db/client.ts'
 import { loadInstallation, loadRootTenant } from './db/installation.ts'
@@ -172,6 +173,8 @@ async function start(config: Config, log: Log, parts: PlatformParts, stops: Stop
   const ingest = createIngest(context, { store, counters, topics, load, disk, metrics, isDraining: () => isDraining, onStored })
   const { devices } = ingest
   const offers = createOffers(context, ingest, store)
+  const outbound = new Outbound(config.outbound, () => Object.values(ports).filter((port) => port !== undefined))
+  const connectors = new Connectors(context, { ingest, outbound, metrics })
   const demo = new Demo(context, { devices, registry: ingest.registry, store, mqttPort: () => ports.mqtt })
   const people = createPeople(context, { version, hasDemo: async () => (await demo.status()).loaded })
   const setup = await ensureSetup(people)
@@ -216,6 +219,7 @@ async function start(config: Config, log: Log, parts: PlatformParts, stops: Stop
     people,
     setup,
     devices,
+    connectors,
     demo,
     offers,
     retention,
@@ -228,7 +232,6 @@ async function start(config: Config, log: Log, parts: PlatformParts, stops: Stop
   })
   await registerDeviceHttp(app, context, ingest)
   stream.registerRoutes(app)
-  const outbound = new Outbound(config.outbound, () => Object.values(ports).filter((port) => port !== undefined))
   const wiring = { ingest, devices, upkeep, hooks, metrics, outbound, adminUrl: database.adminUrl, options, folders: parts.moduleFolders }
   const extension = await createModules(app, context, wiring)
   registerModuleRoutes(app, extension.modules)
@@ -263,11 +266,12 @@ async function start(config: Config, log: Log, parts: PlatformParts, stops: Stop
     stream.stop()
     compatStream?.stop()
     ingest.polls.stop()
-    await Promise.all([app.close(), ingest.stop(drainMs)])
+    await Promise.all([app.close(), connectors.stop(), ingest.stop(drainMs)])
   }
   stops.push(Object.assign(drain, { limitMs: drainMs + 1200 }))
   extension.modules.start()
   stops.push(Object.assign(() => extension.modules.stop(), { limitMs: modulesMs }))
+  await connectors.start()
   await offers.start()
   stops.push(() => offers.stop())
   await demo.start()

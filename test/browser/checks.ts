@@ -15,6 +15,7 @@ const areas = [
   'commands',
   'common',
   'connect',
+  'connectors',
   'device',
   'devices',
   'firmware',

@@ -22,7 +22,7 @@ const testing = /\.test\.ts$|\/testing(?:-[\w-]+)?\.ts$/
  * sockets and store as arguments, so that a simulation can run them in virtual time. Add a file only when
  * it is such an adapter.
  */
-const ingestAdapters = /^core\/src\/ingest\/(?:mqtt\/(?:endpoint|tls)|http|start-ingest)\.ts$/
+const ingestAdapters = /^core\/src\/ingest\/(?:mqtt\/(?:endpoint|one-buffer|tls)|http|start-ingest)\.ts$/
 
 const bans: readonly Ban[] = [
   {

@@ -6,6 +6,7 @@ import { leavePage } from './composables/use-page.ts'
 import {
   IconBadge,
   IconBox,
+  IconCable,
   IconCpu,
   IconKey,
   IconOverview,
@@ -75,6 +76,25 @@ const routes: RouteRecordRaw[] = [
       { path: 'rpc', name: 'product.rpc', component: () => import('./pages/products/RpcTab.vue') },
       { path: 'provisioning', name: 'product.provisioning', component: () => import('./pages/products/ProvisioningTab.vue') },
     ],
+  },
+  {
+    path: '/connectors',
+    name: 'connectors',
+    component: () => import('./pages/connectors/ConnectorListPage.vue'),
+    meta: { title: 'connectors.title', icon: IconCable, group: 'configure', order: 2, permission: 'settings.read' },
+  },
+  {
+    path: '/connectors/new',
+    name: 'connector.new',
+    component: () => import('./pages/connectors/ConnectorPage.vue'),
+    meta: { permission: 'settings.write' },
+  },
+  {
+    path: '/connectors/:id',
+    name: 'connector',
+    component: () => import('./pages/connectors/ConnectorPage.vue'),
+    props: true,
+    meta: { permission: 'settings.read' },
   },
   {
     path: '/firmware',

@@ -40,7 +40,7 @@ export function httpClientRpcCalls({ clientRpc, rejects, active }: HttpClientRpc
           rejects.record({ device, source, reject: call, payload })
           throw refusedError(call)
         }
-        const answer: unknown = await clientRpc.answer(device, call, 0)
+        const answer: unknown = await clientRpc.answer(device, call)
         return reply.type('application/json').send(JSON.stringify(answer))
       },
     )

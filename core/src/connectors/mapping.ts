@@ -219,8 +219,7 @@ function takeValue({ message, values, rejects }: Found, node: TreeNode, wanted: 
     return void rejects.push({ code: 'SHAPE_INVALID', detail: 'only a number can be scaled', key })
   }
   const scaled = Number(value.value) * (scale ?? 1) + (offset ?? 0)
-  if (!Number.isFinite(scaled))
-    return void rejects.push({ code: 'VALUE_NOT_FINITE', detail: 'scaled, the number is too large for a double', key })
+  if (!Number.isFinite(scaled)) return void rejects.push({ code: 'VALUE_NOT_FINITE', detail: 'scaled, it is too large for a double', key })
   values.set(key, { kind: 'double', value: scaled, key })
 }
 

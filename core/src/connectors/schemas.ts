@@ -88,11 +88,9 @@ const settings = {
 const Rules = Type.Array(RuleInput, { minItems: 1, maxItems: 100 })
 const Password = Type.String({ maxLength: 512 })
 
-/** The settings as they are stored, beside name, switch and password. */
-export type Settings = Static<ReturnType<typeof storedSettings>>
-function storedSettings() {
-  return Type.Object({ ...settings, rules: Type.Array(Rule) })
-}
+/** How a broker is reached, and what of it is wanted. */
+export type Settings = Static<ReturnType<typeof connection>>
+const connection = () => Type.Object(settings)
 
 function optional<T extends Record<string, TSchema>>(members: T) {
   return Type.Partial(Type.Object(members)).properties

@@ -3,7 +3,7 @@ import { JsonReader } from '../ingest/json.ts'
 import type { PayloadRules } from '../ingest/registry.ts'
 import type { Reject } from '../ingest/rejects.ts'
 import { isStorable, maxValueBytes, readPoint } from '../ingest/values.ts'
-import type { TypedValue } from '../telemetry/points.ts'
+import type { Point, TypedValue } from '../telemetry/points.ts'
 import type { Rule, Selection } from './schemas.ts'
 import type { TreeNode } from './tree.ts'
 
@@ -18,10 +18,14 @@ export function readValue(payload: Buffer, node: TreeNode, rules: PayloadRules):
   const point = readPoint(new JsonReader(payload.subarray(node.start, node.end), rules), '', rules.castNumericStrings)
   if (typeof point === 'string') return { code: point, detail: details[point] }
   if (point === null) return { code: 'SHAPE_INVALID', detail: 'null is no value' }
-  return withoutPlace(point)
+  return valueOf(point)
 }
 
-function withoutPlace({ key: _, ts: __, ...value }: TypedValue & { key: string; ts: number }): TypedValue {
+/** The value alone, without the place that the reader gave it. */
+function valueOf(point: Point): TypedValue {
+  const value: TypedValue & { key?: string; ts?: number } = { ...point }
+  delete value.key
+  delete value.ts
   return value
 }
 
@@ -69,9 +73,7 @@ function toNumber(value: TypedValue): TypedValue | undefined {
     .replace(/\.(?=e|$)/i, '')}`
   const bytes = Buffer.from(literal)
   const point = readPoint(new JsonReader(bytes, { json: 'strict', duplicateKeys: 'last' }), '', false)
-  return point === null || typeof point === 'string' || (point.kind !== 'double' && point.kind !== 'integer')
-    ? undefined
-    : withoutPlace(point)
+  return point === null || typeof point === 'string' || (point.kind !== 'double' && point.kind !== 'integer') ? undefined : valueOf(point)
 }
 
 type TimeUnit = NonNullable<Rule['time']>['unit']

@@ -4,20 +4,18 @@ import { sql } from 'drizzle-orm'
 import type { SQL } from 'drizzle-orm'
 import { drizzle } from 'drizzle-orm/postgres-js'
 import type { PostgresJsDatabase } from 'drizzle-orm/postgres-js'
-import pg from 'pg'
+import type pg from 'pg'
 import postgres from 'postgres'
 import type { Log } from '../log.ts'
 import { classifyDbError } from './errors.ts'
+import { createPool, poolOptions } from './pools.ts'
+import type { PoolSettings } from './pools.ts'
 
 /** Whose data a transaction may see. `tenantNo` stands for the tenant in telemetry rows. */
 export type Scope = { tenantId: string; tenantNo: number; customerIds?: readonly string[] }
 
 type Database = PostgresJsDatabase
 export type Tx = Parameters<Parameters<Database['transaction']>[0]>[0]
-
-/** Locks of a server that has vanished are given back within a minute. */
-const deadPeer =
-  '-c idle_in_transaction_session_timeout=60000 -c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3'
 
 /** Written at the end of transactions: what was noted while they ran. */
 export type LastWork = { begin(tx: Tx): void; finish(tx: Tx, scope: Scope | undefined): Promise<void> }
@@ -103,25 +101,13 @@ export class Db {
    * A pool of its own for the telemetry store: each connection has the role from the start and commits
    * synchronously whatever the database's default is [RE-3] (off is a fault test's hook).
    */
-  openPool(role: WorkRole, connections: number, log: Log, synchronousCommit: 'on' | 'off' = 'on'): pg.Pool {
-    const pool = new pg.Pool({
-      connectionString: this.#url,
-      application_name: role === 'pms_ingest' ? 'iot-pms writer' : 'iot-pms keeper',
-      options: `-c role=${role} -c synchronous_commit=${synchronousCommit} -c timezone=UTC ${deadPeer}`,
-      max: connections,
-      ...(role === 'pms_ingest' ? { min: connections } : {}),
-      idleTimeoutMillis: 0,
-      connectionTimeoutMillis: 10_000,
-      statement_timeout: 15_000,
-      query_timeout: 20_000,
-      keepAlive: true,
-      keepAliveInitialDelayMillis: 5000,
-    })
-    // A connection may end while nobody listens to it, even before it is handed out: its next query fails, and that is enough.
-    pool.on('connect', (client) => client.on('error', () => {}))
-    // An idle connection may die with the database; the next write opens another.
-    pool.on('error', (error) => log.warn({ err: error }, 'a writer connection ended'))
-    return pool
+  openPool(settings: PoolSettings, log: Log): pg.Pool {
+    return createPool(this.poolOptions(settings), (error) => log.warn({ err: error }, 'a writer connection ended'))
+  }
+
+  /** For a pool that a thread opens. */
+  poolOptions(settings: PoolSettings): pg.PoolConfig {
+    return poolOptions(this.#url, settings)
   }
 
   /**

@@ -420,3 +420,16 @@ export const otaEvents = pgTable('ota_events', {
   event: text('event').notNull(),
   detail: json<Record<string, unknown>>('detail'),
 })
+
+export const connectors = pgTable('connectors', {
+  tenantId: uuid('tenant_id').notNull(),
+  id: uuid('id').notNull(),
+  name: text('name').notNull(),
+  isEnabled: boolean('is_enabled').notNull().default(false),
+  settings: json<Record<string, unknown>>('settings'),
+  sealedPassword: text('sealed_password'),
+  deviceId: uuid('device_id'),
+  version: integer('version').notNull().default(1),
+  createdAt: instant('created_at').notNull().defaultNow(),
+  updatedAt: instant('updated_at').notNull().defaultNow(),
+})

@@ -19,7 +19,7 @@ import type { Credentials } from './schemas.ts'
  */
 export const reservedTokens: ReadonlySet<string> = new Set(
   (
-    'alarms alarm-rules api-keys audit auth bin client-errors commands customers dashboards demo device-groups devices editions events exports groups health imports jobs ' +
+    'alarms alarm-rules api-keys audit auth bin client-errors commands connectors customers dashboards demo device-groups devices editions events exports groups health imports jobs ' +
     'job-queues license map me metrics modules notifications openapi.json ota-packages overview products provision reports retention-rules rules search settings setup site source stream system ' +
     'telemetry tenants users views workers write retail vehicle finance sso cluster analytics billing quotas scaling costs'
   ).split(' '),

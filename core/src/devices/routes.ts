@@ -62,7 +62,7 @@ export function registerDeviceRoutes(app: App, context: Context, parts: DeviceRo
       config: { permission: 'device.read' },
       schema: {
         tags,
-        summary: 'Count devices by state, product and tag',
+        summary: 'Count devices by state, product, tag and firmware',
         querystring: DeviceFilter,
         response: { 200: DeviceFacets, ...problems(400, 401, 403) },
       },

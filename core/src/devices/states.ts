@@ -17,6 +17,8 @@ type Track = {
   lastConnectAt: number | undefined
   /** When it last opened a session of its own. */
   ownConnectAt: number | undefined
+  /** Whether its last messages came through a connector, which says nothing about credentials of its own. */
+  isRelayed: boolean
   lastDisconnectAt: number | undefined
   disconnectReason: string | undefined
 }
@@ -91,11 +93,16 @@ export class DeviceStates {
    * An uplink over HTTP, which alone makes a device without a session online. Messages over MQTT need
    * no word: they are packets of a session, and one that is committed after its session has ended must
    * not bring the device back [S-2].
+   *
+   * @param isRelayed true for what a connector brings: such a device is online by its activity alike
    */
-  activeOverHttp(device: Device, at: number): void {
+  activeOverHttp(device: Device, at: number, isRelayed = false): void {
     const track = this.#tracks.get(device.id)
-    if (!track || track.link === 'closed') this.#set(device, { link: 'http', lastActivityAt: at }, true)
-    else track.lastActivityAt = Math.max(track.lastActivityAt, at)
+    if (!track || track.link === 'closed') this.#set(device, { link: 'http', lastActivityAt: at, isRelayed }, true)
+    else {
+      track.lastActivityAt = Math.max(track.lastActivityAt, at)
+      track.isRelayed &&= isRelayed
+    }
   }
 
   forget(deviceId: string): void {
@@ -118,6 +125,7 @@ export class DeviceStates {
       writtenActivityAt: 0,
       lastConnectAt: undefined,
       ownConnectAt: undefined,
+      isRelayed: false,
       lastDisconnectAt: undefined,
       disconnectReason: undefined,
     }
@@ -187,9 +195,9 @@ export class DeviceStates {
   }
 }
 
-/** Every message over HTTP is one with credentials of its own. */
-function ownConnectAtOf({ link, lastActivityAt, ownConnectAt }: Track): number | undefined {
-  return link === 'http' ? lastActivityAt : ownConnectAt
+/** Every message over HTTP is one with credentials of its own, unless a connector brought it. */
+function ownConnectAtOf({ link, lastActivityAt, ownConnectAt, isRelayed }: Track): number | undefined {
+  return link === 'http' && !isRelayed ? lastActivityAt : ownConnectAt
 }
 
 function toRow(track: Track): Record<string, unknown> {

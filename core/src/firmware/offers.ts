@@ -266,7 +266,7 @@ export class OtaOffers {
 
   async #findKeys(scope: Scope, deviceId: string, kind: OtaKind, without: ReadonlySet<string>): Promise<string[]> {
     const keys = attributeKeys(kind).filter((key) => !without.has(key))
-    return (await this.#parts.attributes.list(scope, deviceId, 'shared', { keys })).map(({ key }) => key)
+    return (await this.#parts.attributes.list(scope, deviceId, 'shared', { keys, limit: keys.length })).map(({ key }) => key)
   }
 
   /** What the device reported before it was a target. */

@@ -18,6 +18,7 @@ import type {
   RawServerDefault,
 } from 'fastify'
 import { withRequest } from '../audit.ts'
+import { reservedTokens } from '../devices/credentials.ts'
 import { ProblemError } from '../errors.ts'
 import { redact } from '../log.ts'
 import type { Log } from '../log.ts'
@@ -275,6 +276,7 @@ function securityHeaders(options: ServerOptions): Record<string, string> {
 /** [H-5] Device tokens stand in the path; logs show their last four characters. */
 function maskUrl(url: string): string {
   const path = url.replace(/[?#].*$/, '')
-  const match = /^\/api\/v1\/([^/]+)\/(telemetry|attributes|rpc|claim|firmware|software)\b/.exec(path)
-  return redact(match?.[1] ? path.replace(match[1], `…${match[1].slice(-4)}`) : path)
+  const [, prefix, segment, rest] = /^(\/+api\/+v1\/+)([^/]+)(.*)$/is.exec(path) ?? []
+  // Whatever is no word of the API may be meant as a token, also where no route takes one or the path is mistyped.
+  return redact(segment === undefined || reservedTokens.has(segment) ? path : `${prefix}…${segment.slice(-4)}${rest}`)
 }

@@ -129,7 +129,12 @@ export function createIngest(context: Context, parts: IngestParts): Ingest {
         run: ({ device, points, rejectCount }) => parts.counters.addMessage(device, points.length, rejectCount),
       },
       // A message over MQTT says no more than its session, whose activity is looked up when states are written.
-      { name: 'states', run: ({ device, transport, receivedAt }) => transport === 'http' && states.activeOverHttp(device, receivedAt) },
+      {
+        name: 'states',
+        run: ({ device, transport, receivedAt }) => {
+          if (transport === 'http' || transport === 'connector') states.activeOverHttp(device, receivedAt, transport === 'connector')
+        },
+      },
       {
         name: 'client attributes',
         run: (stored) => stored.kind === 'attributes' && announceClientAttributes(stored),

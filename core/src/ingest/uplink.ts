@@ -6,8 +6,11 @@ export type UplinkKind = 'telemetry' | 'attributes'
 
 /** Where a message came in, for the reject log. Nothing here is ever trusted as an identity. */
 export type UplinkSource = {
-  /** `gateway`: sent by its gateway; `user`: sent by a person for the device, no sign of its life. */
-  transport: 'mqtt' | 'http' | 'gateway' | 'user'
+  /**
+   * `gateway`: sent by its gateway; `connector`: taken from a broker of others; `user`: sent by a person for the
+   * device, no sign of its life.
+   */
+  transport: 'mqtt' | 'http' | 'gateway' | 'connector' | 'user'
   topic: string
   clientId?: string
   address: string

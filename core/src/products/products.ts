@@ -11,10 +11,10 @@ import { ProblemError } from '../errors.ts'
 import { checkAssignable } from '../firmware/packages.ts'
 import { formatCursor, parseCursor } from '../http/schemas.ts'
 import type { DeviceRegistry } from '../ingest/device-registry.ts'
-import { namePatternProblem } from '../provisioning/name-pattern.ts'
+import { namePatternProblem, patternProblems } from '../provisioning/name-pattern.ts'
 import { randomBase62, sha256 } from '../secrets.ts'
 import type { SealPlace } from '../secrets.ts'
-import { completeSettings, mergeSettings } from './settings.ts'
+import { completeSettings, mergeSettings, withExactReplies } from './settings.ts'
 import type { Product, ProductCreate, ProductPatch, StoredSettings } from './schemas.ts'
 
 export type ProductParts = { context: Context; registry: DeviceRegistry }
@@ -28,6 +28,8 @@ type ProductRow = {
   name: string
   description: string
   settings: StoredSettings
+  /** `settings.clientRpc` as text: its numbers keep their digits. */
+  replies: string | null
   inactivityTimeoutMs: number
   isDefault: boolean
   deviceCount: number
@@ -36,7 +38,7 @@ type ProductRow = {
   version: number
 }
 
-const productColumns = sql`p.id, p.name, p.description, p.settings, p.inactivity_timeout_ms::float8 as "inactivityTimeoutMs", p.is_default as "isDefault",
+const productColumns = sql`p.id, p.name, p.description, p.settings, p.settings->>'clientRpc' as replies, p.inactivity_timeout_ms::float8 as "inactivityTimeoutMs", p.is_default as "isDefault",
   (select count(*)::float8 from devices d where d.tenant_id = p.tenant_id and d.product_id = p.id and d.deleted_at is null) as "deviceCount",
   floor(extract(epoch from p.created_at) * 1000)::float8 as "createdAt", floor(extract(epoch from p.updated_at) * 1000)::float8 as "updatedAt", p.version`
 
@@ -55,7 +57,10 @@ export async function listProducts(
     ),
   )
   const page = rows.slice(0, limit)
-  return { items: page.map(toProduct), nextCursor: rows.length > limit ? formatCursor(['products', page.at(-1)!.name]) : null }
+  return {
+    items: page.map((row) => toProduct({ ...row, settings: withExactReplies(row) })),
+    nextCursor: rows.length > limit ? formatCursor(['products', page.at(-1)!.name]) : null,
+  }
 }
 
 /** @throws {ProblemError} `NOT_FOUND` */
@@ -186,11 +191,11 @@ export async function ensureProduct(context: Context, scope: Scope, name: string
 async function readRow(tx: Tx, id: string): Promise<ProductRow> {
   const [row] = await tx.execute<ProductRow>(sql`select ${productColumns} from products p where p.id = ${id}`)
   if (!row) throw new ProblemError('NOT_FOUND')
-  return row
+  return { ...row, settings: withExactReplies(row) }
 }
 
 function toProduct(row: ProductRow): Product {
-  const { settings, version: _, createdAt, updatedAt, ...product } = row
+  const { settings, version: _, replies: __, createdAt, updatedAt, ...product } = row
   return {
     ...product,
     model: { keys: settings.model?.keys ?? {}, primaryKey: settings.model?.primaryKey ?? null },
@@ -271,7 +276,9 @@ function mergeChain(
     })
   }
   const problem = namePattern ? namePatternProblem(namePattern) : undefined
-  if (problem) throw new ProblemError('UNPROCESSABLE', { errors: [{ pointer: '/provisioning/namePattern', detail: problem }] })
+  if (problem) {
+    throw new ProblemError('UNPROCESSABLE', { errors: [{ pointer: '/provisioning/namePattern', detail: patternProblems[problem] }] })
+  }
   return { settings, lookup: isNeeded && authority ? certificateLookup(authority.raw) : null }
 }
 

@@ -7,25 +7,38 @@ const maxPatternLength = 256
 const mostRepetitions = 3
 const mostAlternatives = 3
 
+/** Why a pattern is refused, by what pages call it. */
+export const patternProblems = {
+  long: `A pattern has at most ${maxPatternLength} characters.`,
+  reference: 'A pattern holds no references to its groups.',
+  lookaround: 'A pattern does not look around, and its groups have no names.',
+  noGroup: 'A pattern has a group that is the name of the device.',
+  repeatedGroup: 'A group is not repeated.',
+  repetitions: `A pattern repeats at most ${mostRepetitions} times.`,
+  alternatives: `A pattern has at most ${mostAlternatives} alternatives.`,
+  syntax: 'This is no regular expression.',
+} as const
+export type PatternProblem = keyof typeof patternProblems
+
 /**
  * Why a regular expression may not take the name of a device out of a common name; undefined when it may [X-3].
  * What makes engines go back again and again is refused: repeated groups, references and looking around.
  */
-export function namePatternProblem(pattern: string): string | undefined {
-  if (pattern.length > maxPatternLength) return `A pattern has at most ${maxPatternLength} characters.`
+export function namePatternProblem(pattern: string): PatternProblem | undefined {
+  if (pattern.length > maxPatternLength) return 'long'
   // Escapes and classes count as one plain character each; references are no escapes.
-  if (/\\[1-9k]/.test(pattern.replaceAll('\\\\', ''))) return 'A pattern holds no references to its groups.'
+  if (/\\[1-9k]/.test(pattern.replaceAll('\\\\', ''))) return 'reference'
   const plain = pattern.replaceAll(/\\[\s\S]/g, 'x').replaceAll(/\[[^\]]*\]/g, 'x')
-  if (/\(\?(?!:)/.test(plain)) return 'A pattern does not look around, and its groups have no names.'
-  if (!/\((?!\?)/.test(plain)) return 'A pattern has a group that is the name of the device.'
-  if (/\)[*+?{]/.test(plain)) return 'A group is not repeated.'
-  if ((plain.match(/[*+{]|(?<![*+}(])\?/g) ?? []).length > mostRepetitions) return `A pattern repeats at most ${mostRepetitions} times.`
-  if (plain.split('|').length - 1 > mostAlternatives) return `A pattern has at most ${mostAlternatives} alternatives.`
+  if (/\(\?(?!:)/.test(plain)) return 'lookaround'
+  if (!/\((?!\?)/.test(plain)) return 'noGroup'
+  if (/\)[*+?{]/.test(plain)) return 'repeatedGroup'
+  if ((plain.match(/[*+{]|(?<![*+}(])\?/g) ?? []).length > mostRepetitions) return 'repetitions'
+  if (plain.split('|').length - 1 > mostAlternatives) return 'alternatives'
   try {
     RegExp(pattern, 'u')
     return undefined
   } catch {
-    return 'This is no regular expression.'
+    return 'syntax'
   }
 }
 

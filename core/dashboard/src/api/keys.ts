@@ -6,6 +6,7 @@ export const keys = {
   device: (id: string) => ['device', id],
   deviceLatest: (id: string) => ['device', id, 'latest'],
   deviceSession: (id: string) => ['device', id, 'session'],
+  deviceHints: (id: string) => ['device', id, 'hints'],
   deviceAttributes: (id: string) => ['device', id, 'attributes'],
   product: (id: string) => ['product', id],
   deviceLimits: () => ['settings', 'device-limits'],

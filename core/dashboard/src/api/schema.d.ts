@@ -4933,6 +4933,8 @@ export interface paths {
                     productId?: string;
                     gatewayId?: string;
                     tag?: string;
+                    /** @description Title and version, with a blank between them, as the device reports them. */
+                    firmware?: string;
                     lastSeenBefore?: string;
                     disabled?: boolean;
                     limit?: number;
@@ -5171,7 +5173,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Count devices by state, product and tag */
+        /** Count devices by state, product, tag and firmware */
         get: {
             parameters: {
                 query?: {
@@ -5180,6 +5182,8 @@ export interface paths {
                     productId?: string;
                     gatewayId?: string;
                     tag?: string;
+                    /** @description Title and version, with a blank between them, as the device reports them. */
+                    firmware?: string;
                     lastSeenBefore?: string;
                     disabled?: boolean;
                 };
@@ -5207,6 +5211,11 @@ export interface paths {
                                 count: number;
                             }[];
                             tag: {
+                                value: string;
+                                label?: string;
+                                count: number;
+                            }[];
+                            firmware: {
                                 value: string;
                                 label?: string;
                                 count: number;
@@ -6713,6 +6722,1144 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/connectors": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List connectors by name */
+        get: {
+            parameters: {
+                query?: {
+                    limit?: number;
+                    cursor?: string;
+                };
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            items: {
+                                /** Format: uuid */
+                                id: string;
+                                name: string;
+                                enabled: boolean;
+                                deviceId: string | null;
+                                url: string;
+                                protocolVersion: 5 | 4;
+                                clientId: string;
+                                username: string;
+                                caCertificate: string;
+                                persistent: boolean;
+                                topics: string[];
+                                hasPassword: boolean;
+                                rules: {
+                                    topic: string;
+                                    /** @enum {string} */
+                                    kind: "telemetry" | "attributes" | "ignore";
+                                    name: string;
+                                    product: string;
+                                    /** @enum {string} */
+                                    decoder: "json" | "number" | "text";
+                                    key: string;
+                                    members: string | null;
+                                    flatten: boolean;
+                                    omit: string[];
+                                    values: {
+                                        path: string;
+                                        key?: string;
+                                        /** @enum {string} */
+                                        as?: "number" | "text" | "boolean";
+                                        scale?: number;
+                                        offset?: number;
+                                    }[];
+                                    time: {
+                                        path: string;
+                                        /** @enum {string} */
+                                        unit: "ms" | "s" | "us" | "ns" | "iso";
+                                    } | null;
+                                }[];
+                                status: {
+                                    /** @enum {string} */
+                                    state: "off" | "connecting" | "connected" | "failing";
+                                    /** Format: date-time */
+                                    since: string;
+                                    lastError: {
+                                        /** @enum {string} */
+                                        code: "DNS_FAILED" | "CONNECTION_REFUSED" | "CONNECTION_TIMEOUT" | "UNREACHABLE" | "TLS_FAILED" | "ADDRESS_BLOCKED" | "AUTH_FAILED" | "NOT_AUTHORIZED" | "REFUSED" | "SUBSCRIBE_REFUSED" | "PROTOCOL_ERROR" | "CLOSED" | "DEVICE_MISSING" | "SEAL_BROKEN" | "INTERNAL";
+                                        detail: string;
+                                        /** Format: date-time */
+                                        at: string;
+                                    } | null;
+                                    nextAttemptAt: string | null;
+                                    messagesPerMinute: number;
+                                    received: number;
+                                    points: number;
+                                    refused: number;
+                                    inFlight: number;
+                                    oldestMs: number;
+                                    lastMessageAt: string | null;
+                                };
+                                /** Format: date-time */
+                                createdAt: string;
+                                /** Format: date-time */
+                                updatedAt: string;
+                            }[];
+                            nextCursor: string | null;
+                        };
+                    };
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        /** Create a connector, with a device of its name that is the gateway of what it brings */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": {
+                        name: string;
+                        enabled?: boolean;
+                        url: string;
+                        topics: string[];
+                        protocolVersion?: 5 | 4;
+                        clientId?: string;
+                        username?: string;
+                        caCertificate?: string;
+                        persistent?: boolean;
+                        password?: string;
+                        rules: {
+                            topic: string;
+                            /** @enum {string} */
+                            kind?: "telemetry" | "attributes" | "ignore";
+                            name?: string;
+                            product?: string;
+                            /** @enum {string} */
+                            decoder?: "json" | "number" | "text";
+                            key?: string;
+                            members?: string | null;
+                            flatten?: boolean;
+                            omit?: string[];
+                            values?: {
+                                path: string;
+                                key?: string;
+                                /** @enum {string} */
+                                as?: "number" | "text" | "boolean";
+                                scale?: number;
+                                offset?: number;
+                            }[];
+                            time?: {
+                                path: string;
+                                /** @enum {string} */
+                                unit: "ms" | "s" | "us" | "ns" | "iso";
+                            } | null;
+                        }[];
+                    };
+                };
+            };
+            responses: {
+                /** @description Default Response */
+                201: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            /** Format: uuid */
+                            id: string;
+                            name: string;
+                            enabled: boolean;
+                            deviceId: string | null;
+                            url: string;
+                            protocolVersion: 5 | 4;
+                            clientId: string;
+                            username: string;
+                            caCertificate: string;
+                            persistent: boolean;
+                            topics: string[];
+                            hasPassword: boolean;
+                            rules: {
+                                topic: string;
+                                /** @enum {string} */
+                                kind: "telemetry" | "attributes" | "ignore";
+                                name: string;
+                                product: string;
+                                /** @enum {string} */
+                                decoder: "json" | "number" | "text";
+                                key: string;
+                                members: string | null;
+                                flatten: boolean;
+                                omit: string[];
+                                values: {
+                                    path: string;
+                                    key?: string;
+                                    /** @enum {string} */
+                                    as?: "number" | "text" | "boolean";
+                                    scale?: number;
+                                    offset?: number;
+                                }[];
+                                time: {
+                                    path: string;
+                                    /** @enum {string} */
+                                    unit: "ms" | "s" | "us" | "ns" | "iso";
+                                } | null;
+                            }[];
+                            status: {
+                                /** @enum {string} */
+                                state: "off" | "connecting" | "connected" | "failing";
+                                /** Format: date-time */
+                                since: string;
+                                lastError: {
+                                    /** @enum {string} */
+                                    code: "DNS_FAILED" | "CONNECTION_REFUSED" | "CONNECTION_TIMEOUT" | "UNREACHABLE" | "TLS_FAILED" | "ADDRESS_BLOCKED" | "AUTH_FAILED" | "NOT_AUTHORIZED" | "REFUSED" | "SUBSCRIBE_REFUSED" | "PROTOCOL_ERROR" | "CLOSED" | "DEVICE_MISSING" | "SEAL_BROKEN" | "INTERNAL";
+                                    detail: string;
+                                    /** Format: date-time */
+                                    at: string;
+                                } | null;
+                                nextAttemptAt: string | null;
+                                messagesPerMinute: number;
+                                received: number;
+                                points: number;
+                                refused: number;
+                                inFlight: number;
+                                oldestMs: number;
+                                lastMessageAt: string | null;
+                            };
+                            /** Format: date-time */
+                            createdAt: string;
+                            /** Format: date-time */
+                            updatedAt: string;
+                        };
+                    };
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                409: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                422: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/connectors/presets": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Mappings to begin with */
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            id: string;
+                            topics: string[];
+                            rules: {
+                                topic: string;
+                                /** @enum {string} */
+                                kind: "telemetry" | "attributes" | "ignore";
+                                name: string;
+                                product: string;
+                                /** @enum {string} */
+                                decoder: "json" | "number" | "text";
+                                key: string;
+                                members: string | null;
+                                flatten: boolean;
+                                omit: string[];
+                                values: {
+                                    path: string;
+                                    key?: string;
+                                    /** @enum {string} */
+                                    as?: "number" | "text" | "boolean";
+                                    scale?: number;
+                                    offset?: number;
+                                }[];
+                                time: {
+                                    path: string;
+                                    /** @enum {string} */
+                                    unit: "ms" | "s" | "us" | "ns" | "iso";
+                                } | null;
+                            }[];
+                            example: {
+                                topic: string;
+                                payload: string;
+                            };
+                        }[];
+                    };
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/connectors/test": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Connect with settings that need not be saved, and show up to five messages; nothing is stored */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": {
+                        /** Format: uuid */
+                        id?: string;
+                        url: string;
+                        topics: string[];
+                        protocolVersion?: 5 | 4;
+                        clientId?: string;
+                        username?: string;
+                        caCertificate?: string;
+                        persistent?: boolean;
+                        password?: string | null;
+                        seconds?: number;
+                    };
+                };
+            };
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            ok: boolean;
+                            error: {
+                                /** @enum {string} */
+                                code: "DNS_FAILED" | "CONNECTION_REFUSED" | "CONNECTION_TIMEOUT" | "UNREACHABLE" | "TLS_FAILED" | "ADDRESS_BLOCKED" | "AUTH_FAILED" | "NOT_AUTHORIZED" | "REFUSED" | "SUBSCRIBE_REFUSED" | "PROTOCOL_ERROR" | "CLOSED" | "DEVICE_MISSING" | "SEAL_BROKEN" | "INTERNAL";
+                                detail: string;
+                            } | null;
+                            messages: {
+                                topic: string;
+                                payload: string;
+                                /** @enum {string} */
+                                encoding: "text" | "base64";
+                                size: number;
+                                isCut: boolean;
+                                qos: number;
+                                retain: boolean;
+                                /** Format: date-time */
+                                at: string;
+                            }[];
+                        };
+                    };
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                422: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                503: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/connectors/preview": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** What a message would become by these rules; nothing is stored */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": {
+                        topic: string;
+                        payload: string;
+                        /** @enum {string} */
+                        encoding?: "text" | "base64";
+                        rules: {
+                            topic: string;
+                            /** @enum {string} */
+                            kind?: "telemetry" | "attributes" | "ignore";
+                            name?: string;
+                            product?: string;
+                            /** @enum {string} */
+                            decoder?: "json" | "number" | "text";
+                            key?: string;
+                            members?: string | null;
+                            flatten?: boolean;
+                            omit?: string[];
+                            values?: {
+                                path: string;
+                                key?: string;
+                                /** @enum {string} */
+                                as?: "number" | "text" | "boolean";
+                                scale?: number;
+                                offset?: number;
+                            }[];
+                            time?: {
+                                path: string;
+                                /** @enum {string} */
+                                unit: "ms" | "s" | "us" | "ns" | "iso";
+                            } | null;
+                        }[];
+                    };
+                };
+            };
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            rule: number | null;
+                            ignored: boolean;
+                            refused: {
+                                code: string;
+                                detail: string;
+                                key?: string;
+                            } | null;
+                            items: {
+                                device: string;
+                                product: string | null;
+                                /** @enum {string} */
+                                kind: "telemetry" | "attributes";
+                                ts: string | null;
+                                values: {
+                                    key: string;
+                                    kind: string;
+                                    value: string;
+                                }[];
+                                rejects: {
+                                    code: string;
+                                    detail: string;
+                                    key?: string;
+                                }[];
+                            }[];
+                        };
+                    };
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                422: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/connectors/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Read a connector and how it goes */
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            /** Format: uuid */
+                            id: string;
+                            name: string;
+                            enabled: boolean;
+                            deviceId: string | null;
+                            url: string;
+                            protocolVersion: 5 | 4;
+                            clientId: string;
+                            username: string;
+                            caCertificate: string;
+                            persistent: boolean;
+                            topics: string[];
+                            hasPassword: boolean;
+                            rules: {
+                                topic: string;
+                                /** @enum {string} */
+                                kind: "telemetry" | "attributes" | "ignore";
+                                name: string;
+                                product: string;
+                                /** @enum {string} */
+                                decoder: "json" | "number" | "text";
+                                key: string;
+                                members: string | null;
+                                flatten: boolean;
+                                omit: string[];
+                                values: {
+                                    path: string;
+                                    key?: string;
+                                    /** @enum {string} */
+                                    as?: "number" | "text" | "boolean";
+                                    scale?: number;
+                                    offset?: number;
+                                }[];
+                                time: {
+                                    path: string;
+                                    /** @enum {string} */
+                                    unit: "ms" | "s" | "us" | "ns" | "iso";
+                                } | null;
+                            }[];
+                            status: {
+                                /** @enum {string} */
+                                state: "off" | "connecting" | "connected" | "failing";
+                                /** Format: date-time */
+                                since: string;
+                                lastError: {
+                                    /** @enum {string} */
+                                    code: "DNS_FAILED" | "CONNECTION_REFUSED" | "CONNECTION_TIMEOUT" | "UNREACHABLE" | "TLS_FAILED" | "ADDRESS_BLOCKED" | "AUTH_FAILED" | "NOT_AUTHORIZED" | "REFUSED" | "SUBSCRIBE_REFUSED" | "PROTOCOL_ERROR" | "CLOSED" | "DEVICE_MISSING" | "SEAL_BROKEN" | "INTERNAL";
+                                    detail: string;
+                                    /** Format: date-time */
+                                    at: string;
+                                } | null;
+                                nextAttemptAt: string | null;
+                                messagesPerMinute: number;
+                                received: number;
+                                points: number;
+                                refused: number;
+                                inFlight: number;
+                                oldestMs: number;
+                                lastMessageAt: string | null;
+                            };
+                            /** Format: date-time */
+                            createdAt: string;
+                            /** Format: date-time */
+                            updatedAt: string;
+                        };
+                    };
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        /** Delete a connector; its own device goes to the bin, those it brought stay */
+        delete: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Nothing. */
+                204: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content?: never;
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                412: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        options?: never;
+        head?: never;
+        /** Edit a connector, or switch it on or off; what changed applies at once */
+        patch: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": {
+                        name?: string;
+                        enabled?: boolean;
+                        url?: string;
+                        protocolVersion?: 5 | 4;
+                        clientId?: string;
+                        username?: string;
+                        caCertificate?: string;
+                        persistent?: boolean;
+                        topics?: string[];
+                        rules?: {
+                            topic: string;
+                            /** @enum {string} */
+                            kind?: "telemetry" | "attributes" | "ignore";
+                            name?: string;
+                            product?: string;
+                            /** @enum {string} */
+                            decoder?: "json" | "number" | "text";
+                            key?: string;
+                            members?: string | null;
+                            flatten?: boolean;
+                            omit?: string[];
+                            values?: {
+                                path: string;
+                                key?: string;
+                                /** @enum {string} */
+                                as?: "number" | "text" | "boolean";
+                                scale?: number;
+                                offset?: number;
+                            }[];
+                            time?: {
+                                path: string;
+                                /** @enum {string} */
+                                unit: "ms" | "s" | "us" | "ns" | "iso";
+                            } | null;
+                        }[];
+                        password?: string | null;
+                    };
+                };
+            };
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            /** Format: uuid */
+                            id: string;
+                            name: string;
+                            enabled: boolean;
+                            deviceId: string | null;
+                            url: string;
+                            protocolVersion: 5 | 4;
+                            clientId: string;
+                            username: string;
+                            caCertificate: string;
+                            persistent: boolean;
+                            topics: string[];
+                            hasPassword: boolean;
+                            rules: {
+                                topic: string;
+                                /** @enum {string} */
+                                kind: "telemetry" | "attributes" | "ignore";
+                                name: string;
+                                product: string;
+                                /** @enum {string} */
+                                decoder: "json" | "number" | "text";
+                                key: string;
+                                members: string | null;
+                                flatten: boolean;
+                                omit: string[];
+                                values: {
+                                    path: string;
+                                    key?: string;
+                                    /** @enum {string} */
+                                    as?: "number" | "text" | "boolean";
+                                    scale?: number;
+                                    offset?: number;
+                                }[];
+                                time: {
+                                    path: string;
+                                    /** @enum {string} */
+                                    unit: "ms" | "s" | "us" | "ns" | "iso";
+                                } | null;
+                            }[];
+                            status: {
+                                /** @enum {string} */
+                                state: "off" | "connecting" | "connected" | "failing";
+                                /** Format: date-time */
+                                since: string;
+                                lastError: {
+                                    /** @enum {string} */
+                                    code: "DNS_FAILED" | "CONNECTION_REFUSED" | "CONNECTION_TIMEOUT" | "UNREACHABLE" | "TLS_FAILED" | "ADDRESS_BLOCKED" | "AUTH_FAILED" | "NOT_AUTHORIZED" | "REFUSED" | "SUBSCRIBE_REFUSED" | "PROTOCOL_ERROR" | "CLOSED" | "DEVICE_MISSING" | "SEAL_BROKEN" | "INTERNAL";
+                                    detail: string;
+                                    /** Format: date-time */
+                                    at: string;
+                                } | null;
+                                nextAttemptAt: string | null;
+                                messagesPerMinute: number;
+                                received: number;
+                                points: number;
+                                refused: number;
+                                inFlight: number;
+                                oldestMs: number;
+                                lastMessageAt: string | null;
+                            };
+                            /** Format: date-time */
+                            createdAt: string;
+                            /** Format: date-time */
+                            updatedAt: string;
+                        };
+                    };
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                409: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                412: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                422: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        trace?: never;
+    };
+    "/api/v1/connectors/{id}/messages": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The last messages of the broker, newest first */
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            topic: string;
+                            payload: string;
+                            /** @enum {string} */
+                            encoding: "text" | "base64";
+                            size: number;
+                            isCut: boolean;
+                            qos: number;
+                            retain: boolean;
+                            /** Format: date-time */
+                            at: string;
+                        }[];
+                    };
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/devices/{id}/commands": {
         parameters: {
             query?: never;
@@ -7142,6 +8289,95 @@ export interface paths {
                 };
             };
         };
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/devices/{id}/client-rpc/{requestId}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Answer a call that a device has made and that waits */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                    /** @description As the live stream of the device told it (`requestId` of an item `call`). */
+                    requestId: number;
+                };
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": {
+                        reply: unknown;
+                    };
+                };
+            };
+            responses: {
+                /** @description Nothing. */
+                204: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content?: never;
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                413: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        delete?: never;
         options?: never;
         head?: never;
         patch?: never;
@@ -10757,6 +11993,54 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/plugins/rpc/oneway/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Send a oneway command to a device that is there */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": {
+                        method: string;
+                        params?: unknown;
+                        timeout?: number | null;
+                        expirationTime?: number | null;
+                        persistent?: boolean | null;
+                        retries?: number | null;
+                        additionalInfo?: unknown;
+                    };
+                };
+            };
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content?: never;
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/rpc/twoway/{id}": {
         parameters: {
             query?: never;
@@ -10767,6 +12051,54 @@ export interface paths {
         get?: never;
         put?: never;
         /** Send a twoway command */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": {
+                        method: string;
+                        params?: unknown;
+                        timeout?: number | null;
+                        expirationTime?: number | null;
+                        persistent?: boolean | null;
+                        retries?: number | null;
+                        additionalInfo?: unknown;
+                    };
+                };
+            };
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content?: never;
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/plugins/rpc/twoway/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Send a twoway command to a device that is there */
         post: {
             parameters: {
                 query?: never;
@@ -11312,6 +12644,51 @@ export interface paths {
                                 [key: string]: unknown;
                             };
                         };
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/device/types": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Types of the devices there are: the names of their products */
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            tenantId: {
+                                entityType: string;
+                                /** Format: uuid */
+                                id: string;
+                            };
+                            /** @enum {string} */
+                            entityType: "DEVICE";
+                            type: string;
+                        }[];
                     };
                 };
             };

@@ -63,6 +63,15 @@ export type Command = Answer<'/api/v1/devices/{id}/commands/{commandId}', 'get',
 export type CommandState = Command['state']
 export type CommandResult = Answer<'/api/v1/devices/{id}/commands', 'post', 200>
 
+export type Connector = Answer<'/api/v1/connectors/{id}', 'get', 200>
+export type ConnectorCreate = Body<'/api/v1/connectors', 'post'>
+export type ConnectorPatch = Body<'/api/v1/connectors/{id}', 'patch'>
+export type ConnectorTest = Body<'/api/v1/connectors/test', 'post'>
+export type ConnectorPreview = Answer<'/api/v1/connectors/preview', 'post', 200>
+export type ConnectorPreset = Answer<'/api/v1/connectors/presets', 'get', 200>[number]
+export type ConnectorRule = Connector['rules'][number]
+export type BrokerSample = Answer<'/api/v1/connectors/{id}/messages', 'get', 200>[number]
+
 export type OtaPackage = Answer<'/api/v1/ota-packages/{id}', 'get', 200>
 export type OtaKind = OtaPackage['kind']
 export type PackageCreate = Body<'/api/v1/ota-packages', 'post'>

@@ -4,6 +4,7 @@ import bin from './en/bin.json'
 import commands from './en/commands.json'
 import common from './en/common.json'
 import connect from './en/connect.json'
+import connectors from './en/connectors.json'
 import device from './en/device.json'
 import devices from './en/devices.json'
 import firmware from './en/firmware.json'
@@ -21,6 +22,7 @@ export const messages = {
   commands,
   common,
   connect,
+  connectors,
   device,
   devices,
   firmware,

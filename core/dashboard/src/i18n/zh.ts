@@ -4,6 +4,7 @@ import bin from './zh/bin.json'
 import commands from './zh/commands.json'
 import common from './zh/common.json'
 import connect from './zh/connect.json'
+import connectors from './zh/connectors.json'
 import device from './zh/device.json'
 import devices from './zh/devices.json'
 import firmware from './zh/firmware.json'
@@ -21,6 +22,7 @@ export const messages = {
   commands,
   common,
   connect,
+  connectors,
   device,
   devices,
   firmware,

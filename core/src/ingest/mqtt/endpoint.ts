@@ -16,6 +16,7 @@ import { Connection } from './connection.ts'
 import type { ConnectionContext, Login, Peer } from './connection-context.ts'
 import { defaultMqttLimits } from './limits.ts'
 import type { MqttLimits } from './limits.ts'
+import { readIntoOneBuffer } from './one-buffer.ts'
 import type { ProvisionHandler } from './provisioning-session.ts'
 import { readClientCertificate, startTls } from './tls.ts'
 import type { RejectRecorder } from './uplinks.ts'
@@ -143,7 +144,7 @@ export class MqttEndpoint {
     this.#isStarted = true
     const { port, tls, sink, clock, log } = this.#options
     try {
-      if (port !== 'off') this.#server = await this.#listen(port, (socket) => this.#accept(socket))
+      if (port !== 'off') this.#server = await this.#listen(port, (socket) => this.#accept(readIntoOneBuffer(socket)))
       if (tls !== undefined) {
         this.#tlsServer = await this.#listen(tls.port, (socket) => {
           this.#encrypted.add(socket)

@@ -87,4 +87,15 @@ describe('splitting', () => {
     splitter.push(Buffer.alloc(14, 7))
     expect(drain(splitter)).toEqual([`30100102${'07'.repeat(14)}`])
   })
+
+  it('a frame that stays unfinished does not keep the pool its bytes are part of', () => {
+    const splitter = new FrameSplitter(65_536)
+    const pool = Buffer.alloc(65_536, 9)
+    pool.set([0x30, 0x10, 1, 2], 1000)
+    splitter.push(pool.subarray(1000, 1004))
+    drain(splitter)
+    pool.fill(0)
+    splitter.push(Buffer.alloc(14, 7))
+    expect(drain(splitter)).toEqual([`30100102${'07'.repeat(14)}`])
+  })
 })

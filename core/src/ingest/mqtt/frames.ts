@@ -3,7 +3,7 @@
 /** Why a byte stream can't be split any further. */
 export type FrameProblem = 'too_large' | 'bad_length'
 
-/** Above this an unfinished frame is not worth the copy that would free the chunk it came in. */
+/** Above this an unfinished frame is not worth the copy that would free the memory it is part of. */
 const copyBelow = 0.5
 
 /**
@@ -72,10 +72,10 @@ export class FrameSplitter {
     return frame
   }
 
-  /** Frees what isn't needed: all of it, or the chunk around a small unfinished frame. */
+  /** Frees what isn't needed: all of it, or the memory around a small unfinished frame, a pool of many chunks maybe. */
   #keep(): undefined {
     if (this.waiting === 0) this.#data = undefined
-    else if (this.#data !== undefined && this.waiting < this.#data.length * copyBelow) this.#move(2 * this.waiting)
+    else if (this.#data !== undefined && this.waiting < this.#data.buffer.byteLength * copyBelow) this.#move(2 * this.waiting)
     return undefined
   }
 

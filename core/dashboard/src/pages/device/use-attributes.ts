@@ -11,7 +11,7 @@ export const scopes = ['client', 'shared', 'server'] as const
 const maxAttributes = 2000
 const pageSize = 500
 
-async function readScope(id: string, scope: AttributeScope): Promise<Attribute[]> {
+export async function readScope(id: string, scope: AttributeScope): Promise<Attribute[]> {
   const found: Attribute[] = []
   for (let cursor: string | undefined; ;) {
     const page = await attributes.list(id, scope, { limit: pageSize, ...(cursor ? { cursor } : {}) })
