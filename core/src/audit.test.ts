@@ -20,6 +20,7 @@ const exceptions = [
   'POST /api/v1/telemetry/latest', // reads
   'POST /api/v1/telemetry/history', // reads
   'POST /api/v1/license/preview', // writes nothing
+  'POST /api/v1/connectors/preview', // tries a mapping on a message that was sent along
   'POST /api/v1/modules/{name}/retry', // what comes of it is recorded as module.start or module.fail
   'POST /api/v1/{token}/telemetry', // devices
   'POST /api/v1/{token}/attributes',
@@ -38,7 +39,7 @@ const sink = {
   },
 }
 beforeAll(async () => {
-  app = await testApp({ modules: [], license: 'none' })
+  app = await testApp({ modules: [], license: 'none', config: { outbound: { policy: 'lan', allow: ['127.0.0.1:9'] } } })
   app.context.audit.addSink(sink)
 })
 afterAll(() => app.close())
@@ -117,10 +118,11 @@ async function actOnDevices(): Promise<void> {
   client.on('message', (topic) => client.publish(topic.replace('request', 'response'), '{}'))
   await client.subscribeAsync('v1/devices/me/rpc/request/+')
   await call('POST', `${at}/commands`, { method: 'm', params: { secret: 'hidden' } })
-  await call('POST', `/api/rpc/oneway/${device.id}`, { method: 'm', params: {} })
-  await call('POST', `/api/rpc/twoway/${device.id}`, { method: 'm', params: {} })
+  for (const path of ['/api/rpc', '/api/plugins/rpc']) await call('POST', `${path}/oneway/${device.id}`, { method: 'm', params: {} })
+  for (const path of ['/api/rpc', '/api/plugins/rpc']) await call('POST', `${path}/twoway/${device.id}`, { method: 'm', params: {} })
   await call('DELETE', `${at}/session`)
   await client.endAsync(true)
+  await answerCall(device)
   const commandId = idOf(await call('POST', `${at}/commands`, { method: 'm', params: {}, persistent: true }))
   await call('DELETE', `${at}/commands/${commandId}`)
   const { rpcId } = (await call('POST', `/api/rpc/oneway/${device.id}`, { method: 'm', params: {}, persistent: true })).json<{
@@ -154,6 +156,29 @@ async function actOnDevices(): Promise<void> {
   const credentials = (await call('GET', `/api/device/${made.id.id}/credentials`)).json()
   await call('POST', '/api/device/credentials', { ...credentials, credentialsId: 'klmnopqrst0123456789' })
   await call('DELETE', `/api/device/${made.id.id}`)
+}
+
+/** A device asks, a user answers. */
+async function answerCall({ id, token }: { id: string; token: string }): Promise<void> {
+  const asked = new Promise<number>((resolve) => app.context.events.on('device.called', ({ requestId }) => resolve(requestId)))
+  const answered = app.call('POST', `/api/v1/${token}/rpc`, { body: { method: 'openDoor', params: {} }, token: null })
+  await call('POST', `/api/v1/devices/${id}/client-rpc/${await asked}`, { reply: { ok: true } })
+  expect((await answered).status).toBe(200)
+}
+
+async function actOnConnectors(): Promise<void> {
+  const connector = {
+    name: 'broker',
+    enabled: false,
+    url: 'mqtt://127.0.0.1:9',
+    topics: ['#'],
+    password: 'hidden',
+    rules: [{ topic: 'a/+', name: '{topic.2}' }],
+  }
+  const id = idOf(await call('POST', '/api/v1/connectors', connector))
+  await call('PATCH', `/api/v1/connectors/${id}`, { topics: ['a/#'] })
+  await call('POST', '/api/v1/connectors/test', { url: 'mqtt://127.0.0.1:9', topics: ['#'] })
+  await call('DELETE', `/api/v1/connectors/${id}`)
 }
 
 async function actOnClaims(): Promise<void> {
@@ -223,6 +248,7 @@ describe('what is done', { timeout: 120_000 }, () => {
     await actOnPeople()
     await actOnDevices()
     await actOnClaims()
+    await actOnConnectors()
     await actOnProducts()
     await actOnSettings()
     const seen = new Set(records.filter(({ outcome }) => outcome === 'success').map(({ context }) => context.route))

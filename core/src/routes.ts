@@ -89,7 +89,7 @@ export async function registerRoutes(app: App, context: Context, parts: RoutePar
   registerClaimRoutes(app, { claims: ingest.claims, devices })
   registerConnectorRoutes(app, context, { connectors: parts.connectors })
   await registerCommandRoutes(app, { commands: ingest.commands, devices })
-  await registerClientRpcRoutes(app, { clientRpc: ingest.clientRpc, devices })
+  await registerClientRpcRoutes(app, { clientRpc: ingest.clientRpc, devices, audit: context.audit })
   registerDemoRoutes(app, { demo, audit: context.audit })
   await registerFirmwareRoutes(app, context, { ...ingest.ota, offers: parts.offers, store })
   const { audit } = context

@@ -17,16 +17,18 @@ function showValue(value: unknown): string {
 
 /** Events as sentences. */
 export function useEventTexts() {
-  const { t, te } = useI18n()
+  const i18n = useI18n()
+  const { t } = i18n
+  const has = (key: string) => i18n.te(key)
   const nameOf = (type: string) => {
     const key = `audit.types.${type.replaceAll('.', '_')}`
-    return te(key) ? t(key) : type
+    return has(key) ? t(key) : type
   }
   return {
     nameOf,
     who: ({ actor, data }: AuditEvent) => {
       if (data.actor.name) return showText(data.actor.name)
-      return te(`audit.actors.${actor}`) ? t(`audit.actors.${actor}`) : showText(actor)
+      return has(`audit.actors.${actor}`) ? t(`audit.actors.${actor}`) : showText(actor)
     },
     target: ({ subject, data }: AuditEvent) => showText(data.target.name ?? (subject === '-' ? '' : subject)),
     changes: ({ data }: AuditEvent) =>
