@@ -58,6 +58,15 @@ const bans: readonly Ban[] = [
     strings: true,
   },
   {
+    inside: /^core\/src\//,
+    // The simulator calls the server it is told at the command line; a device it plays is no configured address.
+    but: /^core\/src\/(?:outbound\.ts$|db\/|simulate\/)/,
+    pattern:
+      /(?<![.\w])fetch\s*\(|^import\s+(?!type\b)[^'"]*\b(?:connect|connectAsync|createConnection|request|get)\b[^'"]*['"](?:node:net|node:tls|node:https?|mqtt)['"]|^import\s+(?!type\b)[^'"]*['"]undici['"]/m,
+    message: 'connects to somewhere [SC-90]: configured addresses are connected to by core/src/outbound.ts',
+    strings: true,
+  },
+  {
     inside: /^core\//,
     but: /^$/,
     pattern: /(?:from|import)\s*\(?\s*['"][^'"]*(?:\/|^)(?:verticals|enterprise|saas|license-tools)\//,

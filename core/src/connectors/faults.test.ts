@@ -191,24 +191,45 @@ describe.skipIf(!hasBroker)('a connector under faults', { timeout: 240_000 }, ()
     await expectAllStored()
   })
 
-  it('acknowledges nothing while the database is away, and stores all of it afterwards', async () => {
-    const id = await server.connect(broker)
-    await publish(100)
-    await expectAllStored()
+  /** While `work` runs, the database takes nothing. */
+  async function withoutDatabase(work: () => Promise<void>): Promise<void> {
     const admin = postgres(inject('adminUrl'), { max: 1, onnotice: () => {} })
     const away = server.databaseName
     try {
       await admin`alter database ${admin(away)} with allow_connections false`
       await admin`select pg_terminate_backend(pid) from pg_stat_activity where datname = ${away}`
-      await publish(1000)
-      // The broker has them all; as many as it may send wait here without an acknowledgement.
-      await expect.poll(() => server.countInFlight(), { timeout: waitMs }).toBeGreaterThan(10)
+      await work()
     } finally {
       await admin`alter database ${admin(away)} with allow_connections true`
       await admin.end()
     }
+  }
+
+  it('acknowledges nothing while the database is away, and stores all of it afterwards', async () => {
+    const id = await server.connect(broker)
+    await publish(100)
+    await expectAllStored()
+    await withoutDatabase(async () => {
+      await publish(1000)
+      // The broker has them all; as many as it may send wait here without an acknowledgement.
+      await expect.poll(() => server.countInFlight(), { timeout: waitMs }).toBeGreaterThan(10)
+    })
     await expectAllStored()
     await server.reach(id, 'connected')
+  })
+
+  it('loses nothing that waits for its commit when the server is killed', async () => {
+    const id = await server.connect(broker)
+    await publish(100)
+    await expectAllStored()
+    await withoutDatabase(async () => {
+      await publish(200)
+      await expect.poll(() => server.countInFlight(), { timeout: waitMs }).toBeGreaterThan(10)
+      await server.end('SIGKILL')
+    })
+    await server.start()
+    await server.reach(id, 'connected')
+    await expectAllStored()
   })
 
   it('commits and acknowledges what it has taken before it stops', async () => {
