@@ -37,6 +37,10 @@ const gates: readonly Gate[] = [
     .filter(isThere)
     .map((folder): Gate => ({ name: `types-${folder.replace('/', '-')}`, run: [program('tsc'), '-p', folder] })),
   { name: 'types-dashboard', run: [join(root, 'core/dashboard/node_modules/.bin/vue-tsc'), '--noEmit'], folder: 'core/dashboard' },
+  ...['enterprise/audit/dashboard'].filter(isThere).map((folder): Gate => ({
+    name: `types-${folder.replaceAll('/', '-')}`,
+    run: [join(root, 'core/dashboard/node_modules/.bin/vue-tsc'), '--noEmit', '-p', folder],
+  })),
   { name: 'unused', run: [program('knip'), '--no-progress'] },
   { name: 'licences', search: searchLicences },
   { name: 'generated', run: [node, 'core/tools/generate.ts', '--check'] },
