@@ -19,7 +19,7 @@ const now = Math.floor(Date.now() / 1000)
 
 let platform: TestPlatform
 beforeAll(async () => {
-  platform = await startTestPlatform({ secretKey }, { licenseKeys: vendor.keys })
+  platform = await startTestPlatform({ secretKey }, { licenseKeys: vendor.keys, moduleFolders: [] })
 })
 afterAll(() => platform.close())
 
