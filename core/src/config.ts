@@ -2,6 +2,7 @@
 import { existsSync, readFileSync, statSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { StartError, exitCodes } from './errors.ts'
+import { listModuleNames, settingPrefix } from './modules/discovery.ts'
 import { parseAllowEntry } from './outbound-addresses.ts'
 import type { OutboundPolicy } from './outbound-addresses.ts'
 
@@ -107,6 +108,17 @@ export const configKeys = {
     max: 100_000,
     help: 'New MQTT connections per second; twice as many in a burst.',
   },
+  IOT_PMS_LICENSE_FILE: {
+    type: 'text',
+    default: '',
+    help: 'License file, or a folder in which every *.lic is a license and every *.crl a revocation list. Read at the start, on changes and every minute.',
+  },
+  IOT_PMS_LICENSE_TEXT: {
+    type: 'secret',
+    default: '',
+    help: 'The text of a license itself, for places that can mount no file; taken at the start as from a file.',
+  },
+  IOT_PMS_LICENSE_ENV: { type: 'text', default: 'production', help: 'production or staging: which licenses this installation takes.' },
   IOT_PMS_OUTBOUND_POLICY: {
     type: 'text',
     default: 'lan',
@@ -166,6 +178,11 @@ export type Config = {
   requireHttps: boolean
   logLevel: string
   writer: { commitWindowMs: number; connections: number }
+  license: { file: string | undefined; text: string | undefined; env: 'production' | 'staging' }
+  /** Whether the process runs in a pod. */
+  isInKubernetes: boolean
+  /** Settings of the modules of this build by the module's name; each module reads its own. */
+  modules: ReadonlyMap<string, Readonly<Record<string, string>>>
   outbound: { policy: OutboundPolicy; allow: string[] }
   metricsToken: string | undefined
   compat: { thingsboard: boolean }
@@ -181,10 +198,11 @@ type Environment = Record<string, string | undefined>
  *
  * @throws {StartError} `CONFIG_INVALID` with every problem at once, exit code 78.
  */
-export function readConfig(environment: Environment = process.env): Config {
+export function readConfig(environment: Environment = process.env, moduleNames: readonly string[] = listModuleNames()): Config {
   const problems: string[] = []
   const values = new Map<ConfigKey, string>()
   for (const name of Object.keys(configKeys) as ConfigKey[]) values.set(name, readValue(name, environment, problems))
+  const modules = new Map(moduleNames.map((name) => [name, takeModuleSettings(environment, name)]))
   findUnknown(environment, problems)
 
   const text = (name: ConfigKey) => values.get(name) || undefined
@@ -225,6 +243,13 @@ export function readConfig(environment: Environment = process.env): Config {
     requireHttps: flag('IOT_PMS_REQUIRE_HTTPS'),
     logLevel: values.get('IOT_PMS_LOG_LEVEL') || 'info',
     writer: { commitWindowMs: integer('IOT_PMS_COMMIT_WINDOW_MS'), connections: integer('IOT_PMS_WRITER_CONNECTIONS') },
+    license: {
+      file: text('IOT_PMS_LICENSE_FILE'),
+      text: text('IOT_PMS_LICENSE_TEXT'),
+      env: text('IOT_PMS_LICENSE_ENV') === 'staging' ? 'staging' : 'production',
+    },
+    modules,
+    isInKubernetes: Boolean(environment['KUBERNETES_SERVICE_HOST']),
     outbound: { policy: values.get('IOT_PMS_OUTBOUND_POLICY') as OutboundPolicy, allow: list('IOT_PMS_OUTBOUND_ALLOW') },
     metricsToken: text('IOT_PMS_METRICS_TOKEN'),
     compat: { thingsboard: flag('IOT_PMS_COMPAT_THINGSBOARD') },
@@ -232,6 +257,8 @@ export function readConfig(environment: Environment = process.env): Config {
     testHooks: new Set(list('IOT_PMS_TEST_HOOKS') as TestHook[]),
   }
   checkMeaning(config, flag('IOT_PMS_PRODUCTION'), problems)
+  const licenseEnv = text('IOT_PMS_LICENSE_ENV') ?? ''
+  if (!['production', 'staging'].includes(licenseEnv)) problems.push(`IOT_PMS_LICENSE_ENV=${licenseEnv} must be production or staging.`)
   if (problems.length > 0) throw configError(problems)
   return config
 }
@@ -295,6 +322,17 @@ export function checkSecretMode(file: string, problems: string[]): void {
 
 function isInteger(text: string, min: number, max: number): boolean {
   return /^\d+$/.test(text) && Number(text) >= min && Number(text) <= max
+}
+
+/** Taken out like secrets: nobody here knows which of them are. */
+function takeModuleSettings(environment: Environment, module: string): Record<string, string> {
+  const taken: Record<string, string> = {}
+  for (const [name, value] of Object.entries(environment)) {
+    if (!name.startsWith(settingPrefix(module)) || name in configKeys || name.replace(/_FILE$/, '') in configKeys) continue
+    if (value !== undefined) taken[name] = value
+    delete environment[name]
+  }
+  return taken
 }
 
 function findUnknown(environment: Environment, problems: string[]): void {

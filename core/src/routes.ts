@@ -22,11 +22,13 @@ import type { App } from './http/server.ts'
 import type { IngestCounters } from './system/ingest-counters.ts'
 import type { Ingest } from './ingest/start-ingest.ts'
 import { writeAsUser } from './ingest/user-writes.ts'
+import { registerLicenseRoutes } from './license/routes.ts'
+import type { LicenseRouteParts } from './license/routes.ts'
 import { registerProductRoutes } from './products/routes.ts'
 import type { Retention } from './system/retention.ts'
 import { registerRetentionRoutes } from './system/retention-routes.ts'
 import { registerSystemRoutes } from './system/routes.ts'
-import type { Health } from './system/routes.ts'
+import type { Health, SystemParts } from './system/routes.ts'
 import { refuseHeavyWork, registerStorageRoutes } from './system/storage.ts'
 import type { Ports } from './start.ts'
 import type { TelemetryParts } from './telemetry/answers.ts'
@@ -49,6 +51,8 @@ export type RouteParts = {
   demo: Demo
   offers: OtaOffers
   retention: Retention
+  license: LicenseRouteParts
+  describeApi: SystemParts['describeApi']
   authenticate: Authenticate
   metrics: Registry
   health: Health
@@ -68,9 +72,11 @@ export async function registerRoutes(app: App, context: Context, parts: RoutePar
     authenticate,
     health,
     ports,
+    describeApi: parts.describeApi,
   })
   registerStorageRoutes(app, context, { disk: ingest.disk, store })
   registerRetentionRoutes(app, context, { retention: parts.retention })
+  registerLicenseRoutes(app, parts.license)
   registerUserRoutes(app, people, setup)
   await registerProductRoutes(app, context, { registry: ingest.registry })
   registerDeviceRoutes(app, context, {
@@ -83,13 +89,18 @@ export async function registerRoutes(app: App, context: Context, parts: RoutePar
   registerClaimRoutes(app, { claims: ingest.claims, devices })
   registerConnectorRoutes(app, context, { connectors: parts.connectors })
   await registerCommandRoutes(app, { commands: ingest.commands, devices })
-  await registerClientRpcRoutes(app, { clientRpc: ingest.clientRpc, devices })
-  registerDemoRoutes(app, { demo })
+  await registerClientRpcRoutes(app, { clientRpc: ingest.clientRpc, devices, audit: context.audit })
+  registerDemoRoutes(app, { demo, audit: context.audit })
   await registerFirmwareRoutes(app, context, { ...ingest.ota, offers: parts.offers, store })
+  const { audit } = context
   const telemetry: TelemetryParts = {
     store,
+    audit,
     findDevice: (scope, id) => devices.find(scope, id),
-    writeAsUser: (_, deviceId, payload, options) => writeAsUser(ingest, deviceId, payload, options, context.clock.now()),
+    writeAsUser: ({ scope }, deviceId, payload, options) =>
+      audit.around(scope, { type: 'telemetry.write', subject: `device:${deviceId}` }, () =>
+        writeAsUser(ingest, deviceId, payload, options, context.clock.now()),
+      ),
   }
   await registerTelemetryRoutes(app, context, telemetry)
   await registerAttributeRoutes(app, ingest)

@@ -19,6 +19,7 @@ const areas = [
   'device',
   'devices',
   'firmware',
+  'license',
   'overview',
   'products',
   'reject',

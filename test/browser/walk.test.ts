@@ -24,6 +24,7 @@ const openings: Record<string, string[]> = {
   bin: ['[data-open="purge"]'],
   'settings.users': ['[data-open="invite"]', '[data-menu="row"]'],
   'settings.apiKeys': ['[data-open="create"]'],
+  'settings.license': ['[data-open="install"]', '[data-open="request"]', '[data-open="crl"]'],
 }
 
 /** Each language, theme and width is seen with its menus and dialogs open, not each of their eight combinations. */

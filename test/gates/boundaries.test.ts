@@ -59,6 +59,14 @@ describe('the boundaries', () => {
     expect(found('core/src/modules/a.ts', "await import('../../../verticals/retail/src/module.ts')")).toHaveLength(1)
   })
 
+  it('let a license be checked in one way only [L-14]', () => {
+    for (const text of ["import { decodeJwt } from 'jose'", 'createRemoteJWKSet(url)', "import jwt from 'fast-jwt'", 'EmbeddedJWK']) {
+      expect(found('core/src/license/a.ts', text), text).toHaveLength(1)
+      expect(found('license-tools/src/a.ts', text), text).toHaveLength(1)
+    }
+    expect(found('core/src/license/a.ts', "import { compactVerify } from 'jose'")).toEqual([])
+  })
+
   it('refuse text that is run as code', () => {
     expect(found('core/src/rules/a.ts', "eval('1')")).toHaveLength(1)
     expect(found('core/src/rules/a.ts', 'new Function(text)')).toHaveLength(1)

@@ -74,6 +74,14 @@ const bans: readonly Ban[] = [
     strings: true,
   },
   {
+    inside: /^(?:core\/src\/license|license-tools)\//,
+    but: /^$/,
+    pattern:
+      /\b(?:EmbeddedJWK|createRemoteJWKSet|createLocalJWKSet|decodeJwt|importJWK|importSPKI)\b|['"](?:@fastify\/jwt|fast-jwt|jsonwebtoken)['"]/,
+    message: 'takes the key or the claims of a license from somewhere else than our own keys and checks [L-14]',
+    strings: true,
+  },
+  {
     inside: /^(?:core|verticals|enterprise|saas)\//,
     but: /^$/,
     pattern: /\beval\s*\(|\bnew\s+Function\s*\(/,

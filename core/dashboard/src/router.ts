@@ -4,6 +4,7 @@ import type { Router, RouteRecordRaw } from 'vue-router'
 import { basePath, baseUrl } from './base.ts'
 import { leavePage } from './composables/use-page.ts'
 import {
+  IconBadge,
   IconBox,
   IconCable,
   IconCpu,
@@ -138,6 +139,13 @@ const routes: RouteRecordRaw[] = [
     component: () => import('./pages/settings/SystemPage.vue'),
     meta: { title: 'settings.system.title', icon: IconServer, group: 'settings', order: 5, permission: 'settings.read' },
   },
+  {
+    path: '/settings/license',
+    name: 'settings.license',
+    component: () => import('./pages/license/LicensePage.vue'),
+    meta: { title: 'license.title', icon: IconBadge, group: 'settings', order: 5, permission: 'license.read' },
+  },
+  // Also the place of pages whose module is not unlocked.
   { path: '/:path(.*)*', name: 'notFound', component: () => import('./pages/NotFoundPage.vue') },
 ]
 

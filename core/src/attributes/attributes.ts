@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { sql } from 'drizzle-orm'
 import type { SQL } from 'drizzle-orm'
+import { recordAudit } from '../audit.ts'
 import type { Context } from '../context.ts'
 import type { Scope, Tx } from '../db/client.ts'
 import { stateSql } from '../devices/states.ts'
@@ -134,6 +135,9 @@ export class Attributes {
           update devices set inactivity_timeout_ms = ${timeout}, version = version + 1, updated_at = to_timestamp(${at} / 1000.0)
           where id = ${deviceId}`)
       }
+      const set = values.map(({ key, value }): [string, unknown] => [key, value])
+      const to: Record<string, unknown> = Object.fromEntries([...set, ...deleted.map((key): [string, unknown] => [key, null])])
+      recordAudit(tx, { type: 'attribute.update', subject: `device:${deviceId}`, changes: { from: null, to: { [attributeScope]: to } } })
     })
     if (timeout !== undefined) {
       await this.#registry.refresh(scope, deviceId)

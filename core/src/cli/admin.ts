@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-only
+import { Audit } from '../audit.ts'
 import { systemClock } from '../clock.ts'
 import type { Config } from '../config.ts'
 import type { Context } from '../context.ts'
@@ -10,6 +11,7 @@ import { ensureDataDir, openDatabase } from '../db/open.ts'
 import type { OpenDatabase } from '../db/open.ts'
 import { StartError, exitCodes } from '../errors.ts'
 import { EventBus } from '../events.ts'
+import { communityLicense } from '../license/snapshot.ts'
 import { createLog } from '../log.ts'
 import { createSecretKey, loadSecretKey } from '../secrets.ts'
 import { createConsoleResetLink, createConsoleSetupLink } from '../users/admin.ts'
@@ -53,13 +55,15 @@ export async function withDatabase(config: Config, work: (database: OpenDatabase
   }
 }
 
-async function withContext(config: Config, work: (context: Context) => Promise<void>): Promise<void> {
+/** What commands work with; limits and features are the server's business. */
+export async function withContext(config: Config, work: (context: Context) => Promise<void>): Promise<void> {
   await withDatabase(config, async (database) => {
     const log = createLog('warn')
     await migrate(database.adminUrl, database.appUrl, log)
     const db = new Db(database.appUrl)
     try {
       const installation = await loadInstallation(db)
+      const rootTenant = await loadRootTenant(db)
       const secrets = loadSecretKey(config.secretKey, config.oldSecretKeys, config.dataDir) ?? createSecretKey(config.dataDir)
       await work({
         config,
@@ -69,7 +73,9 @@ async function withContext(config: Config, work: (context: Context) => Promise<v
         secrets,
         events: new EventBus(log),
         installId: installation.installId,
-        rootTenant: await loadRootTenant(db),
+        rootTenant,
+        license: communityLicense,
+        audit: new Audit({ db, rootTenant, clock: systemClock, log }),
       })
     } finally {
       await db.stop()

@@ -2,7 +2,7 @@
 import { Type } from 'typebox'
 import { problems } from '../http/schemas.ts'
 import { bytesOf } from '../telemetry/answers.ts'
-import { plainAddress } from '../users/security-events.ts'
+import { plainAddress } from '../http/client-address.ts'
 import { refusedError } from '../ingest/http.ts'
 import type { DeviceCalls } from '../ingest/http.ts'
 import type { RejectRecorder } from '../ingest/mqtt/uplinks.ts'

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { Type } from 'typebox'
+import type { Audit } from '../audit.ts'
 import type { Devices } from '../devices/devices.ts'
 import { ProblemError } from '../errors.ts'
 import { actorOf } from '../http/actor.ts'
@@ -19,8 +20,8 @@ const Params = Type.Object({
 const Reply = Type.Object({ reply: Type.Unknown() }, { additionalProperties: false })
 
 /** Users answer what devices ask [R-16]. */
-export async function registerClientRpcRoutes(app: App, parts: { clientRpc: ClientRpc; devices: Devices }): Promise<void> {
-  const { clientRpc, devices } = parts
+export async function registerClientRpcRoutes(app: App, parts: { clientRpc: ClientRpc; devices: Devices; audit: Audit }): Promise<void> {
+  const { clientRpc, devices, audit } = parts
   await app.register(async (scope: App) => {
     keepBodyTexts(scope, 'any')
     scope.post(
@@ -38,8 +39,11 @@ export async function registerClientRpcRoutes(app: App, parts: { clientRpc: Clie
       },
       async (request, reply) => {
         const { id, requestId } = request.params
-        await devices.get(actorOf(request).scope, id)
-        if (!clientRpc.reply(id, requestId, parseExactly(exactMember(request, 'reply')))) throw new ProblemError('NOT_FOUND')
+        const { scope: tenant } = actorOf(request)
+        await devices.get(tenant, id)
+        await audit.around(tenant, { type: 'command.answer', subject: `device:${id}` }, async () => {
+          if (!clientRpc.reply(id, requestId, parseExactly(exactMember(request, 'reply')))) throw new ProblemError('NOT_FOUND')
+        })
         return reply.code(204).send(null)
       },
     )

@@ -17,11 +17,21 @@ export type Scope = { tenantId: string; tenantNo: number; customerIds?: readonly
 type Database = PostgresJsDatabase
 export type Tx = Parameters<Parameters<Database['transaction']>[0]>[0]
 
+/** Written at the end of transactions: what was noted while they ran. */
+export type LastWork = { begin(tx: Tx): void; finish(tx: Tx, scope: Scope | undefined): Promise<void> }
+
 /** More than there are connections in the pool that could have died together with their database. */
 const openingTries = 12
 
 /** Roles a transaction can take on besides `pms_app`; see migration 0001. */
 export type WorkRole = 'pms_store' | 'pms_jobs' | 'pms_ingest'
+
+/** Takes on the role of the application, and what rows it may see, until the transaction ends. */
+export function openingOf(scope: Scope): SQL {
+  const customers = scope.customerIds ? `{${scope.customerIds.join(',')}}` : ''
+  return sql`select set_config('role', 'pms_app', true), set_config('iot_pms.tenant_id', ${scope.tenantId}, true),
+    set_config('iot_pms.tenant_no', ${String(scope.tenantNo)}, true), set_config('iot_pms.customer_ids', ${customers}, true)`
+}
 
 /**
  * Connections of the application. The login has no rights of its own: work happens in
@@ -31,6 +41,7 @@ export class Db {
   readonly #url: string
   readonly #client: postgres.Sql
   readonly #database: Database
+  #lastWork: LastWork | undefined
 
   constructor(url: string, maxConnections = 10) {
     this.#url = url
@@ -50,14 +61,14 @@ export class Db {
     this.#database = drizzle(this.#client)
   }
 
+  /** At most one: what has to be the last statements of each transaction. */
+  useLastWork(work: LastWork): void {
+    this.#lastWork = work
+  }
+
   /** Runs `work` in one transaction that sees the rows of `scope` only. */
   withTenant<T>(scope: Scope, work: (tx: Tx) => Promise<T>): Promise<T> {
-    const customers = scope.customerIds ? `{${scope.customerIds.join(',')}}` : ''
-    return this.#transact(
-      sql`select set_config('role', 'pms_app', true), set_config('iot_pms.tenant_id', ${scope.tenantId}, true),
-        set_config('iot_pms.tenant_no', ${String(scope.tenantNo)}, true), set_config('iot_pms.customer_ids', ${customers}, true)`,
-      work,
-    )
+    return this.#transact(openingOf(scope), work, scope)
   }
 
   /** Runs `work` in one transaction as a role that belongs to no tenant: lists of tenants, the store's upkeep. */
@@ -66,7 +77,7 @@ export class Db {
   }
 
   /** A pooled connection may have died unnoticed: as long as `work` has not begun, another one is tried. */
-  async #transact<T>(opening: SQL, work: (tx: Tx) => Promise<T>): Promise<T> {
+  async #transact<T>(opening: SQL, work: (tx: Tx) => Promise<T>, scope?: Scope): Promise<T> {
     for (let attempt = 1; ; attempt++) {
       let hasBegun = false
       try {
@@ -75,7 +86,9 @@ export class Db {
           // Sent together with what follows, which saves waiting for one answer: it is done first, and without
           // it the login has no rights to do anything.
           const opened = tx.execute(opening).then(() => {})
+          this.#lastWork?.begin(tx)
           const [result] = await Promise.all([work(tx), opened])
+          await this.#lastWork?.finish(tx, scope)
           return result
         })
       } catch (error) {
@@ -95,6 +108,15 @@ export class Db {
   /** For a pool that a thread opens. */
   poolOptions(settings: PoolSettings): pg.PoolConfig {
     return poolOptions(this.#url, settings)
+  }
+
+  /**
+   * Hears `NOTIFY channel` on a connection of its own, which opens again by itself.
+   *
+   * @param onListening after the first connection and after each new one: what was said in between is lost
+   */
+  async listen(channel: string, onNotify: () => void, onListening: () => void): Promise<void> {
+    await this.#client.listen(channel, onNotify, onListening)
   }
 
   /** Whether the database answers within a second. */

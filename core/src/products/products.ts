@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { randomUUIDv7 } from 'node:crypto'
 import { and, eq, sql } from 'drizzle-orm'
+import { recordAudit } from '../audit.ts'
 import type { Context } from '../context.ts'
 import type { Scope, Tx } from '../db/client.ts'
 import { products } from '../db/tables.ts'
@@ -90,6 +91,12 @@ export async function createProduct(context: Context, scope: Scope, wanted: Prod
         inactivityTimeoutMs: wanted.inactivityTimeoutMs ?? defaultInactivityTimeoutMs,
       }),
     )
+    recordAudit(tx, {
+      type: 'product.create',
+      subject: `product:${id}`,
+      targetName: wanted.name.trim(),
+      changes: { from: null, to: wanted },
+    })
   })
   context.events.emit('product.changed', { tenantId: scope.tenantId, productId: id })
   const { product, version } = await getProduct(context, scope, id)
@@ -136,6 +143,9 @@ export async function updateProduct(
         .set({ ...change, version: row.version + 1, updatedAt: new Date(context.clock.now()) })
         .where(eq(products.id, id)),
     )
+    const before: Record<string, unknown> = toProduct(row)
+    const from = Object.fromEntries(Object.keys(patch).map((name) => [name, before[name] ?? null]))
+    recordAudit(tx, { type: 'product.update', subject: `product:${id}`, targetName: row.name, changes: { from, to: patch } })
   })
   await registry.refreshProduct(scope, id)
   context.events.emit('product.changed', { tenantId: scope.tenantId, productId: id })
@@ -158,6 +168,7 @@ export async function deleteProduct(context: Context, scope: Scope, id: string, 
       .catch((error: unknown) => {
         throw isForeignKeyViolation(error) ? new ProblemError('PRODUCT_IN_USE', { cause: error }) : error
       })
+    recordAudit(tx, { type: 'product.delete', subject: `product:${id}`, targetName: row.name })
   })
   context.events.emit('product.changed', { tenantId: scope.tenantId, productId: id })
 }
@@ -165,7 +176,12 @@ export async function deleteProduct(context: Context, scope: Scope, id: string, 
 /** The product of that name, made when it does not exist; @returns its id. */
 export async function ensureProduct(context: Context, scope: Scope, name: string): Promise<string> {
   return context.db.withTenant(scope, async (tx) => {
-    await tx.insert(products).values({ tenantId: scope.tenantId, id: randomUUIDv7(), name: name.trim() }).onConflictDoNothing()
+    const made = await tx
+      .insert(products)
+      .values({ tenantId: scope.tenantId, id: randomUUIDv7(), name: name.trim() })
+      .onConflictDoNothing()
+      .returning({ id: products.id })
+    for (const { id } of made) recordAudit(tx, { type: 'product.create', subject: `product:${id}`, targetName: name.trim() })
     const [row] = await tx.select({ id: products.id }).from(products).where(eq(products.name, name.trim()))
     if (!row) throw new Error(`product ${name} is neither new nor old`)
     return row.id

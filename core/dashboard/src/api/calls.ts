@@ -213,6 +213,22 @@ export const firmware = {
       : unwrap(client.DELETE('/api/v1/devices/{id}/software', byId(deviceId))),
 }
 
+export const license = {
+  get: () => unwrap(client.GET('/api/v1/license')),
+  history: (query: PageQuery, signal: AbortSignal) => unwrap(client.GET('/api/v1/license/history', { params: { query }, signal })),
+  preview: (text: string) => unwrap(client.POST('/api/v1/license/preview', { body: { license: text } })),
+  install: (text: string, acknowledge: boolean) =>
+    unwrap(client.POST('/api/v1/license', { body: { license: text, acknowledge }, params: { query: {} } })),
+  remove: () => unwrap(client.DELETE('/api/v1/license', { params: { query: { acknowledge: 'true' } } })),
+  request: (body: { mode?: 'host' | 'instance' | 'cluster'; note?: string }) =>
+    unwrapWithResponse(client.POST('/api/v1/license/request', { body })),
+  installCrl: (text: string) => unwrap(client.POST('/api/v1/license/crl', { body: { crl: text } })),
+}
+
+export const modules = {
+  list: () => unwrap(client.GET('/api/v1/modules')),
+}
+
 export const system = {
   overview: () => unwrap(client.GET('/api/v1/overview')),
   endpoints: () => unwrap(client.GET('/api/v1/system/endpoints')),

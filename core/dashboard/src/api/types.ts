@@ -50,6 +50,12 @@ export type HistoryQuery = Query<'/api/v1/devices/{id}/telemetry/history', 'get'
 export type RawPoint = [ts: number, value: unknown]
 export type Series = { key: string; agg: string; points: RawPoint[]; int64?: true }
 
+export type License = Answer<'/api/v1/license', 'get', 200>
+export type LicenseFeature = License['features'][number]
+export type LicensePreview = Answer<'/api/v1/license/preview', 'post', 200>
+export type LicenseChange = LicensePreview['changes'][number]
+export type LicenseEvent = Answer<'/api/v1/license/history', 'get', 200>['items'][number]
+export type Module = Answer<'/api/v1/modules', 'get', 200>['items'][number]
 /** `value` as `parseExact` reads it. */
 export type Attribute = Answer<'/api/v1/devices/{id}/attributes/{scope}', 'get', 200>['items'][number]
 export type AttributeScope = 'client' | 'shared' | 'server'

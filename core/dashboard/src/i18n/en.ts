@@ -8,6 +8,7 @@ import connectors from './en/connectors.json'
 import device from './en/device.json'
 import devices from './en/devices.json'
 import firmware from './en/firmware.json'
+import license from './en/license.json'
 import overview from './en/overview.json'
 import products from './en/products.json'
 import reject from './en/reject.json'
@@ -25,6 +26,7 @@ export const messages = {
   device,
   devices,
   firmware,
+  license,
   overview,
   products,
   reject,

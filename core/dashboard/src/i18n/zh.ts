@@ -8,6 +8,7 @@ import connectors from './zh/connectors.json'
 import device from './zh/device.json'
 import devices from './zh/devices.json'
 import firmware from './zh/firmware.json'
+import license from './zh/license.json'
 import overview from './zh/overview.json'
 import products from './zh/products.json'
 import reject from './zh/reject.json'
@@ -25,6 +26,7 @@ export const messages = {
   device,
   devices,
   firmware,
+  license,
   overview,
   products,
   reject,

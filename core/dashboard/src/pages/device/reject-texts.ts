@@ -15,6 +15,7 @@ const withFix = new Set([
   'PACKET_TOO_LARGE',
   'KEY_INVALID',
   'AUTH_FAILED',
+  'CODEC_UNAVAILABLE',
   'STORE_FAILED',
   'RPC_STALE',
   'DEVICE_LIMIT',
