@@ -103,7 +103,7 @@ function servePublish(live: Live, publish: Publish, context: ServeContext): Mist
   }
   const { settings, limits: rates } = session.device
   const kind = publish.known?.kind ?? findOwnTopic(settings.transport, publish.topic)
-  if (kind === undefined && context.requestRoom.isFull) return { holdMs: fullHoldMs, thenCloses: false }
+  if (kind === undefined && context.requestRoom.isFullFor(session.device.id)) return { holdMs: fullHoldMs, thenCloses: false }
   const limiter = rates?.own
   if (limiter !== undefined && !uplinks.isRepeated(publish)) {
     const excess = serveExcess(live, publish, { limiter, isTelemetry: kind === 'telemetry' || publish.topic === gatewayTelemetry }, context)
