@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { sql } from 'drizzle-orm'
-import { bigint, boolean, doublePrecision, integer, pgTable, smallint, text, uuid } from 'drizzle-orm/pg-core'
+import { bigint, boolean, date, doublePrecision, integer, jsonb, pgTable, smallint, text, uuid } from 'drizzle-orm/pg-core'
 import { bytea, instant, json, ms } from './columns.ts'
 
 /**
@@ -276,6 +276,71 @@ export const ingestMinutes = pgTable('ingest_minutes', {
   messages: ms('messages').notNull(),
   points: ms('points').notNull(),
   rejects: ms('rejects').notNull(),
+})
+
+export const evidenceKeys = pgTable('evidence_keys', {
+  tenantId: uuid('tenant_id').notNull(),
+  id: text('id').notNull(),
+  publicKey: bytea('public_key').notNull(),
+  sealed: text('sealed').notNull(),
+  createdAt: instant('created_at').notNull().defaultNow(),
+})
+
+export const licenseState = pgTable('license_state', {
+  tenantId: uuid('tenant_id').notNull(),
+  installId: uuid('install_id').notNull(),
+  instanceKey: text('instance_key'),
+  instanceJkt: text('instance_jkt'),
+  currentSub: text('current_sub'),
+  highWater: ms('high_water').notNull(),
+  pendingMinutes: doublePrecision('pending_minutes').notNull(),
+  crl: text('crl'),
+  crlSeq: ms('crl_seq').notNull(),
+  notedState: text('noted_state').notNull(),
+  revision: ms('revision').notNull(),
+})
+
+export type LicenseSource = 'upload' | 'file' | 'env'
+
+export const licenseTokens = pgTable('license_tokens', {
+  tenantId: uuid('tenant_id').notNull(),
+  jti: uuid('jti').notNull(),
+  sub: text('sub').notNull(),
+  seq: ms('seq').notNull(),
+  kid: text('kid').notNull(),
+  token: text('token').notNull(),
+  claims: jsonb('claims').$type<Record<string, unknown>>().notNull(),
+  source: text('source').$type<LicenseSource>().notNull(),
+  installedAt: instant('installed_at').notNull(),
+  installedBy: text('installed_by').notNull(),
+  removedAt: instant('removed_at'),
+  removedBy: text('removed_by'),
+  releasedAt: instant('released_at'),
+  mismatchSince: instant('mismatch_since'),
+  boundSince: instant('bound_since'),
+})
+
+export const licenseEvents = pgTable('license_events', {
+  tenantId: uuid('tenant_id').notNull(),
+  id: uuid('id').notNull(),
+  at: instant('at').notNull(),
+  actor: text('actor').notNull(),
+  action: text('action').notNull(),
+  outcome: text('outcome').$type<'ok' | 'refused'>().notNull(),
+  code: text('code'),
+  jti: text('jti'),
+  seq: ms('seq'),
+  kid: text('kid'),
+  detail: json<Record<string, unknown>>('detail'),
+  once: text('once'),
+})
+
+export const licenseUsageDays = pgTable('license_usage_days', {
+  tenantId: uuid('tenant_id').notNull(),
+  day: date('day').notNull(),
+  jti: uuid('jti').notNull(),
+  devices: ms('devices').notNull(),
+  limitDevices: ms('limit_devices').notNull(),
 })
 
 export type OtaKind = 'firmware' | 'software'

@@ -44,7 +44,7 @@ const notifiedPollMs = 5000
 /** [jobs 6.4] Running jobs have so long after the stop began. */
 const graceMs = 10_000
 
-type JobsContext = Omit<Context, 'jobs'>
+type JobsContext = Pick<Context, 'config' | 'log' | 'clock' | 'db' | 'rootTenant'>
 
 /**
  * Everything that runs outside the ingest path: `ctx.jobs`. A feature declares its queues as constants

@@ -2,6 +2,7 @@
 import { computed } from 'vue'
 import type { Component } from 'vue'
 import { useRouter } from 'vue-router'
+import { routesVersion } from '../module-pages.ts'
 import { useSession } from '../session.ts'
 
 export const menuGroups = ['monitor', 'configure', 'operate', 'settings'] as const
@@ -28,8 +29,10 @@ export type MenuEntry = { path: string; name: string; title: string; icon: Compo
 export function useMenu() {
   const router = useRouter()
   const session = useSession()
-  const entries = computed<MenuEntry[]>(() =>
-    router
+  const entries = computed<MenuEntry[]>(() => {
+    // Read so that pages of modules come and go.
+    void routesVersion.value
+    return router
       .getRoutes()
       .filter(({ meta }) => meta.group && meta.icon && meta.title && (!meta.permission || session.has(meta.permission)))
       .sort((a, b) => menuGroups.indexOf(a.meta.group!) - menuGroups.indexOf(b.meta.group!) || (a.meta.order ?? 0) - (b.meta.order ?? 0))
@@ -40,8 +43,8 @@ export function useMenu() {
         icon: meta.icon!,
         group: meta.group!,
         isPrimary: meta.isPrimary === true,
-      })),
-  )
+      }))
+  })
   const groups = computed(() =>
     menuGroups
       .map((group) => ({ group, entries: entries.value.filter((entry) => entry.group === group) }))

@@ -15,6 +15,7 @@ import { packetType } from './packets.ts'
 import { ProvisioningSession } from './provisioning-session.ts'
 
 const connectByte = packetType.connect << 4
+
 /**
  * One socket from its first byte to its end: waits for CONNECT, then serves the session. Reading
  * stops while the session must be slowed down [M-32]; everything that waits then stays in the
@@ -247,8 +248,9 @@ export class Connection {
   }
 
   #hold(frame: Buffer, bodyAt: number, { holdMs, thenCloses }: Hold): void {
-    const held = Buffer.from(frame)
-    this.#held = held
+    // Alone in its memory, which it may hold for a minute.
+    const held = (this.#held = Buffer.allocUnsafeSlow(frame.length))
+    frame.copy(held)
     this.#context.clock.after(Math.ceil(holdMs), () => {
       if (this.#held !== held || this.#state !== 'open') return
       this.#held = undefined

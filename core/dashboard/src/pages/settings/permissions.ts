@@ -17,6 +17,8 @@ export const permissionNames = [
   'settings.write',
   'system.read',
   'metrics.read',
+  'license.read',
+  'license.write',
 ] as const
 export type PermissionName = (typeof permissionNames)[number]
 
