@@ -111,7 +111,7 @@ describe('tenant isolation in the database', () => {
 
 describe('drizzle tables', () => {
   it('match the migrated columns by name, type and nullability', async () => {
-    for (const table of Object.values({ ...tables, ...jobTables, ...notifyTables }) as PgTable[]) {
+    for (const table of [...Object.values(tables), ...Object.values(jobTables), ...Object.values(notifyTables)] as PgTable[]) {
       const config = getTableConfig(table)
       const rows = await admin`select attname::text as name, format_type(atttypid, atttypmod) as type, attnotnull as required
         from pg_attribute where attrelid = ${config.name}::regclass and attnum > 0 and not attisdropped`

@@ -32,6 +32,11 @@ export async function testChannel(
     { count: context.config.notify.testsPerMinute, perMs: minuteMs },
   ])
   if (!allowed.ok) throw new ProblemError('RATE_LIMITED', { retryAfterS: Math.ceil(allowed.waitMs / 1000) })
+  await context.audit.note(scope, {
+    type: 'notify_channel.test',
+    subject: channel.id ? `notify_channel:${channel.id}` : '-',
+    targetName: channel.type.type,
+  })
   const isZh = wanted.language === 'zh'
   const id = randomUUIDv7()
   const number = wanted.to === undefined ? undefined : (toE164(wanted.to) ?? wanted.to)

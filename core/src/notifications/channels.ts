@@ -2,6 +2,7 @@
 import { randomBytes, randomUUIDv7 } from 'node:crypto'
 import { and, eq, sql } from 'drizzle-orm'
 import { Value } from 'typebox/value'
+import { recordAudit } from '../audit.ts'
 import type { Context } from '../context.ts'
 import type { Scope, Tx } from '../db/client.ts'
 import { isUniqueViolation } from '../db/errors.ts'
@@ -66,8 +67,8 @@ export class Channels {
     const { type, config } = await this.check(draft.type, draft.config)
     const id = randomUUIDv7()
     const given = withSecret(type, config)
-    const [row] = await this.#context.db.withTenant(scope, (tx) =>
-      tx
+    const [row] = await this.#context.db.withTenant(scope, async (tx) => {
+      const rows = await tx
         .insert(notifyChannels)
         .values({
           tenantId: scope.tenantId,
@@ -81,8 +82,15 @@ export class Channels {
           ...this.#split(scope, id, type, given),
         })
         .returning()
-        .catch(asNameTaken(draft.name)),
-    )
+        .catch(asNameTaken(draft.name))
+      recordAudit(tx, {
+        type: 'notify_channel.create',
+        subject: `notify_channel:${id}`,
+        targetName: draft.name,
+        changes: { from: null, to: { type: type.type } },
+      })
+      return rows
+    })
     // A signing secret that was made here is shown this once.
     return { row: row!, shown: given === config ? {} : { signingSecret: given['signingSecret'] } }
   }
@@ -93,8 +101,8 @@ export class Channels {
     if (version !== undefined && version !== current.row.version) throw new ProblemError('VERSION_CONFLICT')
     const merged = patch.config === undefined ? current.config : mergeConfig(current.config, patch.config)
     const { type, config } = await this.check(current.row.type, merged)
-    const [row] = await this.#context.db.withTenant(scope, (tx) =>
-      tx
+    const [row] = await this.#context.db.withTenant(scope, async (tx) => {
+      const rows = await tx
         .update(notifyChannels)
         .set({
           ...(patch.name === undefined ? {} : { name: patch.name.trim() }),
@@ -108,8 +116,17 @@ export class Channels {
         })
         .where(and(eq(notifyChannels.id, id), eq(notifyChannels.version, current.row.version)))
         .returning()
-        .catch(asNameTaken(patch.name ?? '')),
-    )
+        .catch(asNameTaken(patch.name ?? ''))
+      const { name, enabled, digest, rate } = patch
+      const told = { name, enabled, digest, rate, config: patch.config ? Object.keys(patch.config) : undefined }
+      recordAudit(tx, {
+        type: 'notify_channel.update',
+        subject: `notify_channel:${id}`,
+        targetName: current.row.name,
+        changes: { from: {}, to: told },
+      })
+      return rows
+    })
     if (!row) throw new ProblemError('VERSION_CONFLICT')
     return row
   }
@@ -117,10 +134,11 @@ export class Channels {
   /** @throws {ProblemError} `NOT_FOUND`, `IN_USE` while the routing sends to it */
   async delete(scope: Scope, id: string): Promise<void> {
     await this.#context.db.withTenant(scope, async (tx) => {
-      await readChannel(tx, id)
+      const { name } = await readChannel(tx, id)
+      recordAudit(tx, { type: 'notify_channel.delete', subject: `notify_channel:${id}`, targetName: name })
       const users = await isUsed(tx, id)
       if (users.length > 0) {
-        throw new ProblemError('IN_USE', { errors: users.map((name) => ({ pointer: '', detail: `Receiver ${name}.` })) })
+        throw new ProblemError('IN_USE', { errors: users.map((receiver) => ({ pointer: '', detail: `Receiver ${receiver}.` })) })
       }
       await tx.delete(notifyChannels).where(eq(notifyChannels.id, id))
     })

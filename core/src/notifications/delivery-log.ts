@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { and, eq, inArray, sql } from 'drizzle-orm'
+import { recordAudit } from '../audit.ts'
 import type { Context } from '../context.ts'
 import type { Scope } from '../db/client.ts'
 import { notifyAttempts, notifyDeliveries, notifyInbox, notifyMessages } from '../db/notify-tables.ts'
@@ -87,6 +88,7 @@ export async function retryDelivery(context: Context, scope: Scope, id: string):
     const [delivery] = await tx.select().from(notifyDeliveries).where(eq(notifyDeliveries.id, id)).for('update')
     if (!delivery) throw new ProblemError('NOT_FOUND')
     if (!['failed', 'expired'].includes(delivery.state)) throw new ProblemError('JOB_STATE', { params: { state: delivery.state } })
+    recordAudit(tx, { type: 'notification.retry', subject: `delivery:${id}` })
     const [last] = await tx.execute<{ no: number }>(
       sql`select coalesce(max(no), 0)::int as no from notify_attempts where delivery_id = ${id}`,
     )

@@ -119,6 +119,6 @@ function readMark(rest: string, depth: number, before: string): [Inline, number]
   if (star?.[1]) return [{ kind: 'italic', children: parseInline(star[1], depth + 1) }, star[0].length]
   // snake_case is one word.
   if (underscore?.[1] && !/\w/.test(before))
-    return [{ kind: 'italic', children: parseInline(underscore[1], depth + 1) }, underscore[0].length]
+    {return [{ kind: 'italic', children: parseInline(underscore[1], depth + 1) }, underscore[0].length]}
   return []
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { Type } from 'typebox'
 import { Value } from 'typebox/value'
+import { recordAudit } from '../audit.ts'
 import type { Context } from '../context.ts'
 import type { notifyAttempts } from '../db/notify-tables.ts'
 import type { Actor } from '../http/actor.ts'
@@ -112,7 +113,10 @@ function registerSending(app: App, context: Context, hub: NotificationHub): void
       },
     },
     async (request) => ({
-      canceled: await context.db.withTenant(actorOf(request).scope, (tx) => hub.messages.cancel(tx, request.params.id)),
+      canceled: await context.db.withTenant(actorOf(request).scope, (tx) => {
+        recordAudit(tx, { type: 'notification.cancel', subject: `message:${request.params.id}` })
+        return hub.messages.cancel(tx, request.params.id)
+      }),
     }),
   )
 }
@@ -130,7 +134,7 @@ async function accept(context: Context, hub: NotificationHub, actor: Actor, body
   if ((text === undefined) === (template === undefined)) throw new ProblemError('MESSAGE_CONTENT')
   return context.db.withTenant(actor.scope, async (tx) => {
     const filled = template === undefined ? { text: text ?? '' } : await fillStored(tx, template, data ?? {}, locale)
-    return hub.messages.accept(tx, actor.scope, {
+    const taken = await hub.messages.accept(tx, actor.scope, {
       ...said,
       ...filled,
       to: Array.isArray(to) ? to : [to],
@@ -139,6 +143,8 @@ async function accept(context: Context, hub: NotificationHub, actor: Actor, body
       ...(data === undefined ? {} : { data: { title: body.title ?? '', text: filled.text, ...data } }),
       createdBy: actor.name,
     })
+    recordAudit(tx, { type: 'notification.send', subject: `message:${taken.id}` })
+    return taken
   })
 }
 

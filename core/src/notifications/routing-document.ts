@@ -2,6 +2,7 @@
 import { eq, sql } from 'drizzle-orm'
 import { Type } from 'typebox'
 import type { Static } from 'typebox'
+import { recordAudit } from '../audit.ts'
 import type { Scope, Tx } from '../db/client.ts'
 import { notifyChannels, notifyRouting } from '../db/notify-tables.ts'
 import { ProblemError } from '../errors.ts'
@@ -168,6 +169,7 @@ export async function saveRouting(tx: Tx, scope: Scope, routing: Routing, by: st
     .update(notifyRouting)
     .set({ document: routing, version: next, updatedBy: by, updatedAt: sql`now()` })
     .where(eq(notifyRouting.tenantId, scope.tenantId))
+  recordAudit(tx, { type: 'notify_routing.update', subject: '-', changes: { from: null, to: { version: next } } })
   return next
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { randomUUIDv7 } from 'node:crypto'
 import { eq, sql } from 'drizzle-orm'
+import { recordAudit } from '../audit.ts'
 import type { Context } from '../context.ts'
 import type { Scope, Tx } from '../db/client.ts'
 import { notifyAlerts, notifySilences } from '../db/notify-tables.ts'
@@ -47,6 +48,12 @@ export async function createSilence(
       .insert(notifySilences)
       .values({ tenantId: scope.tenantId, id: randomUUIDv7(), ...toColumns(draft), authorId: author.id, author: author.name })
       .returning()
+    recordAudit(tx, {
+      type: 'silence.create',
+      subject: `silence:${row!.id}`,
+      targetName: draft.comment,
+      changes: { from: null, to: draft },
+    })
     return view(row!, await firingLabels(tx), context.clock.now())
   })
 }
@@ -71,6 +78,7 @@ export async function updateSilence(
       .set({ ...toColumns(draft), history, version: row.version + 1, updatedAt: sql`now()` })
       .where(eq(notifySilences.id, id))
       .returning()
+    recordAudit(tx, { type: 'silence.update', subject: `silence:${id}`, targetName: row.comment, changes: { from: before, to: draft } })
     return view(updated!, await firingLabels(tx), context.clock.now())
   })
 }
@@ -84,6 +92,7 @@ export async function expireSilence(context: Context, scope: Scope, id: string):
       .where(eq(notifySilences.id, id))
       .returning({ id: notifySilences.id })
     if (rows.length === 0) throw new ProblemError('NOT_FOUND')
+    recordAudit(tx, { type: 'silence.expire', subject: `silence:${id}` })
   })
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { randomUUIDv7 } from 'node:crypto'
 import { and, eq, sql } from 'drizzle-orm'
+import { recordAudit } from '../audit.ts'
 import type { Context } from '../context.ts'
 import type { Scope, Tx } from '../db/client.ts'
 import { isUniqueViolation } from '../db/errors.ts'
@@ -64,15 +65,17 @@ export async function createTemplate(context: Context, scope: Scope, draft: Temp
     example: draft.example ?? {},
     updatedBy: by,
   }
-  const [row] = await context.db.withTenant(scope, (tx) =>
-    tx
+  const [row] = await context.db.withTenant(scope, async (tx) => {
+    const rows = await tx
       .insert(notifyTemplates)
       .values(values)
       .returning()
       .catch((error: unknown) => {
         throw isUniqueViolation(error) ? new ProblemError('NAME_TAKEN', { params: { name: draft.name }, cause: error }) : error
-      }),
-  )
+      })
+    recordAudit(tx, { type: 'notify_template.create', subject: `notify_template:${values.id}`, targetName: draft.name })
+    return rows
+  })
   return row!
 }
 
@@ -100,6 +103,12 @@ export async function updateTemplate(
       .catch((error: unknown) => {
         throw isUniqueViolation(error) ? new ProblemError('NAME_TAKEN', { params: { name: patch.name ?? '' }, cause: error }) : error
       })
+    recordAudit(tx, {
+      type: 'notify_template.update',
+      subject: `notify_template:${id}`,
+      targetName: row!.name,
+      changes: { from: { locales }, to: { locales: row!.locales } },
+    })
     return row!
   })
 }
@@ -118,10 +127,11 @@ export async function restoreTemplate(context: Context, scope: Scope, id: string
 
 /** @throws {ProblemError} `NOT_FOUND` */
 export async function deleteTemplate(context: Context, scope: Scope, id: string): Promise<void> {
-  const rows = await context.db.withTenant(scope, (tx) =>
-    tx.delete(notifyTemplates).where(eq(notifyTemplates.id, id)).returning({ id: notifyTemplates.id }),
-  )
-  if (rows.length === 0) throw new ProblemError('NOT_FOUND')
+  await context.db.withTenant(scope, async (tx) => {
+    const [row] = await tx.delete(notifyTemplates).where(eq(notifyTemplates.id, id)).returning({ name: notifyTemplates.name })
+    if (!row) throw new ProblemError('NOT_FOUND')
+    recordAudit(tx, { type: 'notify_template.delete', subject: `notify_template:${id}`, targetName: row.name })
+  })
 }
 
 /**
