@@ -62,7 +62,7 @@ const bans: readonly Ban[] = [
     // The simulator calls the server it is told at the command line; a device it plays is no configured address.
     // Neither is the API of the cluster that a pod runs in, which tells the factors of a license.
     // Notifications speak HTTP over a socket that outbound.ts has opened.
-    but: /^core\/src\/(?:outbound\.ts$|db\/|simulate\/|license\/factors\.ts$)/,
+    but: /^core\/src\/(?:outbound\.ts$|db\/|simulate\/|license\/factors\.ts$|notifications\/transport\.ts$)/,
     pattern:
       /(?<![.\w])fetch\s*\(|^import\s+(?!type\b)[^'"]*\b(?:connect|connectAsync|createConnection|request|get)\b[^'"]*['"](?:node:net|node:tls|node:https?|mqtt)['"]|^import\s+(?!type\b)[^'"]*['"]undici['"]/m,
     message: 'connects to somewhere [SC-90]: configured addresses are connected to by core/src/outbound.ts',

@@ -118,7 +118,8 @@ function readMark(rest: string, depth: number, before: string): [Inline, number]
   if (strike?.[1]) return [{ kind: 'strike', children: parseInline(strike[1], depth + 1) }, strike[0].length]
   if (star?.[1]) return [{ kind: 'italic', children: parseInline(star[1], depth + 1) }, star[0].length]
   // snake_case is one word.
-  if (underscore?.[1] && !/\w/.test(before))
-    {return [{ kind: 'italic', children: parseInline(underscore[1], depth + 1) }, underscore[0].length]}
+  if (underscore?.[1] && !/\w/.test(before)) {
+    return [{ kind: 'italic', children: parseInline(underscore[1], depth + 1) }, underscore[0].length]
+  }
   return []
 }
