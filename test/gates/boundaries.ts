@@ -59,8 +59,9 @@ const bans: readonly Ban[] = [
   },
   {
     inside: /^core\/src\//,
-    // The simulator calls the server it is told at the command line; a device it plays is no configured address.
-    but: /^core\/src\/(?:outbound\.ts$|db\/|simulate\/)/,
+    // The simulator calls the server it is told at the command line; a device it plays is no configured address. The license
+    // asks the Kubernetes API of the pod it runs in, and nothing else [L-1].
+    but: /^core\/src\/(?:outbound\.ts$|db\/|simulate\/|license\/factors\.ts$)/,
     pattern:
       /(?<![.\w])fetch\s*\(|^import\s+(?!type\b)[^'"]*\b(?:connect|connectAsync|createConnection|request|get)\b[^'"]*['"](?:node:net|node:tls|node:https?|mqtt)['"]|^import\s+(?!type\b)[^'"]*['"]undici['"]/m,
     message: 'connects to somewhere [SC-90]: configured addresses are connected to by core/src/outbound.ts',
