@@ -59,8 +59,8 @@ const bans: readonly Ban[] = [
   },
   {
     inside: /^core\/src\//,
-    // The simulator calls the server it is told at the command line; a device it plays is no configured address. The license
-    // asks the Kubernetes API of the pod it runs in, and nothing else [L-1].
+    // The simulator calls the server it is told at the command line; a device it plays is no configured address.
+    // Neither is the API of the cluster that a pod runs in, which tells the factors of a license.
     but: /^core\/src\/(?:outbound\.ts$|db\/|simulate\/|license\/factors\.ts$)/,
     pattern:
       /(?<![.\w])fetch\s*\(|^import\s+(?!type\b)[^'"]*\b(?:connect|connectAsync|createConnection|request|get)\b[^'"]*['"](?:node:net|node:tls|node:https?|mqtt)['"]|^import\s+(?!type\b)[^'"]*['"]undici['"]/m,

@@ -72,12 +72,12 @@ export class ModulePages {
 
   async #add({ name, pages, messages }: DashboardModule): Promise<void> {
     await addMessages(messages)
-    const routes = pages.map(({ path, name: page, title, permission, component, group, icon, order = 50 }) =>
+    const routes = pages.map(({ path, name: page, title, permission, component, group, icon, under, order = 50 }) =>
       this.#router.addRoute({
         path,
         name: page,
         component,
-        meta: { title, permission, order, ...(group ? { group } : {}), ...(icon ? { icon } : {}) },
+        meta: { title, permission, order, ...(group ? { group } : {}), ...(icon ? { icon } : {}), ...(under ? { under } : {}) },
       }),
     )
     this.#open.set(name, routes)

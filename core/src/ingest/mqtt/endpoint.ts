@@ -18,6 +18,7 @@ import { defaultMqttLimits } from './limits.ts'
 import type { MqttLimits } from './limits.ts'
 import { readIntoOneBuffer } from './one-buffer.ts'
 import type { ProvisionHandler } from './provisioning-session.ts'
+import { RequestRoom } from './request-room.ts'
 import { readClientCertificate, startTls } from './tls.ts'
 import type { RejectRecorder } from './uplinks.ts'
 
@@ -111,6 +112,7 @@ export class MqttEndpoint {
       sessions,
       rejects,
       requests: options.requests ?? {},
+      requestRoom: new RequestRoom(this.#limits),
       clock,
       log,
       limits: this.#limits,

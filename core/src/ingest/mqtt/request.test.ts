@@ -65,6 +65,30 @@ describe('a request', () => {
     expect(seen[0]?.session).toBe(bench.sessions.get(seen[0]!.device.id))
   })
 
+  it.each([
+    ['of its device', { inFlight: 2 }, 'gone'],
+    ['of all devices', { requests: 2 }, 'another'],
+  ])('waits for room while too many %s wait for their outcome, those of ended sessions included [M-29]', async (_, limits, next) => {
+    const waiting: ((outcome: Outcome) => void)[] = []
+    const handler: RequestHandler = () => new Promise((resolve) => waiting.push(resolve))
+    bench = await startEndpoint({ requests: serveAll(handler), limits })
+    const gone = await bench.session('gone')
+    gone.publish('v2/r/req/1', '{}', { messageId: 1 })
+    gone.publish('v2/r/req/2', '{}', { messageId: 2 })
+    await expect.poll(() => waiting.length).toBe(2)
+    gone.end()
+    const client = await bench.session(next)
+    client.publish('v2/r/req/3', '{}', { messageId: 3 })
+    const other = await bench.session('other')
+    other.publish('v2/t', '{"a":1}', { messageId: 4 })
+    expect((await other.next('puback')).messageId).toBe(4)
+    expect(waiting).toHaveLength(2)
+    waiting[0]!(served)
+    await expect.poll(() => waiting.length, { timeout: 10_000 }).toBe(3)
+    waiting[2]!(served)
+    expect((await client.next('puback')).messageId).toBe(3)
+  })
+
   it('is answered in its turn, after the messages before it [M-23]', async () => {
     const { promise, resolve } = Promise.withResolvers<Outcome>()
     bench = await startEndpoint({ requests: serveAll(({ id }) => (id === 1 ? promise : served)) })

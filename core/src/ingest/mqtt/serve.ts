@@ -12,6 +12,7 @@ import type { MqttLimits } from './limits.ts'
 import { findOwnTopic, isFixedTopic } from './own-topics.ts'
 import { isTopicAllowed, packetType, parsePacket, parsePublish } from './packets.ts'
 import type { Publish } from './packets.ts'
+import type { RequestRoom } from './request-room.ts'
 import { grantFilters, releaseFilters } from './subscriptions.ts'
 import { routeTopic } from './topics.ts'
 import type { Route } from './topics.ts'
@@ -21,6 +22,8 @@ type Live = Pick<DeviceConversation, 'session' | 'uplinks' | 'output'>
 
 /** How long a session that knows no refusal is not read at most. */
 const mostHoldMs = 60_000
+/** [M-29] How long a session whose request finds no room is not read. */
+const fullHoldMs = 100
 
 /** One message of the gateway, whatever children it speaks of [§15.2]. */
 const gatewayTelemetry = 'v1/gateway/telemetry'
@@ -33,7 +36,7 @@ const announced: Route = { kind: 'discovery', form: 'v1', id: 0 }
 const pingreq = 0xc0
 const pingresp = Buffer.from([0xd0, 0])
 
-type ServeContext = { clock: Clock; limits: MqttLimits; sessions: Sessions; requests: RequestHandlers }
+type ServeContext = { clock: Clock; limits: MqttLimits; sessions: Sessions; requests: RequestHandlers; requestRoom: RequestRoom }
 
 /** Serves one complete packet of an open session; tells when the session ends by it. */
 export function servePacket(live: Live, { frame, type, bodyAt }: Frame, context: ServeContext): 'client' | Mistake | Hold | undefined {
@@ -100,6 +103,7 @@ function servePublish(live: Live, publish: Publish, context: ServeContext): Mist
   }
   const { settings, limits: rates } = session.device
   const kind = publish.known?.kind ?? findOwnTopic(settings.transport, publish.topic)
+  if (kind === undefined && context.requestRoom.isFullFor(session.device.id)) return { holdMs: fullHoldMs, thenCloses: false }
   const limiter = rates?.own
   if (limiter !== undefined && !uplinks.isRepeated(publish)) {
     const excess = serveExcess(live, publish, { limiter, isTelemetry: kind === 'telemetry' || publish.topic === gatewayTelemetry }, context)
