@@ -29,7 +29,8 @@ function partsAt(now: number, auditDays: number, sinks: string[] = []): Pick<Aud
 }
 
 test('whole segments past their time go once every sink has them; what is left verifies [AU-50]', async () => {
-  const { rootTenant, work } = context
+  const { rootTenant } = context
+  const work: AuditContext['work'] = (run) => context.work(run)
   const stream = `audit:log:${rootTenant.tenantId}`
   await context.append(stream, ...Array.from({ length: 2 * 4096 + 10 }, (_, n) => draftOf(`d${n}`)))
   await work((tx) => makeCheckpoint(tx, rootTenant, stream, signer))
