@@ -338,6 +338,18 @@ describe('what is done', { timeout: 120_000 }, () => {
     expect(records.some(({ type, actor }) => type === 'api_key.first_use' && actor.id === byKey.actor.id)).toBe(true)
   })
 
+  it('is no act of whoever asked when it goes on by itself', async () => {
+    const background: Promise<void>[] = []
+    const stop = app.context.events.on('device.changed', () => {
+      background.push(app.context.audit.note(app.context.rootTenant, { type: 'test.background', subject: '-', actor: 'system' }))
+    })
+    await app.createDevice()
+    stop()
+    await Promise.all(background)
+    const told = records.find(({ type }) => type === 'test.background')!
+    expect(told).toMatchObject({ actor: { id: 'system', name: null, session: null }, context: { ip: null, route: null } })
+  })
+
   it('is told by no one when it was rolled back, and not done when it cannot be told [AU-1, AU-32]', async () => {
     const before = records.length
     const taken = await app.createDevice({ name: 'taken' })

@@ -25,6 +25,8 @@ export type AuditDraft = {
   changes?: { from: unknown; to: unknown; schema?: object }
   /** For what no request did, or before its actor is known: `system`, `anonymous`, `job:<name>`, `device:<id>`, `user:<id>`. */
   actor?: string
+  /** Of an actor that no request has yet. */
+  actorName?: string | undefined
   /** Where there is no request at hand. */
   from?: { address: string; userAgent: string; requestId: string }
   /** Of the installation and of none of its tenants. */
@@ -169,7 +171,9 @@ export class Audit {
 }
 
 function complete(draft: AuditDraft): AuditRecord {
-  const request = requests.getStore()
+  // What runs by itself may have been set going by a request, and is no act of whoever sent that.
+  const isOwn = draft.actor === 'system' || draft.actor?.startsWith('job:')
+  const request = isOwn ? undefined : requests.getStore()
   const actor = request?.actor
   const address = request ? plainAddress(request.ip) : draft.from?.address
   return {
@@ -182,7 +186,7 @@ function complete(draft: AuditDraft): AuditRecord {
     isPlatform: draft.isPlatform ?? false,
     actor: actor
       ? { id: actorId(actor), name: actor.name, session: actor.sessionId ?? null, auth: actor.kind === 'user' ? 'password' : 'api_key' }
-      : { id: draft.actor ?? (request ? 'anonymous' : 'system'), name: null, session: null, auth: 'none' },
+      : { id: draft.actor ?? (request ? 'anonymous' : 'system'), name: draft.actorName ?? null, session: null, auth: 'none' },
     context: {
       ip: address || null,
       userAgent: (request ? request.headers['user-agent'] : draft.from?.userAgent) || null,

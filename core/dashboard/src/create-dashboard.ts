@@ -38,7 +38,7 @@ export async function createDashboard(): Promise<VueApp> {
   const modulePages = new ModulePages(router, reportError)
   modulePages.follow()
   // Before the first look at the address: it may be that of a module's page.
-  await modulePages.sync()
+  await modulePages.sync({ isFresh: true })
   app.use(router)
   // In every tab: nothing of the person is left behind [D-31].
   const cache = useQueryCache()

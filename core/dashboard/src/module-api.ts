@@ -37,6 +37,8 @@ export type ModulePage = {
   group?: MenuGroup
   icon?: Component
   order?: number
+  /** Path of the entry that is marked in the menu while this page is open. */
+  under?: string
 }
 
 /** What a module shows. Messages lie below its name; they are JSON files, compiled with the dashboard. */

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { ref } from 'vue'
 import type { Router } from 'vue-router'
-import { modules } from './api/calls.ts'
+import { editions } from './api/calls.ts'
 import { addMessages } from './i18n/index.ts'
 import { onLiveEvent } from './live/live.ts'
 import type { DashboardModule } from './module-api.ts'
@@ -32,31 +32,36 @@ export class ModulePages {
   follow(): void {
     if (found.length === 0) return
     const session = useSession()
-    session.onEnter(() => void this.sync())
+    session.onEnter(() => void this.sync({ isFresh: true }))
     onLiveEvent((topic) => {
       if (topic === 'modules' || topic === 'open') void this.sync()
     })
   }
 
-  /** One after the other; a failure leaves what there is, and the next event tries again. */
-  sync(): Promise<void> {
+  /**
+   * One after the other; a failure leaves what there is, and the next event tries again.
+   *
+   * @param isFresh the person has signed in just now
+   */
+  sync({ isFresh = false } = {}): Promise<void> {
     if (found.length === 0) return Promise.resolve()
-    this.#syncing = this.#syncing.then(() => this.#sync()).catch(this.#report)
+    this.#syncing = this.#syncing.then(() => this.#sync(isFresh)).catch(this.#report)
     return this.#syncing
   }
 
-  async #sync(): Promise<void> {
+  async #sync(isFresh: boolean): Promise<void> {
     const session = useSession()
     if (!session.user) return
-    const { items } = await modules.list()
-    const isOn = (name: string) => items.some((one) => one.name === name && (one.status === 'active' || one.status === 'readonly'))
+    // Everybody may know what this build can do; of the license itself nothing is asked for [D-71].
+    const present = (await editions.get()).modules
+    const isOn = (name: string) => present.some((one) => one.name === name && one.status === 'active')
     for (const { name, load } of found) {
       const routes = this.#open.get(name)
       if (isOn(name) && !routes) {
         const { default: module } = await load()
         await this.#add(module)
         // The rights of a module exist since it runs: a token from before does not have them.
-        if (module.pages.some(({ permission }) => !session.has(permission))) await session.renew()
+        if (!isFresh && module.pages.some(({ permission }) => !session.has(permission))) await session.renew()
       } else if (!isOn(name) && routes) {
         this.#open.delete(name)
         for (const remove of routes) remove()
@@ -67,12 +72,12 @@ export class ModulePages {
 
   async #add({ name, pages, messages }: DashboardModule): Promise<void> {
     await addMessages(messages)
-    const routes = pages.map(({ path, name: page, title, permission, component, group, icon, order = 50 }) =>
+    const routes = pages.map(({ path, name: page, title, permission, component, group, icon, under, order = 50 }) =>
       this.#router.addRoute({
         path,
         name: page,
         component,
-        meta: { title, permission, order, ...(group ? { group } : {}), ...(icon ? { icon } : {}) },
+        meta: { title, permission, order, ...(group ? { group } : {}), ...(icon ? { icon } : {}), ...(under ? { under } : {}) },
       }),
     )
     this.#open.set(name, routes)

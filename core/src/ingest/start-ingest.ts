@@ -207,7 +207,7 @@ export function createIngest(context: Context, parts: IngestParts): Ingest {
     if (device) limitNotes.add(device, '', { limit: String(entry['detail']) })
   })
   watchGauge(parts.metrics, 'iot_pms_sessions', 'MQTT sessions open', () => sessions.count)
-  for (const name of ['connections', 'unauthenticated', 'waiting', 'delayedRefusals'] as const) {
+  for (const name of ['connections', 'unauthenticated', 'waiting', 'delayedRefusals', 'waitingRequests'] as const) {
     watchGauge(
       parts.metrics,
       `iot_pms_mqtt_${name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)}`,

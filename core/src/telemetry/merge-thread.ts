@@ -70,10 +70,14 @@ export class MergeThread {
     const worker = new Worker(new URL('./merge-worker.ts', import.meta.url), { workerData: setup, resourceLimits })
     worker.unref()
     worker.on('message', (report: MergeReport) => this.#receive(report))
-    worker.on('error', (error) => this.#waiting?.reject(error instanceof Error ? error : new Error(String(error))))
+    // The end of one that was sent away may come when the next one is at work.
+    const fail = (error: Error) => {
+      if (this.#worker === worker) this.#waiting?.reject(error)
+    }
+    worker.on('error', (error) => fail(error instanceof Error ? error : new Error(String(error))))
     worker.on('exit', () => {
+      fail(new Error('the thread that merges has ended'))
       if (this.#worker === worker) this.#worker = undefined
-      this.#waiting?.reject(new Error('the thread that merges has ended'))
     })
     return worker
   }

@@ -61,6 +61,8 @@ export async function addSecurityEvent(tx: Tx, tenantId: string, origin: Origin,
     targetName: [name, email].find((one) => typeof one === 'string'),
     ...(event.detail ? { changes: { from: null, to: event.detail } } : {}),
     actor: event.actor.replace('api-key:', 'api_key:').replace('console', 'system'),
+    // Who signs in is known by now, but not to the request.
+    actorName: event.actor === event.target ? [name, email].find((one) => typeof one === 'string') : undefined,
     from: origin,
   })
 }

@@ -135,7 +135,8 @@ export class Keeper {
   /** [AU-42] One event when an episode begins and one when it ends. */
   #tell(scope: Scope, sink: Sink, state: 'failing' | 'recovered', reason: string): void {
     this.#context.log.warn({ sink: sink.name, state, reason }, 'delivery of audit events')
-    const draft = { type: state === 'failing' ? 'audit.sink.fail' : 'audit.sink.recover', subject: `sink:${sink.name}`, actor: 'system' }
+    const outcome = state === 'failing' ? ({ type: 'audit.sink.fail', outcome: 'failure' } as const) : { type: 'audit.sink.recover' }
+    const draft = { ...outcome, subject: `sink:${sink.name}`, actor: 'system' }
     this.#context.db
       .withTenant(scope, async (tx) => this.#context.audit.record(tx, draft))
       .catch((error: unknown) => this.#context.log.error({ err: error }, 'an episode of a sink could not be recorded'))

@@ -293,8 +293,11 @@ describe('sinks', { timeout: 120_000 }, () => {
       const reached = await head()
       await until(() => (seqs.at(-1) ?? 0) >= reached)
       expect([...new Set(seqs)]).toEqual(Array.from({ length: seqs.at(-1)! }, (_, n) => n + 1))
-      const { items } = (await listed.call('GET', '/api/v1/audit/events?type=audit.sink.')).json<{ items: Found[] }>()
-      expect(items.map(({ type }) => type)).toContain('audit.sink.recover')
+      // Told after the delivery that showed it.
+      await until(async () => {
+        const { items } = (await listed.call('GET', '/api/v1/audit/events?type=audit.sink.')).json<{ items: Found[] }>()
+        return items.some(({ type }) => type === 'audit.sink.recover')
+      })
     } finally {
       await listed.close()
       server.close()

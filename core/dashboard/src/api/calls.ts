@@ -225,6 +225,11 @@ export const license = {
   installCrl: (text: string) => unwrap(client.POST('/api/v1/license/crl', { body: { crl: text } })),
 }
 
+export const editions = {
+  /** As it is now: the answer may be kept for a minute by others. */
+  get: () => unwrap(client.GET('/api/v1/editions', { cache: 'no-store' })),
+}
+
 export const modules = {
   list: () => unwrap(client.GET('/api/v1/modules')),
 }

@@ -16,6 +16,8 @@ declare module 'vue-router' {
     group?: MenuGroup
     permission?: string
     order?: number
+    /** Path of the entry that is marked while this page is open, where it has none of its own. */
+    under?: string
     /** Reachable signed out. */
     isPublic?: boolean
     /** Also in the bottom bar of phones. */

@@ -243,17 +243,18 @@ export class Connection {
       // A message that only waits for its commit has nothing to write yet.
       if (!this.#output.isEmpty) this.#context.markDirty(this)
     } else if (ending === 'client') this.#close('client')
-    else if ('holdMs' in ending) this.#hold(frame, bodyAt, ending)
+    else if ('until' in ending) this.#hold(frame, bodyAt, ending)
     else this.#fail(ending)
   }
 
-  #hold(frame: Buffer, bodyAt: number, { holdMs, thenCloses }: Hold): void {
+  #hold(frame: Buffer, bodyAt: number, { until, thenCloses }: Hold): void {
     // Alone in its memory, which it may hold for a minute.
-    const held = (this.#held = Buffer.allocUnsafeSlow(frame.length))
-    frame.copy(held)
-    this.#context.clock.after(Math.ceil(holdMs), () => {
-      if (this.#held !== held || this.#state !== 'open') return
+    this.#held = Buffer.allocUnsafeSlow(frame.length)
+    frame.copy(this.#held)
+    until(() => {
+      const held = this.#held
       this.#held = undefined
+      if (held === undefined || this.#state !== 'open') return
       if (thenCloses) return this.#close('protocol')
       try {
         this.#onPacket(held, packetType.publish, bodyAt)
@@ -297,6 +298,7 @@ export class Connection {
     if (this.#state === 'connecting' && !this.#isLoggingIn) this.#context.leaveUnauthenticated(this)
     const wasOpen = this.#state === 'open'
     this.#state = 'closed'
+    this.#held = undefined
     if (wasOpen) this.#conversation!.end('network')
     this.#context.closed(this)
   }

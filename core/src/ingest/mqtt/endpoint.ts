@@ -136,9 +136,10 @@ export class MqttEndpoint {
   }
 
   /** Depths of what is bounded here, for the metrics [RE-50]. */
-  get depths(): { connections: number; unauthenticated: number; waiting: number; delayedRefusals: number } {
+  get depths(): Record<'connections' | 'unauthenticated' | 'waiting' | 'delayedRefusals' | 'waitingRequests', number> {
     const { unauthenticated, waiting } = this.#admission
-    return { connections: this.#connections.size, unauthenticated, waiting, delayedRefusals: this.#delayedRefusals }
+    const waitingRequests = this.#context.requestRoom.waiting
+    return { connections: this.#connections.size, unauthenticated, waiting, delayedRefusals: this.#delayedRefusals, waitingRequests }
   }
 
   async start(): Promise<void> {

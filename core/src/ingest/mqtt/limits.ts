@@ -9,7 +9,7 @@ export type MqttLimits = {
   /** Largest remaining length of the first packet [M-3] and of later ones. */
   connectBytes: number
   payloadBytes: number
-  /** Unanswered uplinks, and open QoS 2 packet ids, per session; requests that wait for their outcome, per device. */
+  /** Unanswered uplinks, and open QoS 2 packet ids, per session. */
   inFlight: number
   /** Requests that wait for their outcome, of all sessions together, and their bytes [M-29]. */
   requests: number
@@ -53,8 +53,8 @@ export const defaultMqttLimits: MqttLimits = {
   connectBytes: 4_096,
   payloadBytes: 65_536,
   inFlight: 100,
-  requests: 10_000,
-  requestBytes: 33_554_432,
+  requests: 1_000,
+  requestBytes: 16_777_216,
   unauthenticated: 1_000,
   unauthenticatedPerAddress: 50,
   waiting: 20_000,

@@ -22,8 +22,6 @@ type Live = Pick<DeviceConversation, 'session' | 'uplinks' | 'output'>
 
 /** How long a session that knows no refusal is not read at most. */
 const mostHoldMs = 60_000
-/** [M-29] How long a session whose request finds no room is not read. */
-const fullHoldMs = 100
 
 /** One message of the gateway, whatever children it speaks of [§15.2]. */
 const gatewayTelemetry = 'v1/gateway/telemetry'
@@ -103,7 +101,8 @@ function servePublish(live: Live, publish: Publish, context: ServeContext): Mist
   }
   const { settings, limits: rates } = session.device
   const kind = publish.known?.kind ?? findOwnTopic(settings.transport, publish.topic)
-  if (kind === undefined && context.requestRoom.isFullFor(session.device.id)) return { holdMs: fullHoldMs, thenCloses: false }
+  const { requestRoom } = context
+  if (kind === undefined && requestRoom.isFull) return { until: (goOn) => requestRoom.wait(goOn), thenCloses: false }
   const limiter = rates?.own
   if (limiter !== undefined && !uplinks.isRepeated(publish)) {
     const excess = serveExcess(live, publish, { limiter, isTelemetry: kind === 'telemetry' || publish.topic === gatewayTelemetry }, context)
@@ -134,7 +133,7 @@ function serveExcess(
   const excess = limiter.admit(isTelemetry, now)
   if (excess === undefined) return undefined
   const { waitMs } = excess
-  if (waitMs <= mostWaitMs) return { holdMs: waitMs, thenCloses: false }
+  if (waitMs <= mostWaitMs) return holdFor(waitMs, clock, false)
   const reject = rateReject(excess)
   if (session.protocol === 5 || publish.qos === 0) {
     session.messagesIn++
@@ -143,7 +142,11 @@ function serveExcess(
     return isTooMuch ? { code: reason.messageRateTooHigh, detail: reject.detail, logCode: 'RATE_LIMITED' } : 'refused'
   }
   uplinks.record(reject, publish.payload, publish.topic, publish.packetId)
-  return { holdMs: Math.min(waitMs, mostHoldMs), thenCloses: waitMs > mostHoldMs }
+  return holdFor(Math.min(waitMs, mostHoldMs), clock, waitMs > mostHoldMs)
+}
+
+function holdFor(ms: number, clock: Clock, thenCloses: boolean): Hold {
+  return { until: (goOn) => void clock.after(Math.ceil(ms), goOn), thenCloses }
 }
 
 /** A message that is neither telemetry nor client attributes. */

@@ -126,13 +126,13 @@ export class Uplinks {
   request(publish: Publish, route: Route, handler: RequestHandler, receivedAt: number): void {
     const { session, requestRoom, log } = this.#options
     const { topic, payload, packetId } = publish
-    requestRoom.enter(session.device.id, payload.length)
+    requestRoom.enter(payload.length)
     const waiting = this.#enqueue(new Waiting(session, publish, 'telemetry', receivedAt))
     waiting.payload = noPayload
     const { kind, form, id, chunk } = route
     const request = { device: session.device, session, kind, form, id, chunk, topic, payload, receivedAt, source: waiting.source }
     const settle = (outcome: Outcome): void => {
-      requestRoom.leave(session.device.id, payload.length)
+      requestRoom.leave(payload.length)
       if (outcome.status === 'refused') this.record(outcome.reject, payload, topic, packetId)
       this.#settle(waiting, outcome)
     }
