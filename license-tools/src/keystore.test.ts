@@ -4,7 +4,8 @@ import { generateKeyPairSync } from 'node:crypto'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, expect, test } from 'vitest'
-import { assertStrong, createKey, openKey, openPem, readKeyFile, resealKey } from './keystore.ts'
+import { kidOf } from '@iot-pms/core/license'
+import { assertStrong, createKey, openKey, openPem, pickPair, readKeyFile, resealKey } from './keystore.ts'
 import type { KeyFile } from './keystore.ts'
 import { cheap, passphrase } from './testing.ts'
 
@@ -21,6 +22,16 @@ function store(value: object, name = `${file.kid}.key.json`, mode = 0o600): stri
   chmodSync(path, mode)
   return path
 }
+
+test('a key whose id would be taken for an option is made anew', () => {
+  // A quicker kind of key has ids of the same alphabet.
+  const make = () => generateKeyPairSync('ec', { namedCurve: 'P-256' })
+  const pairs = Array.from({ length: 2000 }, make)
+  const startsWithDash = ({ publicKey }: { publicKey: (typeof pairs)[number]['publicKey'] }) => kidOf(publicKey).startsWith('-')
+  const [bad, good] = [pairs.find(startsWithDash)!, pairs.find((pair) => !startsWithDash(pair))!]
+  const made = [bad, bad, good]
+  expect(pickPair(() => made.shift()!)).toBe(good)
+})
 
 test('a key opens with its passphrase and has the strength the product asks for [T-10]', () => {
   const key = openKey(readKeyFile(store(file)), passphrase)

@@ -40,6 +40,7 @@ export type KeyFile = {
 /** An opened key, in memory only. */
 export type SigningKey = { kid: string; purpose: Purpose; bits: number; privateKey: KeyObject; publicKey: KeyObject }
 
+type KeyPair = { privateKey: KeyObject; publicKey: KeyObject }
 type Cost = { memory: number; passes: number; parallelism: number }
 
 /** About 1.2 s and 256 MiB for each guess at the passphrase. */
@@ -51,11 +52,19 @@ const bounds = { memory: [65_536, 1_048_576], passes: [1, 10], parallelism: [1, 
 /** Makes an RSA key with exponent 65537 and seals it under the passphrase. @param cost of the key derivation; tests take less */
 export function createKey(purpose: Purpose, bits: number, passphrase: string, createdAt: string, cost = usualCost): KeyFile {
   assertStrong(passphrase)
-  const { privateKey, publicKey } = generateKeyPairSync('rsa', { modulusLength: bits, publicExponent: 0x10001 })
+  const { privateKey, publicKey } = pickPair(() => generateKeyPairSync('rsa', { modulusLength: bits, publicExponent: 0x10001 }))
   const kid = kidOf(publicKey)
   const pem = publicKey.export({ type: 'spki', format: 'pem' })
   const head = { type: 'iot-pms-key', ver: 1, kid, purpose, alg: 'RS256', bits, createdAt, status: 'active', public: pem } as const
   return { ...head, ...seal(head, privateKey, passphrase, cost) }
+}
+
+/** The first key whose id does not begin like an option: it is typed at command lines. */
+export function pickPair(generate: () => KeyPair): KeyPair {
+  for (;;) {
+    const pair = generate()
+    if (!kidOf(pair.publicKey).startsWith('-')) return pair
+  }
 }
 
 /** [T-10] [T-11] @throws KEY_PASSPHRASE for a wrong passphrase or a changed file, KEY_FILE when its parts do not fit */
