@@ -154,8 +154,9 @@ describe('what is recorded and leaves the server', { timeout: 180_000 }, () => {
     await actOnDevices()
     const places = new Map<string, string>()
     for (const format of ['jsonl', 'cef', 'ocsf', 'csv']) {
-      for (const chain of ['own', 'platform'])
+      for (const chain of ['own', 'platform']) {
         places.set(`${format} of ${chain}`, (await call('POST', '/audit/exports', { format, chain })).text)
+      }
     }
     const bundle = await fetch(`${app.url}/api/v1/audit/exports`, {
       method: 'POST',
