@@ -291,6 +291,21 @@ async function actOnNotifications(): Promise<void> {
   await call('POST', `${base}/templates/${template}/restore`, { version: 1 })
   await call('DELETE', `${base}/templates/${template}`)
   await call('DELETE', `${base}/channels/${channel}`)
+  await actOnOwnNotifications(base)
+}
+
+async function actOnOwnNotifications(base: string): Promise<void> {
+  const config = { host: '127.0.0.1', port: 9, security: 'none', from: 'a@example.com' }
+  await call('POST', `${base}/channels`, { name: 'm', type: 'email', config })
+  await call('PUT', `${base}/preferences/me`, { minSeverity: 'major' })
+  const point = idOf(await call('POST', `${base}/contact-points/me`, { type: 'email', address: 'p@example.com' }))
+  await call('POST', `${base}/contact-points/me/${point}/code`, {})
+  const { db, rootTenant } = app.context
+  const [said] = await db.withTenant(rootTenant, (tx) =>
+    tx.execute<{ text: string }>(sql`select text from notify_messages where topic = 'verify' order by created_at desc limit 1`),
+  )
+  await call('POST', `${base}/contact-points/me/${point}/verify`, { code: /\d{6}/.exec(said!.text)![0] })
+  await call('DELETE', `${base}/contact-points/me/${point}`)
 }
 
 async function actOnSettings(): Promise<void> {

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: AGPL-3.0-only
+import { randomUUIDv7 } from 'node:crypto'
 import { and, eq, inArray, sql } from 'drizzle-orm'
 import type { Context } from '../context.ts'
 import type { Scope, Tx } from '../db/client.ts'
-import { notifyAttempts, notifyChannels, notifyDeliveries, notifyMessages } from '../db/notify-tables.ts'
+import { notifyAttempts, notifyChannels, notifyDeliveries, notifyMessages, notifySuppressions } from '../db/notify-tables.ts'
 import type { DeliveryState } from '../db/notify-tables.ts'
 import { priorityOf, skip } from '../jobs/define.ts'
 import { takeInside } from '../jobs/limiter.ts'
@@ -66,6 +67,7 @@ export class Deliverer {
     const [message] = await tx.select().from(notifyMessages).where(eq(notifyMessages.id, delivery.messageId))
     const [row] = await tx.select().from(notifyChannels).where(eq(notifyChannels.id, delivery.channelId))
     const now = this.#context.clock.now()
+    if (delivery.heldUntil && delivery.heldUntil.getTime() > now) return 'held'
     if (delivery.expiresAt.getTime() <= now) return this.#end(tx, delivery, 'expired', 'ttl')
     if (!row || !message) return this.#end(tx, delivery, 'failed', 'channel_deleted')
     const turn = await mayTry(tx, row, delivery.priority, now)
@@ -161,11 +163,20 @@ export class Deliverer {
         )
         await this.#end(tx, delivery, 'failed', outcome.reason)
         return
-      case 'rejected':
       case 'recipient_gone':
+        await this.#markDead(tx, delivery, outcome.reason)
+        await this.#end(tx, delivery, 'failed', outcome.reason)
+        return
+      case 'rejected':
       case 'uncertain':
         await this.#end(tx, delivery, 'failed', outcome.outcome === 'uncertain' ? 'uncertain' : outcome.reason)
     }
+  }
+
+  /** Nothing more goes to this address until a person says otherwise. */
+  async #markDead(tx: Tx, { tenantId, type, address }: DeliveryRow, reason: string): Promise<void> {
+    if (address === null) return
+    await tx.insert(notifySuppressions).values({ tenantId, id: randomUUIDv7(), type, address, reason }).onConflictDoNothing()
   }
 
   /** After the wait of the schedule, or later when the provider said so; never after its time. */

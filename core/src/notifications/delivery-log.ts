@@ -99,6 +99,7 @@ export async function retryDelivery(context: Context, scope: Scope, id: string):
       .set({
         state: 'queued',
         reason: null,
+        heldUntil: null,
         unknowns: 0,
         attempts: last!.no,
         expiresAt: new Date(context.clock.now() + 24 * hourMs),
@@ -192,6 +193,7 @@ export function deliveryView(row: DeliveryRow): DeliveryView {
     ...rest,
     address: maskAddress(row.address),
     nextAt: row.nextAt?.toISOString() ?? null,
+    heldUntil: row.heldUntil?.toISOString() ?? null,
     createdAt: row.createdAt.toISOString(),
     sentAt: row.sentAt?.toISOString() ?? null,
   }
@@ -205,7 +207,8 @@ export function messageView(row: MessageRow) {
     event: row.event,
     priority: row.priority,
     title: row.title,
-    text: row.text,
+    // Codes are for the one who got them.
+    text: row.topic === 'verify' ? '***' : row.text,
     format: row.format,
     resolved: row.resolved,
     createdBy: row.createdBy,

@@ -13,14 +13,16 @@ import type { Outbound } from '../outbound.ts'
 import { describeAlerts, priorityOfAlerts } from './alert-text.ts'
 import type { AlertData, ToldAlert } from './alert-text.ts'
 import { Channels } from './channels.ts'
+import { ContactPoints } from './contact-points.ts'
 import { Deliverer } from './deliver.ts'
 import { drainChannel, wakeDrain } from './drain.ts'
 import { addFiring, addResolved, hasEnded, moveAway, newGroup, tick } from './groups.ts'
 import type { Group } from './groups.ts'
 import type { Labels } from './matchers.ts'
+import { releaseHeld } from './held.ts'
 import { Messages } from './messages.ts'
 import { isInhibited, isSilenced } from './muting.ts'
-import { notifyDrain, notifyFallback, notifyFlush, notifySend } from './queues.ts'
+import { notifyDrain, notifyFallback, notifyFlush, notifyRelease, notifySend } from './queues.ts'
 import { groupIdOf, groupLabels, isOutsideIntervals, matchRoutes } from './route-tree.ts'
 import type { RouteMatch } from './route-tree.ts'
 import { readRouting } from './routing-document.ts'
@@ -59,6 +61,7 @@ const keptHours = 48
 export class NotificationHub {
   readonly channels: Channels
   readonly messages: Messages
+  readonly contactPoints: ContactPoints
   readonly sender: Sender
   readonly deliverer: Deliverer
   readonly #context: Context
@@ -68,6 +71,7 @@ export class NotificationHub {
     this.#context = context
     this.channels = new Channels(context, parts.outbound)
     this.messages = new Messages(context)
+    this.contactPoints = new ContactPoints(context, this.messages)
     this.sender = new Sender(context, parts.outbound)
     const attempts = new Counter({
       name: 'iot_pms_notify_attempts_total',
@@ -100,6 +104,7 @@ export class NotificationHub {
     await jobs.handle(notifyFallback, ({ data, scope }) =>
       db.withTenant(scope, (tx) => this.messages.fallBack(tx, data.messageId, data.step)),
     )
+    await jobs.handle(notifyRelease, ({ data, scope }) => db.withTenant(scope, (tx) => releaseHeld(this.#context, tx, scope, data.userId)))
     await jobs.handle(notifyFlush, ({ data, scope }) => db.withTenant(scope, (tx) => this.#flush(tx, scope, data.group)))
     await jobs.supervisor.add({
       name: 'notify-sweep',

@@ -137,6 +137,7 @@ async function accept(context: Context, hub: NotificationHub, actor: Actor, body
     const taken = await hub.messages.accept(tx, actor.scope, {
       ...said,
       ...filled,
+      ...(template === undefined ? {} : { template }),
       to: Array.isArray(to) ? to : [to],
       priority: priorityNumber(priority),
       ...(at ? { scheduledAt: at } : {}),

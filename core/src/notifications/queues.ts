@@ -60,3 +60,16 @@ export const notifyFlush = defineJob({
   expireMs: 30_000,
   deadLetter: true,
 })
+
+/** Quiet hours of a person are over, or the span after too many messages. */
+export const notifyRelease = defineJob({
+  name: 'notify-release',
+  title: { zh: '放行暂缓的通知', en: 'Release held notifications' },
+  data: Type.Object({ tenantId: Id, userId: Id }),
+  batch: 20,
+  perNode: 1,
+  retry,
+  expireMs: 30_000,
+  deadLetter: true,
+  exclusive: true,
+})

@@ -4,6 +4,7 @@ import type { App } from '../http/server.ts'
 import { registerChannelRoutes } from './channel-routes.ts'
 import type { NotificationHub } from './hub.ts'
 import { registerMessageRoutes } from './message-routes.ts'
+import { registerPeopleRoutes } from './people-routes.ts'
 import { registerRoutingRoutes } from './routing-routes.ts'
 import { registerTemplateRoutes } from './template-routes.ts'
 
@@ -13,4 +14,5 @@ export function registerNotificationRoutes(app: App, context: Context, hub: Noti
   registerMessageRoutes(app, context, hub)
   registerRoutingRoutes(app, context)
   registerTemplateRoutes(app, context)
+  registerPeopleRoutes(app, context, hub)
 }

@@ -188,6 +188,8 @@ export const DeliveryView = Type.Object({
   providerMessageId: Nullable(Type.String()),
   providerCode: Nullable(Type.String()),
   nextAt: Nullable(Instant),
+  /** Quiet hours, or too many messages in an hour, hold it back until then. */
+  heldUntil: Nullable(Instant),
   createdAt: Instant,
   sentAt: Nullable(Instant),
 })
