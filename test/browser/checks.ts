@@ -20,6 +20,7 @@ const areas = [
   'devices',
   'firmware',
   'license',
+  'notifications',
   'overview',
   'products',
   'reject',

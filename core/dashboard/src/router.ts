@@ -5,6 +5,7 @@ import { basePath, baseUrl } from './base.ts'
 import { leavePage } from './composables/use-page.ts'
 import {
   IconBadge,
+  IconBell,
   IconBox,
   IconCable,
   IconCpu,
@@ -96,6 +97,53 @@ const routes: RouteRecordRaw[] = [
     props: true,
     meta: { permission: 'settings.read' },
   },
+  {
+    path: '/notifications',
+    component: () => import('./pages/notifications/NotificationsPage.vue'),
+    meta: { title: 'notifications.title', icon: IconBell, group: 'configure', order: 1, permission: 'notify.read' },
+    children: [
+      { path: '', redirect: { name: 'notifications.overview' } },
+      { path: 'overview', name: 'notifications.overview', component: () => import('./pages/notifications/OverviewTab.vue') },
+      { path: 'channels', name: 'notifications.channels', component: () => import('./pages/notifications/ChannelsTab.vue') },
+      { path: 'log', name: 'notifications.log', component: () => import('./pages/notifications/LogTab.vue') },
+      { path: 'silences', name: 'notifications.silences', component: () => import('./pages/notifications/SilencesTab.vue') },
+      { path: 'templates', name: 'notifications.templates', component: () => import('./pages/notifications/TemplatesTab.vue') },
+    ],
+  },
+  {
+    path: '/notifications/channels/new',
+    name: 'notifications.channel.new',
+    component: () => import('./pages/notifications/ChannelPage.vue'),
+    meta: { permission: 'notify.write', under: '/notifications' },
+  },
+  {
+    path: '/notifications/channels/:id',
+    name: 'notifications.channel',
+    component: () => import('./pages/notifications/ChannelPage.vue'),
+    props: true,
+    meta: { permission: 'notify.read', under: '/notifications' },
+  },
+  {
+    path: '/notifications/messages/:id',
+    name: 'notifications.message',
+    component: () => import('./pages/notifications/MessagePage.vue'),
+    props: true,
+    meta: { permission: 'notify.read', under: '/notifications' },
+  },
+  {
+    path: '/notifications/templates/new',
+    name: 'notifications.template.new',
+    component: () => import('./pages/notifications/TemplatePage.vue'),
+    meta: { permission: 'notify.write', under: '/notifications' },
+  },
+  {
+    path: '/notifications/templates/:id',
+    name: 'notifications.template',
+    component: () => import('./pages/notifications/TemplatePage.vue'),
+    props: true,
+    meta: { permission: 'notify.read', under: '/notifications' },
+  },
+  { path: '/inbox', name: 'inbox', component: () => import('./pages/inbox/InboxPage.vue') },
   {
     path: '/firmware',
     name: 'firmware',

@@ -9,6 +9,7 @@ import device from './en/device.json'
 import devices from './en/devices.json'
 import firmware from './en/firmware.json'
 import license from './en/license.json'
+import notifications from './en/notifications.json'
 import overview from './en/overview.json'
 import products from './en/products.json'
 import reject from './en/reject.json'
@@ -27,6 +28,7 @@ export const messages = {
   devices,
   firmware,
   license,
+  notifications,
   overview,
   products,
   reject,

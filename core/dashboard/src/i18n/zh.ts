@@ -9,6 +9,7 @@ import device from './zh/device.json'
 import devices from './zh/devices.json'
 import firmware from './zh/firmware.json'
 import license from './zh/license.json'
+import notifications from './zh/notifications.json'
 import overview from './zh/overview.json'
 import products from './zh/products.json'
 import reject from './zh/reject.json'
@@ -27,6 +28,7 @@ export const messages = {
   devices,
   firmware,
   license,
+  notifications,
   overview,
   products,
   reject,
