@@ -43,12 +43,10 @@ export class ContactPoints {
     const { scope, userId } = owner
     const address = type === 'sms' ? toE164(given) : given.trim()
     const isGood = type === 'email' ? /^[^\s@,;<>]+@[^\s@,;<>]+$/.test(given) : type === 'telegram' ? /^-?\d{1,20}$/.test(given) : address
-    if (address === undefined || !isGood)
-      throw new ProblemError('UNPROCESSABLE', { errors: [{ pointer: '/address', detail: 'This is no such address.' }] })
+    if (address === undefined || !isGood) refuse('/address', 'This is no such address.')
     return this.#context.db.withTenant(scope, async (tx) => {
       const known = await tx.select({ id: notifyContactPoints.id }).from(notifyContactPoints).where(eq(notifyContactPoints.userId, userId))
-      if (known.length >= mostPoints)
-        throw new ProblemError('UNPROCESSABLE', { errors: [{ pointer: '', detail: `At most ${mostPoints}.` }] })
+      if (known.length >= mostPoints) refuse('', `At most ${mostPoints}.`)
       const [row] = await tx
         .insert(notifyContactPoints)
         .values({ tenantId: scope.tenantId, id: randomUUIDv7(), userId, type, address })
@@ -126,6 +124,10 @@ export class ContactPoints {
   #hash(id: string, code: string): string {
     return this.#context.secrets.hmac('pepper', 'contact point', id, code).toString('base64url')
   }
+}
+
+function refuse(pointer: string, detail: string): never {
+  throw new ProblemError('UNPROCESSABLE', { errors: [{ pointer, detail }] })
 }
 
 async function readOwn(tx: Tx, userId: string, id: string): Promise<ContactPoint> {

@@ -7,6 +7,8 @@ import { notifyAttempts, notifyChannels, notifyDeliveries, notifyMessages, notif
 import type { DeliveryState } from '../db/notify-tables.ts'
 import { priorityOf, skip } from '../jobs/define.ts'
 import { takeInside } from '../jobs/limiter.ts'
+import { createAckToken } from './acks.ts'
+import { callbackUrlOf } from './callbacks.ts'
 import { perNumber } from './channels/sms.ts'
 import type { Channels, OpenChannel } from './channels.ts'
 import { isDigesting, rateKey, windowsOf } from './channel-rate.ts'
@@ -32,7 +34,13 @@ export type DeliverParts = {
   onAttempt: (type: string, attempt: Attempt, delivery: DeliveryRow) => void
 }
 
-type Ready = { delivery: DeliveryRow; message: MessageRow; channel: OpenChannel }
+type Ready = {
+  delivery: DeliveryRow
+  message: MessageRow
+  channel: OpenChannel
+  links: MessageRow['links']
+  callbackUrl: string | undefined
+}
 
 /** Takes one delivery through one attempt. Every step that matters commits before the next. */
 export class Deliverer {
@@ -75,7 +83,8 @@ export class Deliverer {
     if (turn !== 'now') return this.#later(tx, delivery, turn, 'paused')
     const channel = this.#parts.channels.openRow(row)
     if (row.type === 'inapp') {
-      await this.#parts.sender.putIntoInbox(tx, saidOf({ delivery, message, channel }), scope.tenantId, delivery.userId ?? '')
+      const said = saidOf(await this.#withLinks(tx, delivery, message, channel))
+      await this.#parts.sender.putIntoInbox(tx, said, scope.tenantId, delivery.userId ?? '')
       return this.#end(tx, delivery, 'sent', null)
     }
     // It began before, and nobody knows how that ended.
@@ -85,7 +94,19 @@ export class Deliverer {
       .update(notifyDeliveries)
       .set({ state: 'sending', isWaiting: false, attempts: delivery.attempts + 1, updatedAt: sql`now()` })
       .where(eq(notifyDeliveries.id, id))
-    return { delivery: { ...delivery, attempts: delivery.attempts + 1 }, message, channel }
+    return this.#withLinks(tx, { ...delivery, attempts: delivery.attempts + 1 }, message, channel)
+  }
+
+  /** What fires can be acknowledged by a link of this recipient's own, where the server knows its address. */
+  async #withLinks(tx: Tx, delivery: DeliveryRow, message: MessageRow, channel: OpenChannel): Promise<Ready> {
+    const { publicUrl } = this.#context.config
+    const callbackUrl = callbackUrlOf(this.#context, channel.row)
+    const links = [...message.links]
+    if (publicUrl && message.source === 'alert' && message.groupKey !== null && !message.resolved) {
+      const token = await createAckToken(tx, delivery, message.groupKey, this.#context.clock.now())
+      links.push({ label: '确认 / Acknowledge', url: new URL(`n/${token}`, publicUrl).href })
+    }
+    return { delivery, message, channel, links, callbackUrl }
   }
 
   async #takeSlot(tx: Tx, scope: Scope, channel: OpenChannel, delivery: DeliveryRow): Promise<boolean> {
@@ -217,7 +238,7 @@ export class Deliverer {
   }
 }
 
-function saidOf({ delivery, message, channel }: Ready): Said {
+function saidOf({ delivery, message, channel, links, callbackUrl }: Ready): Said {
   const params = channel.config['params']
   const values = { title: message.title, text: message.text }
   const fill = (template: unknown) => String(template).replace(/\{\{ *(title|text) *\}\}/g, (_, name: 'title' | 'text') => values[name])
@@ -229,7 +250,8 @@ function saidOf({ delivery, message, channel }: Ready): Said {
     format: message.format,
     priority: message.priority,
     resolved: message.resolved,
-    links: message.links,
+    links,
+    ...(callbackUrl === undefined ? {} : { callbackUrl }),
     event: message.event,
     at: message.createdAt,
     data: Object.keys(message.data).length > 0 ? message.data : { title: message.title, text: message.text, priority: message.priority },

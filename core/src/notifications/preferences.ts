@@ -19,7 +19,7 @@ const severities = ['critical', 'major', 'minor', 'warning'] as const
 const Kind = Type.Union([Type.Literal('sms'), Type.Literal('telegram'), Type.Literal('email'), Type.Literal('inapp')])
 type Kind = Static<typeof Kind>
 const Kinds = Type.Array(Kind, { minItems: 1, maxItems: 4, uniqueItems: true })
-const wanted = Type.Optional(Type.Boolean())
+const choice = Type.Optional(Type.Boolean())
 
 export const Preferences = Type.Object(
   {
@@ -33,7 +33,7 @@ export const Preferences = Type.Object(
     topics: Type.Optional(
       Type.Record(
         Type.String({ pattern: '^[a-z][a-z0-9_.-]{0,49}$' }),
-        Type.Object({ sms: wanted, telegram: wanted, email: wanted, inapp: wanted }, { additionalProperties: false }),
+        Type.Object({ sms: choice, telegram: choice, email: choice, inapp: choice }, { additionalProperties: false }),
         { maxProperties: 50, additionalProperties: false },
       ),
     ),

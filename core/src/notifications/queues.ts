@@ -73,3 +73,17 @@ export const notifyRelease = defineJob({
   deadLetter: true,
   exclusive: true,
 })
+
+/** A step of an escalation is due. `startedAt` tells one run from the next. */
+export const notifyEscalate = defineJob({
+  name: 'notify-escalate',
+  title: { zh: '告警升级', en: 'Escalations' },
+  data: Type.Object({ tenantId: Id, group: Type.String(), startedAt: Type.Number(), step: Type.Integer(), round: Type.Integer() }),
+  group: (data) => data.group,
+  perGroup: 1,
+  batch: 50,
+  perNode: 1,
+  retry,
+  expireMs: 30_000,
+  deadLetter: true,
+})
