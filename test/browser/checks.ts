@@ -19,6 +19,7 @@ const areas = [
   'device',
   'devices',
   'firmware',
+  'jobs',
   'license',
   'notifications',
   'overview',

@@ -4,7 +4,7 @@ import type { RouteIds } from './routes.ts'
 /** Calls the REST API as an administrator. */
 type Call = (method: string, path: string, body: unknown) => Promise<unknown>
 
-/** Channels of which one refuses, a message to each, a silence, a template, and something in the inbox. */
+/** Channels, a message and something in the inbox, a silence, a template, a schedule. */
 export async function fillNotifications(call: Call): Promise<RouteIds> {
   const post = async (path: string, body: unknown) => (await call('POST', `/api/v1/notifications${path}`, body)) as { id: string }
   const inbox = await post('/channels', { name: 'Walked inbox', type: 'inapp', config: {} })
@@ -25,7 +25,10 @@ export async function fillNotifications(call: Call): Promise<RouteIds> {
     example: { name: 'Ada' },
   })
   await call('PATCH', `/api/v1/notifications/templates/${template.id}`, { example: { name: 'Bo' } })
+  const schedule = { name: 'Walked', queue: 'notify-drain', cron: '0 8 * * 1', data: { channelId: inbox.id } }
+  await call('POST', '/api/v1/schedules', schedule)
   return {
+    '/jobs/queues/': 'notify-send',
     '/notifications/channels/': inbox.id,
     '/notifications/messages/': message.id,
     '/notifications/templates/': template.id,

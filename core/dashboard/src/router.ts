@@ -10,6 +10,7 @@ import {
   IconCable,
   IconCpu,
   IconKey,
+  IconListChecks,
   IconOverview,
   IconPackage,
   IconPlug,
@@ -151,10 +152,29 @@ const routes: RouteRecordRaw[] = [
     meta: { title: 'firmware.title', icon: IconPackage, group: 'operate', order: 0, permission: 'product.read' },
   },
   {
+    path: '/jobs',
+    component: () => import('./pages/jobs/JobsPage.vue'),
+    meta: { title: 'jobs.title', icon: IconListChecks, group: 'operate', order: 1, permission: 'job.read' },
+    children: [
+      { path: '', redirect: { name: 'jobs.queues' } },
+      { path: 'queues', name: 'jobs.queues', component: () => import('./pages/jobs/QueuesTab.vue') },
+      { path: 'workers', name: 'jobs.workers', component: () => import('./pages/jobs/WorkersTab.vue') },
+      { path: 'schedules', name: 'jobs.schedules', component: () => import('./pages/jobs/SchedulesTab.vue') },
+      { path: 'quarantine', name: 'jobs.quarantine', component: () => import('./pages/jobs/QuarantineTab.vue') },
+    ],
+  },
+  {
+    path: '/jobs/queues/:id',
+    name: 'jobs.queue',
+    component: () => import('./pages/jobs/QueuePage.vue'),
+    props: true,
+    meta: { permission: 'job.read', under: '/jobs' },
+  },
+  {
     path: '/bin',
     name: 'bin',
     component: () => import('./pages/bin/BinPage.vue'),
-    meta: { title: 'bin.title', icon: IconTrash, group: 'operate', order: 1, permission: 'device.write', isPrimary: true },
+    meta: { title: 'bin.title', icon: IconTrash, group: 'operate', order: 2, permission: 'device.write', isPrimary: true },
   },
   { path: '/settings', redirect: '/settings/profile' },
   {

@@ -8,6 +8,7 @@ import connectors from './en/connectors.json'
 import device from './en/device.json'
 import devices from './en/devices.json'
 import firmware from './en/firmware.json'
+import jobs from './en/jobs.json'
 import license from './en/license.json'
 import notifications from './en/notifications.json'
 import overview from './en/overview.json'
@@ -27,6 +28,7 @@ export const messages = {
   device,
   devices,
   firmware,
+  jobs,
   license,
   notifications,
   overview,

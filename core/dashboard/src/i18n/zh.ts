@@ -8,6 +8,7 @@ import connectors from './zh/connectors.json'
 import device from './zh/device.json'
 import devices from './zh/devices.json'
 import firmware from './zh/firmware.json'
+import jobs from './zh/jobs.json'
 import license from './zh/license.json'
 import notifications from './zh/notifications.json'
 import overview from './zh/overview.json'
@@ -27,6 +28,7 @@ export const messages = {
   device,
   devices,
   firmware,
+  jobs,
   license,
   notifications,
   overview,
