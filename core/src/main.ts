@@ -13,6 +13,7 @@ iot-pms admin setup-link                  a new link for the first administrator
 iot-pms admin reset-password EMAIL        a link that sets a new password
 iot-pms device simulate [options]         send example data over real MQTT; --help lists the options
 iot-pms telemetry stats [--json]          what the telemetry store holds, and what it takes
+iot-pms doctor [--json]                   looks at settings, database, disk, clock, keys, and says what to mend
 iot-pms backup [--out FILE|-] [options]   one file with everything; the server may run; --kind, --passphrase-file
 iot-pms restore FILE [options]            put a backup in the place of the database; --check, --yes, --into
 iot-pms license show [--json]             state, term, limits and machine of the license
@@ -34,6 +35,7 @@ const commands: Record<string, (args: string[]) => Promise<number | undefined>> 
   'admin setup-link': async () => (await import('./cli/admin.ts')).runSetupLink(readConfig()),
   'admin reset-password': async (args) => (await import('./cli/admin.ts')).runResetPassword(readConfig(), args[0]),
   'telemetry stats': async (args) => (await import('./cli/telemetry.ts')).runTelemetryStats(readConfig(), args),
+  doctor: async (args) => (await import('./cli/doctor.ts')).runDoctor(args),
   backup: async (args) => (await import('./cli/backup.ts')).runBackup(readConfig(), args),
   restore: async (args) => (await import('./cli/restore.ts')).runRestore(readConfig(), args),
   ...Object.fromEntries(

@@ -44,11 +44,19 @@ export async function runResetPassword(config: Config, email: string | undefined
   })
 }
 
-/** The database of a running server when there is one, else started for the time of the command. */
-export async function withDatabase(config: Config, work: (database: OpenDatabase) => Promise<void>): Promise<void> {
+/**
+ * The database of a running server when there is one, else started for the time of the command.
+ *
+ * @param level of what is logged on standard output meanwhile: `silent` where that is the answer of the command
+ */
+export async function withDatabase(
+  config: Config,
+  work: (database: OpenDatabase) => Promise<void>,
+  level: 'warn' | 'silent' = 'warn',
+): Promise<void> {
   ensureDataDir(config.dataDir)
   const running = config.database.url ? undefined : await findRunningDatabase(config.dataDir)
-  const database = running ? { ...running, stop: async () => {} } : await openDatabase(config, createLog('warn'))
+  const database = running ? { ...running, stop: async () => {} } : await openDatabase(config, createLog(level))
   try {
     await work(database)
   } finally {

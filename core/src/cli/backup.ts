@@ -10,6 +10,7 @@ import { packKey, readKeyText, readPassphrase } from '../backup/packed-key.ts'
 import { writeBackup } from '../backup/write.ts'
 import type { WrittenBackup } from '../backup/write.ts'
 import type { Config } from '../config.ts'
+import type { OpenDatabase } from '../db/open.ts'
 import { StartError, exitCodes } from '../errors.ts'
 import { withDatabase } from './admin.ts'
 
@@ -26,7 +27,7 @@ export async function runBackup(config: Config, args: string[]): Promise<undefin
   const { out, kind, json, 'passphrase-file': passphraseFile } = parseOptions(args)
   if (!isBackupKind(kind)) throw usageError('--kind is full or config.')
   const passphrase = passphraseFile === undefined ? undefined : readPassphrase(passphraseFile)
-  await withDatabase(config, async ({ adminUrl }) => {
+  const work = async ({ adminUrl }: OpenDatabase) => {
     const text = passphrase === undefined ? undefined : readKeyText(config)
     if (passphrase !== undefined && text === undefined) throw usageError('There is no secret key here that could be packed.')
     const wanted = { kind, ...(text !== undefined && passphrase !== undefined ? { key: await packKey(text, passphrase) } : {}) }
@@ -37,7 +38,9 @@ export async function runBackup(config: Config, args: string[]): Promise<undefin
     const file = resolve(out ?? join(config.dataDir, 'backups', `iot-pms-${kind}-${stampOf(new Date())}.tar`))
     const written = await writeFile(file, (stream) => writeBackup(adminUrl, stream, wanted))
     process.stdout.write(describe(written, file, json))
-  })
+  }
+  // Standard output is the answer, and may be the backup itself.
+  await withDatabase(config, work, 'silent')
 }
 
 /** Under its name only when it is whole and on the disk. */
