@@ -38,7 +38,8 @@ export function useChannels() {
 export function useReasons() {
   const i18n = useI18n()
   return (reason: string): string => {
-    const key = `notifications.reason.${reason}`
+    // What follows the first word says which, such as the digest a message went into.
+    const key = `notifications.reason.${reason.split(' ', 1)[0]}`
     return i18n.te(key) ? i18n.t(key) : reason
   }
 }
