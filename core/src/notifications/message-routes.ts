@@ -3,41 +3,17 @@ import { Type } from 'typebox'
 import { Value } from 'typebox/value'
 import { recordAudit } from '../audit.ts'
 import type { Context } from '../context.ts'
-import type { notifyAttempts } from '../db/notify-tables.ts'
+import type { Tx } from '../db/client.ts'
 import type { Actor } from '../http/actor.ts'
 import { actorOf, languageOf } from '../http/actor.ts'
 import { ProblemError, toProblem } from '../errors.ts'
-import { IdParams, NoContent, Page, pageQuery, problems } from '../http/schemas.ts'
+import { IdParams, NoContent, pageQuery, problems } from '../http/schemas.ts'
 import type { App } from '../http/server.ts'
-import {
-  deliveryView,
-  getMessage,
-  listDeliveries,
-  listInbox,
-  listMessages,
-  markRead,
-  messageView,
-  readStats,
-  retryDelivery,
-} from './delivery-log.ts'
+import { listInbox, markRead } from './delivery-log.ts'
 import type { NotificationHub } from './hub.ts'
 import { fillStored } from './templates.ts'
-import type { Accepted as Taken } from './messages.ts'
-import {
-  Accepted,
-  Batch,
-  BatchAnswer,
-  DeliveriesQuery,
-  DeliveryEntry,
-  InboxPage,
-  InboxRead,
-  MessageCreate,
-  MessageDetail,
-  MessageView,
-  Stats,
-  StatsQuery,
-  priorityNumber,
-} from './schemas.ts'
+import type { MessageDraft, Accepted as Taken } from './messages.ts'
+import { Accepted, Batch, BatchAnswer, InboxPage, InboxRead, MessageCreate, priorityNumber } from './schemas.ts'
 
 const tags = ['notifications']
 const EmptyQuery = Type.Object({}, { additionalProperties: false })
@@ -49,7 +25,6 @@ const maxDataBytes = 16_384
 /** Saying something, and what became of it. */
 export function registerMessageRoutes(app: App, context: Context, hub: NotificationHub): void {
   registerSending(app, context, hub)
-  registerLog(app, context)
   registerInbox(app, context)
 }
 
@@ -85,17 +60,12 @@ function registerSending(app: App, context: Context, hub: NotificationHub): void
       },
     },
     async (request, reply) => {
-      const items = []
-      for (const [index, message] of request.body.messages.entries()) {
-        try {
-          if (!Value.Check(MessageCreate, message)) throw new ProblemError('VALIDATION_FAILED')
-          items.push({ index, id: (await accept(context, hub, actorOf(request), message)).id })
-        } catch (error) {
-          if (!(error instanceof ProblemError)) throw error
-          const { code, detail } = toProblem(error, languageOf(request), request.id)
-          items.push({ index, error: { code, detail } })
-        }
-      }
+      const results = await acceptBatch(context, hub, actorOf(request), request.body.messages)
+      const items = results.map((one, index) => {
+        if (!(one instanceof ProblemError)) return { index, id: one.id }
+        const { code, detail } = toProblem(one, languageOf(request), request.id)
+        return { index, error: { code, detail } }
+      })
       return reply.code(202).send({ items })
     },
   )
@@ -122,129 +92,87 @@ function registerSending(app: App, context: Context, hub: NotificationHub): void
 }
 
 async function accept(context: Context, hub: NotificationHub, actor: Actor, body: MessageCreate): Promise<Taken> {
-  const { to, scheduledAt, data, priority, ...rest } = body
-  const at = scheduledAt === undefined ? undefined : new Date(scheduledAt)
-  if (at && at.getTime() > context.clock.now() + furthestMs) {
-    throw new ProblemError('UNPROCESSABLE', { errors: [{ pointer: '/scheduledAt', detail: 'At most 90 days ahead.' }] })
-  }
-  if (data !== undefined && Buffer.byteLength(JSON.stringify(data)) > maxDataBytes) {
-    throw new ProblemError('BODY_TOO_LARGE', { params: { limit: maxDataBytes } })
-  }
-  const { text, template, locale, ...said } = rest
-  if ((text === undefined) === (template === undefined)) throw new ProblemError('MESSAGE_CONTENT')
+  assertSize(context, body)
   return context.db.withTenant(actor.scope, async (tx) => {
-    const filled = template === undefined ? { text: text ?? '' } : await fillStored(tx, template, data ?? {}, locale)
-    const taken = await hub.messages.accept(tx, actor.scope, {
-      ...said,
-      ...filled,
-      to: Array.isArray(to) ? to : [to],
-      priority: priorityNumber(priority),
-      ...(at ? { scheduledAt: at } : {}),
-      ...(data === undefined ? {} : { data: { title: body.title ?? '', text: filled.text, ...data } }),
-      createdBy: actor.name,
-    })
+    const taken = await hub.messages.accept(tx, actor.scope, await toDraft(tx, actor, body))
     recordAudit(tx, { type: 'notification.send', subject: `message:${taken.id}` })
     return taken
   })
 }
 
-function registerLog(app: App, context: Context): void {
-  const read = { config: { permission: 'notify.read' as const } }
-  app.get(
-    '/api/v1/notifications/messages',
-    {
-      ...read,
-      schema: {
-        tags,
-        summary: 'Messages, newest first',
-        querystring: ListQuery,
-        response: { 200: Page(MessageView), ...problems(400, 401, 403) },
-      },
-    },
-    async (request) => {
-      const { items, nextCursor } = await listMessages(context, actorOf(request).scope, request.query.limit ?? 50, request.query.cursor)
-      return { items: items.map(messageView), nextCursor }
-    },
-  )
-  app.get(
-    '/api/v1/notifications/messages/:id',
-    {
-      ...read,
-      schema: {
-        tags,
-        summary: 'A message with its deliveries and attempts',
-        params: IdParams,
-        querystring: EmptyQuery,
-        response: { 200: MessageDetail, ...problems(400, 401, 403, 404) },
-      },
-    },
-    async (request) => {
-      const { message, deliveries } = await getMessage(context, actorOf(request).scope, request.params.id)
-      return {
-        ...messageView(message),
-        deliveries: deliveries.map(({ delivery, log }) => ({
-          ...deliveryView(delivery),
-          log: log.map(attemptView),
-        })),
+/** So many commit together; those that must be told apart from others by their key commit alone. */
+const perTransaction = 100
+
+async function acceptBatch(
+  context: Context,
+  hub: NotificationHub,
+  actor: Actor,
+  given: readonly unknown[],
+): Promise<(Taken | ProblemError)[]> {
+  const results: (Taken | ProblemError)[] = []
+  const together: { index: number; body: MessageCreate }[] = []
+  for (const [index, body] of given.entries()) {
+    if (!Value.Check(MessageCreate, body)) results[index] = new ProblemError('VALIDATION_FAILED')
+    else if (body.dedupKey === undefined) together.push({ index, body })
+    else results[index] = await accept(context, hub, actor, body).catch(asProblem)
+  }
+  for (let from = 0; from < together.length; from += perTransaction) {
+    const some = together.slice(from, from + perTransaction)
+    await context.db.withTenant(actor.scope, async (tx) => {
+      const drafts: { index: number; draft: MessageDraft }[] = []
+      for (const { index, body } of some) {
+        try {
+          assertSize(context, body)
+          drafts.push({ index, draft: await toDraft(tx, actor, body) })
+        } catch (error) {
+          results[index] = asProblem(error)
+        }
       }
-    },
-  )
-  app.get(
-    '/api/v1/notifications/deliveries',
-    {
-      ...read,
-      schema: {
-        tags,
-        summary: 'Deliveries, newest first',
-        querystring: DeliveriesQuery,
-        response: { 200: Page(DeliveryEntry), ...problems(400, 401, 403) },
-      },
-    },
-    async (request) => {
-      const { limit = 50, cursor, ...filter } = request.query
-      const { items, nextCursor } = await listDeliveries(context, actorOf(request).scope, filter, limit, cursor)
-      return { items: items.map(({ title, ...row }) => ({ ...deliveryView(row), title })), nextCursor }
-    },
-  )
-  app.post(
-    '/api/v1/notifications/deliveries/:id/retry',
-    {
-      config: { permission: 'notify.send' },
-      schema: {
-        tags,
-        summary: 'Try a failed delivery again',
-        params: IdParams,
-        querystring: EmptyQuery,
-        body: EmptyBody,
-        response: { 202: NoContent, ...problems(400, 401, 403, 404, 409) },
-      },
-    },
-    async (request, reply) => {
-      await retryDelivery(context, actorOf(request).scope, request.params.id)
-      return reply.code(202).send(null)
-    },
-  )
-  app.get(
-    '/api/v1/notifications/stats',
-    {
-      ...read,
-      schema: {
-        tags,
-        summary: 'What became of deliveries in a span',
-        querystring: StatsQuery,
-        response: { 200: Stats, ...problems(400, 401, 403) },
-      },
-    },
-    async (request) => {
-      const { from, to, by = 'channel' } = request.query
-      return { items: await readStats(context, actorOf(request).scope, from, to, by) }
-    },
-  )
+      const accepted = await hub.messages.acceptMany(
+        tx,
+        actor.scope,
+        drafts.map((one) => one.draft),
+      )
+      for (const [at, taken] of accepted.entries()) {
+        results[drafts[at]!.index] = taken
+        if (!(taken instanceof ProblemError)) recordAudit(tx, { type: 'notification.send', subject: `message:${taken.id}` })
+      }
+    })
+  }
+  return results
 }
 
-function attemptView(row: typeof notifyAttempts.$inferSelect) {
-  const { tenantId: _, deliveryId: __, at, ...entry } = row
-  return { ...entry, at: at.toISOString() }
+/** What the caller did wrong; anything else is ours. */
+function asProblem(error: unknown): ProblemError {
+  if (!(error instanceof ProblemError)) throw error
+  return error
+}
+
+/** What the schema cannot say. @throws {ProblemError} `UNPROCESSABLE`, `BODY_TOO_LARGE`, `MESSAGE_CONTENT` */
+function assertSize(context: Context, { scheduledAt, data, text, template }: MessageCreate): void {
+  if (scheduledAt !== undefined && Date.parse(scheduledAt) > context.clock.now() + furthestMs) {
+    throw new ProblemError('UNPROCESSABLE', { errors: [{ pointer: '/scheduledAt', detail: 'At most 90 days ahead.' }] })
+  }
+  if (data !== undefined && Buffer.byteLength(JSON.stringify(data)) > maxDataBytes) {
+    throw new ProblemError('BODY_TOO_LARGE', { params: { limit: maxDataBytes } })
+  }
+  if ((text === undefined) === (template === undefined)) throw new ProblemError('MESSAGE_CONTENT')
+}
+
+/** @throws {ProblemError} as templates do */
+async function toDraft(tx: Tx, actor: Actor, body: MessageCreate): Promise<MessageDraft> {
+  const { to, scheduledAt, data, priority, text, template, locale, ...said } = body
+  const filled = template === undefined ? { text: text ?? '' } : await fillStored(tx, template, data ?? {}, locale)
+  return {
+    ...said,
+    ...filled,
+    ...(template === undefined ? {} : { template }),
+    to: Array.isArray(to) ? to : [to],
+    priority: priorityNumber(priority),
+    ...(scheduledAt === undefined ? {} : { scheduledAt: new Date(scheduledAt) }),
+    ...(data === undefined ? {} : { data: { title: body.title ?? '', text: filled.text, ...data } }),
+    createdBy: actor.name,
+  }
 }
 
 function registerInbox(app: App, context: Context): void {

@@ -8,7 +8,9 @@ import type { MessageSource, PlannedTarget } from '../db/notify-tables.ts'
 import { ProblemError } from '../errors.ts'
 import { priorityOf } from '../jobs/define.ts'
 import type { Priority } from './channel-type.ts'
-import { notifyFallback, notifySend } from './queues.ts'
+import { notifyFallback, notifyRelease, notifySend } from './queues.ts'
+import { holdBack } from './preferences.ts'
+import type { About } from './preferences.ts'
 import { planTargets } from './targets.ts'
 import type { WantedTarget } from './targets.ts'
 
@@ -30,6 +32,8 @@ export type MessageDraft = {
   dedupKey?: string
   dedupWindowMs?: number
   groupKey?: string
+  /** Name of the stored template that made the text. */
+  template?: string
   scheduledAt?: Date
   ttlMs?: number
   createdBy: string
@@ -44,6 +48,19 @@ const usualFallbackMs = [0, 60_000, 300_000, 1_800_000, 1_800_000, 1_800_000] as
 const usualDedupMs = 300_000
 export const openStates = ['accepted', 'queued', 'sending'] as const
 const goodStates = ['sent', 'delivered', 'read', 'acked']
+
+type Plan = { about: About; plan: PlannedTarget[][]; fallbackAfterMs: number | undefined }
+type Planned = Plan & { index: number; draft: MessageDraft }
+type SendJob = { data: { tenantId: string; deliveryId: string }; key: string; priority: number; delayMs?: number }
+type FallbackJob = { data: { tenantId: string; messageId: string; step: number }; priority: number; delayMs?: number }
+
+const after = (delayMs: number) => (delayMs > 0 ? { delayMs } : {})
+
+function assertText(draft: MessageDraft): void {
+  for (const text of [draft.title ?? '', draft.text]) {
+    if (text.includes('\0') || !text.isWellFormed()) throw new ProblemError('TEXT_INVALID')
+  }
+}
 
 /** Messages once accepted: their plan of steps, and the deliveries each step becomes. */
 export class Messages {
@@ -60,84 +77,133 @@ export class Messages {
    * @throws {ProblemError} `NO_RECIPIENT`, `TEXT_INVALID`
    */
   async accept(tx: Tx, scope: Scope, draft: MessageDraft): Promise<Accepted> {
-    for (const text of [draft.title ?? '', draft.text]) {
-      if (text.includes('\0') || !text.isWellFormed()) throw new ProblemError('TEXT_INVALID')
-    }
-    const known = await this.#findDuplicate(tx, scope, draft)
-    if (known) return known
-    const priority = draft.priority ?? 3
-    const { plan, fallbackAfterMs } = await planTargets(tx, scope, draft.to, priority)
-    if (plan.length === 0 || plan[0]!.length === 0) throw new ProblemError('NO_RECIPIENT')
-    const now = this.#context.clock.now()
-    const startsAt = Math.max(now, draft.scheduledAt?.getTime() ?? now)
-    const [message] = await tx
-      .insert(notifyMessages)
-      .values({
-        tenantId: scope.tenantId,
-        id: randomUUIDv7(),
-        source: draft.source ?? 'api',
-        topic: draft.topic ?? 'message',
-        event: draft.event ?? 'message',
-        priority,
-        title: draft.title ?? '',
-        text: draft.text,
-        format: draft.format ?? 'markdown',
-        resolved: draft.resolved ?? false,
-        links: draft.links ?? [],
-        data: draft.data ?? {},
-        plan,
-        fallbackAfterMs: fallbackAfterMs ?? usualFallbackMs[priority],
-        dedupKey: draft.dedupKey ?? null,
-        groupKey: draft.groupKey ?? null,
-        scheduledAt: draft.scheduledAt ?? null,
-        expiresAt: new Date(startsAt + (draft.ttlMs ?? usualTtlMs[priority])),
-        createdBy: draft.createdBy,
-        createdAt: new Date(now),
-      })
-      .returning()
-    const deliveries = await this.startStep(tx, message!, 0)
-    return { id: message!.id, deliveries: deliveries.map(({ id, type, state }) => ({ id, type, state })), deduplicated: false }
+    const [taken] = await this.acceptMany(tx, scope, [draft])
+    if (taken instanceof ProblemError) throw taken
+    return taken!
   }
 
-  /** The deliveries of one step, with the jobs that send them. */
-  async startStep(tx: Tx, message: MessageRow, step: number): Promise<DeliveryRow[]> {
-    const targets = message.plan[step] ?? []
-    if (targets.length === 0) return []
-    await tx.update(notifyMessages).set({ step }).where(eq(notifyMessages.id, message.id))
-    const made = await tx
-      .insert(notifyDeliveries)
-      .values(targets.map((target) => toDelivery(message, target, step)))
-      .returning()
-    const delayMs = Math.max(0, (message.scheduledAt?.getTime() ?? 0) - this.#context.clock.now())
-    for (const { id } of made) {
-      await this.#context.jobs.send(
-        notifySend,
-        { tenantId: message.tenantId, deliveryId: id },
-        { tx, key: id, priority: priorityOf(message.priority), ...(delayMs > 0 ? { delayMs } : {}) },
-      )
+  /** Takes many with few statements; a wrong one does not fail the others. At most one of them may have a `dedupKey`. */
+  async acceptMany(tx: Tx, scope: Scope, drafts: readonly MessageDraft[]): Promise<(Accepted | ProblemError)[]> {
+    const results: (Accepted | ProblemError)[] = []
+    const planned: Planned[] = []
+    const known = new Map<string, Plan>()
+    for (const [index, draft] of drafts.entries()) {
+      try {
+        assertText(draft)
+        const duplicate = await this.#findDuplicate(tx, scope, draft)
+        if (duplicate) results[index] = duplicate
+        else planned.push({ index, draft, ...(await this.#plan(tx, scope, draft, known)) })
+      } catch (error) {
+        if (!(error instanceof ProblemError)) throw error
+        results[index] = error
+      }
     }
-    if (message.plan.length > step + 1) {
-      const data = { tenantId: message.tenantId, messageId: message.id, step }
-      await this.#context.jobs.send(notifyFallback, data, {
-        tx,
-        delayMs: delayMs + message.fallbackAfterMs,
-        priority: priorityOf(message.priority),
-      })
+    if (planned.length === 0) return results
+    const plans = await holdBack(tx, scope, planned)
+    const rows = planned.map((one, at) => this.#toMessage(scope, one, plans[at]!))
+    const messages = await tx.insert(notifyMessages).values(rows).returning()
+    const made = await this.#startSteps(
+      tx,
+      messages.map((message) => ({ message, step: 0 })),
+    )
+    for (const [at, { id }] of rows.entries()) {
+      const deliveries = made.filter((one) => one.messageId === id).map(({ id: own, type, state }) => ({ id: own, type, state }))
+      results[planned[at]!.index] = { id, deliveries, deduplicated: false }
     }
+    return results
+  }
+
+  /** @param known plans of this transaction by what was wanted; those with people in them depend on the people */
+  async #plan(tx: Tx, scope: Scope, draft: MessageDraft, known: Map<string, Plan>): Promise<Plan> {
+    const now = this.#context.clock.now()
+    const startsAt = Math.max(now, draft.scheduledAt?.getTime() ?? now)
+    const about = { priority: draft.priority ?? 3, topic: draft.topic ?? 'message', now: startsAt }
+    const key = JSON.stringify([draft.to, about])
+    const found = known.get(key)
+    if (found) return found
+    const made = { about, ...(await planTargets(tx, scope, draft.to, about)) }
+    if (made.plan.length === 0) throw new ProblemError('NO_RECIPIENT')
+    if (!made.plan.flat().some((one) => one.userId !== undefined)) known.set(key, made)
     return made
+  }
+
+  #toMessage(scope: Scope, { draft, about, fallbackAfterMs }: Planned, plan: PlannedTarget[][]) {
+    const { priority, topic, now: startsAt } = about
+    return {
+      tenantId: scope.tenantId,
+      id: randomUUIDv7(),
+      source: draft.source ?? 'api',
+      topic,
+      event: draft.event ?? 'message',
+      priority,
+      title: draft.title ?? '',
+      text: draft.text,
+      format: draft.format ?? 'markdown',
+      resolved: draft.resolved ?? false,
+      links: draft.links ?? [],
+      data: draft.data ?? {},
+      plan,
+      fallbackAfterMs: fallbackAfterMs ?? usualFallbackMs[priority],
+      dedupKey: draft.dedupKey ?? null,
+      groupKey: draft.groupKey ?? null,
+      template: draft.template ?? null,
+      scheduledAt: draft.scheduledAt ?? null,
+      expiresAt: new Date(startsAt + (draft.ttlMs ?? usualTtlMs[priority])),
+      createdBy: draft.createdBy,
+      createdAt: new Date(this.#context.clock.now()),
+    }
+  }
+
+  /** The deliveries of one step of each message, with the jobs that send them. */
+  async #startSteps(tx: Tx, starting: readonly { message: MessageRow; step: number }[]): Promise<DeliveryRow[]> {
+    const real = starting.filter(({ message, step }) => (message.plan[step] ?? []).length > 0)
+    if (real.length === 0) return []
+    for (const { message, step } of real) {
+      if (step > 0) await tx.update(notifyMessages).set({ step }).where(eq(notifyMessages.id, message.id))
+    }
+    const values = real.flatMap(({ message, step }) => message.plan[step]!.map((target) => toDelivery(message, target, step)))
+    const made = await tx.insert(notifyDeliveries).values(values).returning()
+    const byMessage = Map.groupBy(made, (one) => one.messageId)
+    const [sends, fallbacks, idle] = [[] as SendJob[], [] as FallbackJob[], [] as { message: MessageRow; step: number }[]]
+    for (const { message, step } of real) {
+      const open = (byMessage.get(message.id) ?? []).filter((one) => one.state === 'queued')
+      const delayMs = Math.max(0, (message.scheduledAt?.getTime() ?? 0) - this.#context.clock.now())
+      const priority = priorityOf(message.priority)
+      for (const { id, heldUntil, userId } of open) {
+        if (heldUntil !== null && userId !== null) await this.#hold(tx, message.tenantId, userId, heldUntil)
+        else sends.push({ data: { tenantId: message.tenantId, deliveryId: id }, key: id, priority, ...after(delayMs) })
+      }
+      // Nobody of this step is told: the next one need not wait.
+      if (open.length === 0) idle.push({ message, step: step + 1 })
+      else if (message.plan.length > step + 1) {
+        const data = { tenantId: message.tenantId, messageId: message.id, step }
+        fallbacks.push({ data, priority, ...after(delayMs + message.fallbackAfterMs) })
+      }
+    }
+    await this.#context.jobs.sendMany(notifySend, sends, { tx })
+    await this.#context.jobs.sendMany(notifyFallback, fallbacks, { tx })
+    return [...made, ...(await this.#startSteps(tx, idle))]
+  }
+
+  /** What is held for one person until one instant goes together. */
+  async #hold(tx: Tx, tenantId: string, userId: string, until: Date): Promise<void> {
+    const delayMs = Math.max(1, until.getTime() - this.#context.clock.now())
+    const unique = { key: `${userId} ${until.getTime()}`, mode: 'exclusive' as const }
+    await this.#context.jobs.send(notifyRelease, { tenantId, userId }, { tx, delayMs, unique })
   }
 
   /** Goes on to the next step, unless that has begun or the message has reached somebody. */
   async fallBack(tx: Tx, messageId: string, step: number): Promise<void> {
     const [message] = await tx.select().from(notifyMessages).where(eq(notifyMessages.id, messageId)).for('update')
     if (!message || message.step !== step || message.plan.length <= step + 1) return
-    const states = await tx
-      .select({ state: notifyDeliveries.state })
+    const made = await tx
+      .select({ state: notifyDeliveries.state, type: notifyDeliveries.type, step: notifyDeliveries.step })
       .from(notifyDeliveries)
       .where(eq(notifyDeliveries.messageId, messageId))
     const isOver = message.expiresAt.getTime() <= this.#context.clock.now()
-    if (isOver || states.some((one) => goodStates.includes(one.state)) || states.every((one) => one.state === 'canceled')) return
-    await this.startStep(tx, message, step + 1)
+    const hasArrived = made.some((one) => goodStates.includes(one.state) && reaches(message.plan, one))
+    if (isOver || hasArrived || made.every((one) => one.state === 'canceled')) return
+    await this.#startSteps(tx, [{ message, step: step + 1 }])
   }
 
   /** A delivery ended badly: when all of its step did, the next step begins at once. */
@@ -158,6 +224,10 @@ export class Messages {
 
   /** A delivery arrived: what later steps have not sent yet is not needed any more. */
   async afterSuccess(tx: Tx, delivery: DeliveryRow): Promise<void> {
+    if (delivery.type === 'inapp') {
+      const [message] = await tx.select({ plan: notifyMessages.plan }).from(notifyMessages).where(eq(notifyMessages.id, delivery.messageId))
+      if (message && !reaches(message.plan, delivery)) return this.afterFailure(tx, delivery)
+    }
     await tx
       .update(notifyDeliveries)
       .set({ state: 'canceled', reason: 'sent_before', isWaiting: false, updatedAt: sql`now()` })
@@ -201,14 +271,19 @@ export class Messages {
   }
 }
 
+/** What lies in the inbox was not necessarily seen: beside another way it does not count as having arrived. */
+const reaches = (plan: PlannedTarget[][], one: { type: string; step: number }): boolean =>
+  one.type !== 'inapp' || (plan[one.step] ?? []).every((target) => target.type === 'inapp')
+
 /** Webhooks are tried for days, so that a receiver that was away loses nothing. */
 const webhookTtlMs = 4 * 24 * hourMs
 
 function toDelivery(message: MessageRow, target: PlannedTarget, step: number) {
+  const heldUntil = target.heldUntil === undefined ? null : new Date(target.heldUntil)
   const expiresAt =
     target.type === 'webhook'
       ? new Date(Math.max(message.expiresAt.getTime(), message.createdAt.getTime() + webhookTtlMs))
-      : message.expiresAt
+      : new Date(message.expiresAt.getTime() + Math.max(0, (heldUntil?.getTime() ?? 0) - message.createdAt.getTime()))
   return {
     tenantId: message.tenantId,
     id: randomUUIDv7(),
@@ -219,7 +294,9 @@ function toDelivery(message: MessageRow, target: PlannedTarget, step: number) {
     userId: target.userId ?? null,
     address: target.address ?? null,
     priority: message.priority,
-    state: 'queued' as const,
+    state: target.suppressed === undefined ? ('queued' as const) : ('suppressed' as const),
+    reason: target.suppressed ?? null,
+    heldUntil: target.suppressed === undefined ? heldUntil : null,
     expiresAt,
   }
 }

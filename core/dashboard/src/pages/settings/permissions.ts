@@ -17,6 +17,11 @@ export const permissionNames = [
   'settings.write',
   'system.read',
   'metrics.read',
+  'job.read',
+  'job.write',
+  'notify.read',
+  'notify.write',
+  'notify.send',
   'license.read',
   'license.write',
 ] as const
@@ -30,6 +35,8 @@ const operator = new Set<PermissionName>([
   'telemetry.write',
   'product.write',
   'api-key.write',
+  'notify.read',
+  'notify.send',
 ])
 
 /** For showing only; what somebody may is decided by the server. */
