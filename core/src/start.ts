@@ -137,7 +137,7 @@ async function start(config: Config, log: Log, parts: PlatformParts, stops: Stop
   stops.push(Object.assign(() => database.stop(), { limitMs: databaseMs }))
   if (config.database.url && !config.database.migrateUrl) await checkDatabase(database.appUrl, config, log)
   if (parts.restorePoint ?? true) await ensureRestorePoint(config, database.adminUrl, log)
-  await migrate(database.adminUrl, database.appUrl, log)
+  const mayChangeTables = await migrate(database.adminUrl, database.appUrl, log)
   await checkDatabase(database.appUrl, config, log)
 
   const db = new Db(database.appUrl)
@@ -312,9 +312,11 @@ async function start(config: Config, log: Log, parts: PlatformParts, stops: Stop
   stops.push(() => demo.stop())
   upkeep.start()
   stops.push(() => upkeep.stop())
-  const backup = new DailyBackup(context, { adminUrl: database.adminUrl, disk })
-  backup.start()
-  stops.push(() => backup.stop())
+  if (mayChangeTables) {
+    const backup = new DailyBackup(context, { adminUrl: database.adminUrl, disk })
+    backup.start()
+    stops.push(() => backup.stop())
+  }
   const statistics = new PlannerStatistics(context, () => ingest.registry.size)
   statistics.start()
   stops.push(() => statistics.stop())

@@ -24,14 +24,18 @@ type AdminSql = postgres.Sql
  *
  * @param url login that may create roles and tables, or `appUrl`
  * @param appUrl login of the application; made or updated here with its password
+ * @returns whether the login may change tables
  * @throws {StartError} `SCHEMA_TOO_NEW` when the database was written by a newer version, `MIGRATION_CHANGED`
  *   when an applied file has been edited, `SCHEMA_TOO_OLD` when there is something to do and the login may not,
  *   `DATABASE_RIGHTS` when it may not even look
  */
-export async function migrate(url: string, appUrl: string, log: Log, folder = migrationsDir): Promise<void> {
+export async function migrate(url: string, appUrl: string, log: Log, folder = migrationsDir): Promise<boolean> {
   const sql = postgres(url, { max: 1, onnotice: () => {}, connection: { lock_timeout: 0, search_path: 'public' } })
   try {
-    if (!(await mayCreate(sql))) return await checkUpToDate(sql, folder)
+    if (!(await mayCreate(sql))) {
+      await checkUpToDate(sql, folder)
+      return false
+    }
     await sql`select pg_advisory_lock(${migrationLock})`
     await sql`create table if not exists schema_version (
       version int primary key, name text not null, checksum text not null,
@@ -43,11 +47,10 @@ export async function migrate(url: string, appUrl: string, log: Log, folder = mi
       await apply(sql, migration)
     }
     // Other folders are those of tests, which have no roles yet.
-    if (folder === migrationsDir) {
-      await ensureJobsSchema(sql)
-      await sql`grant select on schema_version to pms_jobs`
-    }
+    if (folder === migrationsDir) await ensureJobsSchema(sql)
+    await letServersLook(sql)
     await retryRoles(() => ensureAppLogin(sql, appUrl))
+    return true
   } catch (error) {
     if (error instanceof postgres.PostgresError && ['42501', '3F000', '42P01', '22023'].includes(error.code)) {
       throw new StartError(
@@ -62,6 +65,12 @@ export async function migrate(url: string, appUrl: string, log: Log, folder = mi
   } finally {
     await sql.end({ timeout: 5 })
   }
+}
+
+/** Those whose login may not change tables look with the role of upkeep. */
+async function letServersLook(sql: AdminSql): Promise<void> {
+  const [role] = await sql`select 1 from pg_roles where rolname = 'pms_jobs'`
+  if (role) await sql`grant select on schema_version to pms_jobs`
 }
 
 async function mayCreate(sql: AdminSql): Promise<boolean> {

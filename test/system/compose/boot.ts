@@ -186,6 +186,25 @@ async function otherEdition(): Promise<void> {
   expect('and back to the community edition', back.code === 0 && (await lastStored()) === sent)
 }
 
+/** [DP-18] The file of one moment brings back what was sent before it, and only that. */
+async function backup(): Promise<void> {
+  const file = join(context, 'site.tar')
+  const made = spawnSync('sh', ['-c', `/usr/bin/docker compose -f docker/compose.yaml run --rm -T migrate backup --out - > ${file}`], {
+    encoding: 'utf8',
+    cwd: context,
+  })
+  expect('a backup of the running stack is made', made.status === 0, made.stderr.trim().split('\n').at(-1))
+  const before = sent
+  await publish()
+  compose(community, 'stop', 'server')
+  const restored = compose(community, 'run', '--rm', '-v', `${file}:/tmp/site.tar:ro`, 'migrate', 'restore', '/tmp/site.tar', '--yes')
+  expect('it is restored', restored.code === 0, restored.code === 0 ? '' : restored.output.slice(-1500))
+  compose(community, 'up', '-d', '--wait', '--pull', 'never', '--no-build')
+  await logIn()
+  expect('what was sent before it is there, what came later is not', (await lastStored()) === before)
+  sent = before
+}
+
 /** A release that knows less than the database: it must not touch it. */
 function olderImage(): void {
   const file = join(context, 'older.Dockerfile')
@@ -268,6 +287,7 @@ const steps: (() => void | Promise<void>)[] = [
   rights,
   kills,
   daily,
+  backup,
   otherEdition,
   olderImage,
   anyUser,
