@@ -23,6 +23,7 @@ import type { IngestCounters } from './system/ingest-counters.ts'
 import type { Ingest } from './ingest/start-ingest.ts'
 import { writeAsUser } from './ingest/user-writes.ts'
 import type { JobConsole } from './jobs/console.ts'
+import type { Operations } from './jobs/operations.ts'
 import { registerJobRoutes } from './jobs/routes.ts'
 import type { Schedules } from './jobs/schedules.ts'
 import type { NotificationHub } from './notifications/hub.ts'
@@ -58,6 +59,7 @@ export type RouteParts = {
   retention: Retention
   jobConsole: JobConsole
   schedules: Schedules
+  operations: Operations
   notifications: NotificationHub
   license: LicenseRouteParts
   describeApi: SystemParts['describeApi']
@@ -83,8 +85,11 @@ export async function registerRoutes(app: App, context: Context, parts: RoutePar
     describeApi: parts.describeApi,
   })
   registerStorageRoutes(app, context, { disk: ingest.disk, store })
-  registerJobRoutes(app, context, { console: parts.jobConsole, schedules: parts.schedules })
-  await registerNotificationRoutes(app, context, parts.notifications, (text, address) => people.keys.find(text, address))
+  registerJobRoutes(app, context, { console: parts.jobConsole, schedules: parts.schedules, operations: parts.operations })
+  await registerNotificationRoutes(app, context, parts.notifications, {
+    operations: parts.operations,
+    findKey: (text, address) => people.keys.find(text, address),
+  })
   registerRetentionRoutes(app, context, { retention: parts.retention })
   registerLicenseRoutes(app, parts.license)
   registerUserRoutes(app, people, setup)

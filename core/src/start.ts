@@ -39,6 +39,7 @@ import { JobConsole } from './jobs/console.ts'
 import { Jobs } from './jobs/jobs.ts'
 import { removeOldRates } from './jobs/limiter.ts'
 import { removeOldMachineEvents } from './jobs/machine.ts'
+import { Operations, removeOldOperations } from './jobs/operations.ts'
 import { Schedules } from './jobs/schedules.ts'
 import { startLicense } from './license/create.ts'
 import type { LicenseParts } from './license/create.ts'
@@ -83,6 +84,7 @@ export type Platform = {
   routes: readonly RouteGuard[]
   ingest: Ingest
   notifications: NotificationHub
+  operations: Operations
   demo: Demo
   license: LicenseService
   modules: Modules
@@ -179,6 +181,7 @@ async function start(config: Config, log: Log, parts: PlatformParts, stops: Stop
   stops.push(() => store.stop())
   const jobConsole = new JobConsole(context, metrics)
   const schedules = new Schedules(context)
+  const operations = new Operations(context)
   const retention = new Retention(context, store, metrics)
   retention.start()
   stops.push(() => retention.stop())
@@ -250,6 +253,7 @@ async function start(config: Config, log: Log, parts: PlatformParts, stops: Stop
     retention,
     jobConsole,
     schedules,
+    operations,
     notifications,
     license: { license, files: licenseFiles, present: () => extension.modules.list() },
     describeApi: (core) => extension.mounts.describe(core),
@@ -299,6 +303,7 @@ async function start(config: Config, log: Log, parts: PlatformParts, stops: Stop
   stops.push(Object.assign(drain, { limitMs: drainMs + 1200 }))
   await notifications.start()
   await schedules.start()
+  await operations.start()
   await jobConsole.start()
   stops.push(() => jobConsole.stop())
   // What runs gets its time, while everything it may need is still there.
@@ -330,6 +335,7 @@ async function start(config: Config, log: Log, parts: PlatformParts, stops: Stop
     routes: listRoutes(app),
     ingest,
     notifications,
+    operations,
     demo,
     license,
     modules: extension.modules,
@@ -369,6 +375,7 @@ function createUpkeep(context: Context, ingest: Ingest, devices: Devices): Upkee
     { name: 'commands', run: (tenant) => ingest.commands.removeOld(tenant) },
     { name: 'notifications', run: (tenant) => removeOldNotifications(context, tenant) },
     { name: 'rates', run: (tenant) => removeOldRates(context.db, tenant) },
+    { name: 'operations', run: (tenant) => context.db.withTenant(tenant, removeOldOperations) },
     { name: 'state machines', run: (tenant) => context.db.withTenant(tenant, removeOldMachineEvents) },
     { name: 'idempotency keys', run: (tenant) => removeOldIdempotencyKeys(context, tenant) },
   ])

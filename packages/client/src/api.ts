@@ -57,6 +57,16 @@ export type Api = {
   'POST /api/v1/workers/{name}/restart': { path: { name: string }; body: Record<string, never>; response: unknown }
   /** Where a state machine stands, and how it came there. */
   'GET /api/v1/machines/{name}/{key}': { path: { name: string; key: string }; response: { machine: string; key: string; state: string; version: number; updatedAt: string; events: ({ id: string; version: number; event: string; fromState: string; toState: string; actor: string; outcome: string; at: string })[] } }
+  /** Operations, newest first. */
+  'GET /api/v1/jobs': { query?: { limit?: number; cursor?: string }; response: { items: ({ id: string; kind: string; state: 'queued' | 'running' | 'succeeded' | 'failed' | 'canceled'; progress: { done: number; total: number | null }; startedAt: string | null; finishedAt: string | null; result: unknown; failures: { count: number; url: string }; createdBy: string; createdAt: string })[]; nextCursor: string | null } }
+  /** How far an operation is. */
+  'GET /api/v1/jobs/{id}': { path: { id: string }; response: { id: string; kind: string; state: 'queued' | 'running' | 'succeeded' | 'failed' | 'canceled'; progress: { done: number; total: number | null }; startedAt: string | null; finishedAt: string | null; result: unknown; failures: { count: number; url: string }; createdBy: string; createdAt: string } }
+  /** What it could not do, up to 1,000 items. */
+  'GET /api/v1/jobs/{id}/failures': { path: { id: string }; query?: { format?: 'json' | 'csv' }; response: { items: ({ item: string; code: string; detail: string })[] } | string }
+  /** End an operation after the step that runs. */
+  'POST /api/v1/jobs/{id}/cancel': { path: { id: string }; body: Record<string, never>; response: { id: string; kind: string; state: 'queued' | 'running' | 'succeeded' | 'failed' | 'canceled'; progress: { done: number; total: number | null }; startedAt: string | null; finishedAt: string | null; result: unknown; failures: { count: number; url: string }; createdBy: string; createdAt: string } }
+  /** Do the failed items once more, as a new operation. */
+  'POST /api/v1/jobs/{id}/retry': { path: { id: string }; body: Record<string, never>; response: { id: string; kind: string; state: 'queued' | 'running' | 'succeeded' | 'failed' | 'canceled'; progress: { done: number; total: number | null }; startedAt: string | null; finishedAt: string | null; result: unknown; failures: { count: number; url: string }; createdBy: string; createdAt: string } }
   /** Kinds of channels with the schema of their configuration. */
   'GET /api/v1/notifications/channel-types': { response: { items: ({ type: string; title: { zh: string; en: string }; schema: unknown; secrets: (string)[]; rates: ({ count: number; perMs: number })[]; limit: { unit: string; markdown: number; text: number }; dialect: string; digests: boolean; acceptsUrl: boolean })[] } }
   /** Channels by name. */
@@ -99,6 +109,8 @@ export type Api = {
   'POST /api/v1/notifications/deliveries/{id}/retry': { path: { id: string }; body: Record<string, never>; response: unknown }
   /** Try up to 1,000 failed or expired deliveries again. */
   'POST /api/v1/notifications/deliveries/bulk-retry': { body: { ids?: (string)[]; state?: 'failed' | 'expired'; channelId?: string; from?: string; to?: string; limit?: number }; response: { retried: number } }
+  /** Try all failed or expired deliveries again, as an operation that can be followed and canceled. */
+  'POST /api/v1/notifications/deliveries/retry-all': { body: { state?: 'failed' | 'expired'; channelId?: string; type?: string; from?: string; to?: string; ids?: (string)[] }; response: { id: string; kind: string; state: 'queued' | 'running' | 'succeeded' | 'failed' | 'canceled'; progress: { done: number; total: number | null }; startedAt: string | null; finishedAt: string | null; result: unknown; failures: { count: number; url: string }; createdBy: string; createdAt: string } }
   /** The log of deliveries as CSV, up to 100,000 rows. */
   'GET /api/v1/notifications/deliveries/export': { query?: { state?: string; channelId?: string; type?: string; providerCode?: string; recipient?: string; from?: string; to?: string; format?: 'csv' }; response: unknown }
   /** What became of deliveries in a span. */
