@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+import { Type } from 'typebox'
+import type { Static } from 'typebox'
+import { Id, Nullable } from '../http/schemas.ts'
+import { weekdays } from './schedule.ts'
+
+function Choice<const T extends readonly string[]>(...values: T) {
+  return Type.Unsafe<T[number]>({ type: 'string', enum: values })
+}
+const closed = { additionalProperties: false }
+
+/** Highest first. */
+export const severities = ['critical', 'major', 'minor', 'warning'] as const
+export const Severity = Choice(...severities)
+export type Severity = (typeof severities)[number]
+
+/** A tree of `all`, `any` and `not` over leaves. It is read by the condition compiler, which names what is wrong with which member. */
+const Condition = Type.Unsafe<Readonly<Record<string, unknown>>>({
+  type: 'object',
+  description: 'A tree of all, any and not over leaves: comparisons, noData, connection, changed.',
+})
+
+export const RuleLevel = Type.Object(
+  {
+    severity: Type.Optional(Severity),
+    when: Condition,
+    forMs: Type.Optional(Type.Number()),
+    repeat: Type.Optional(
+      Type.Object({ count: Type.Number(), withinMs: Type.Number(), consecutive: Type.Optional(Type.Boolean()) }, closed),
+    ),
+  },
+  closed,
+)
+export type RuleLevel = Static<typeof RuleLevel>
+
+/** `from` after `to` crosses midnight and belongs to the day it starts on. */
+export const RuleSchedule = Type.Object(
+  {
+    zone: Type.String({ maxLength: 100 }),
+    windows: Type.Array(
+      Type.Object(
+        {
+          days: Type.Array(Choice(...weekdays), { minItems: 1, maxItems: 7, uniqueItems: true }),
+          from: Type.String({ pattern: '^([01][0-9]|2[0-3]):[0-5][0-9]$' }),
+          to: Type.String({ pattern: '^(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$' }),
+        },
+        closed,
+      ),
+      { maxItems: 20 },
+    ),
+    outside: Type.Optional(Choice('hold', 'clear')),
+  },
+  closed,
+)
+export type RuleSchedule = Static<typeof RuleSchedule>
+
+/** What decides whether and when an alarm is: all that a preview needs. */
+const logic = {
+  levels: Type.Array(RuleLevel, { minItems: 1, maxItems: 4 }),
+  clear: Type.Optional(Type.Object({ when: Type.Optional(Nullable(Condition)), forMs: Type.Optional(Type.Number()) }, closed)),
+  schedule: Type.Optional(Nullable(RuleSchedule)),
+  manualClear: Type.Optional(Choice('untilFalse', 'rearm')),
+}
+export const RuleLogic = Type.Object(logic, closed)
+export type RuleLogic = Static<typeof RuleLogic>
+
+const Ids = Type.Array(Id, { maxItems: 500, uniqueItems: true })
+const Tags = Type.Array(Type.String({ minLength: 1, maxLength: 100 }), { maxItems: 100, uniqueItems: true })
+
+/** The union of its lists without what is excluded; `all` stands alone. */
+export const RuleTarget = Type.Object(
+  {
+    productIds: Type.Optional(Ids),
+    groupIds: Type.Optional(Ids),
+    deviceIds: Type.Optional(Ids),
+    tags: Type.Optional(Tags),
+    all: Type.Optional(Type.Boolean()),
+    exclude: Type.Optional(Type.Object({ deviceIds: Type.Optional(Ids), groupIds: Type.Optional(Ids), tags: Type.Optional(Tags) }, closed)),
+  },
+  closed,
+)
+export type RuleTarget = Static<typeof RuleTarget>
+
+/** An alarm rule as it is written [2]. */
+export const AlarmRule = Type.Object(
+  {
+    kind: Type.Literal('alarm'),
+    name: Type.String({ minLength: 1, maxLength: 100, pattern: '\\S' }),
+    mode: Type.Optional(Choice('on', 'dryRun', 'off')),
+    target: RuleTarget,
+    ...logic,
+    reopenWithinMs: Type.Optional(Type.Number()),
+    lateActions: Type.Optional(Choice('notify', 'all', 'none')),
+    onDisable: Type.Optional(Choice('clear', 'keep')),
+    title: Type.Optional(
+      Type.Object({ zh: Type.Optional(Type.String({ maxLength: 500 })), en: Type.Optional(Type.String({ maxLength: 500 })) }, closed),
+    ),
+    labels: Type.Optional(Type.Record(Type.String(), Type.String({ maxLength: 256 }), { maxProperties: 20 })),
+  },
+  closed,
+)
+export type AlarmRule = Static<typeof AlarmRule>
