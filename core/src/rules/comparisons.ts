@@ -27,8 +27,9 @@ export function compileComparison(json: Record<string, unknown>, pointer: string
   const { findings } = compilation
   findings.checkMembers(pointer, json, members)
   const op = json['op'] as Operator
-  if (!operators.includes(op))
+  if (!operators.includes(op)) {
     return findings.add(member(pointer, 'op'), 'operator_unknown', `an operator is one of ${operators.join(', ')}`)
+  }
   const leaf = { json, pointer, op, compilation }
   const left = compileMember(leaf, 'left')
   checkExtras(leaf)
@@ -102,8 +103,9 @@ function checkConstants(
       findings.add(member(pointer, 'hysteresis'), 'hysteresis_invalid', 'the hysteresis leaves nothing of the band')
     }
   }
-  if (typeof room === 'number' && room < 0)
+  if (typeof room === 'number' && room < 0) {
     findings.add(member(pointer, 'hysteresis'), 'hysteresis_invalid', 'a hysteresis is not negative')
+  }
   const source = json['hysteresis']
   const isPlain = source === undefined || typeof source !== 'object' || (source !== null && Object.hasOwn(source, 'attr'))
   if (!isPlain) findings.add(member(pointer, 'hysteresis'), 'hysteresis_invalid', 'a hysteresis is a number or an attribute')

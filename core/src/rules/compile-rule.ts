@@ -39,7 +39,16 @@ const longestReopenMs = 3_600_000
 const labelName = /^[a-z_][a-z0-9_]{0,62}$/
 /** Names that every notification has by itself [7.2]. */
 const reservedLabels: ReadonlySet<string> = new Set([
-  ...['tenant', 'source', 'rule', 'rule_id', 'alarm_id', 'device', 'device_id', 'product', 'severity', 'group'],
+  'tenant',
+  'source',
+  'rule',
+  'rule_id',
+  'alarm_id',
+  'device',
+  'device_id',
+  'product',
+  'severity',
+  'group',
 ])
 const repeatBounds = { count: [2, 1000], withinMs: [1000, 86_400_000] } as const
 
@@ -65,8 +74,9 @@ export function compileAlarmRule(document: unknown): { rule: AlarmRule; compiled
   for (const name of Object.keys(document.labels ?? {})) {
     const pointer = member('/labels', name)
     if (!labelName.test(name)) findings.add(pointer, 'label_invalid', 'a label is named with a–z, 0–9 and _')
-    else if (reservedLabels.has(name) || name.startsWith('tag_'))
+    else if (reservedLabels.has(name) || name.startsWith('tag_')) {
       findings.add(pointer, 'label_reserved', `the label "${name}" is set by itself`)
+    }
   }
   if (document.title && document.title.zh === undefined && document.title.en === undefined) {
     findings.add('/title', 'title_empty', 'a title has a text in at least one language')
@@ -85,7 +95,9 @@ function checkShape<T extends typeof RuleLogic | typeof AlarmRule>(
       for (const name of additionalProperties) {
         findings.add(member(error.instancePath, name), 'unknown_property', `there is no member "${name}" here`)
       }
-    } else findings.add(error.instancePath, error.keyword === 'required' ? 'required' : 'invalid', error.message)
+    } else if (error.keyword !== 'boolean') {
+      findings.add(error.instancePath, error.keyword === 'required' ? 'required' : 'invalid', error.message)
+    }
   }
   return findings.problems.length === 0
 }

@@ -96,8 +96,9 @@ function compileNoData(json: Record<string, unknown>, pointer: string, { reads, 
   const forMs = durationIn(source, 'forMs', shortestSilenceMs, longestMs)
   const key = params['key'] === undefined ? undefined : nameIn(source, 'key')
   const includeNever = params['includeNever'] ?? true
-  if (typeof includeNever !== 'boolean')
+  if (typeof includeNever !== 'boolean') {
     return findings.add(member(place, 'includeNever'), 'type_mismatch', 'includeNever is true or false')
+  }
   if (forMs === undefined) return undefined
   reads.hasTimers = true
   if (key === undefined) reads.isAnyKey = true
@@ -130,13 +131,18 @@ function compileConnection(json: Record<string, unknown>, pointer: string, { rea
   }
   const forMs = json['forMs'] === undefined ? 0 : durationIn({ json, pointer, findings }, 'forMs', 0, longestMs)
   if (forMs === undefined) return undefined
-  const isWanted = wanted === 'online'
+  const isOnline = wanted === 'online'
+  /** From when on it is true; undefined for a device that never was there. */
+  const trueFrom = ({ device: { connection } }: Moment): number | undefined =>
+    connection && (connection.isOnline === isOnline ? connection.since + forMs : never)
   return {
-    evaluate: ({ device: { connection }, serverNow }) =>
-      connection && connection.isOnline === isWanted && serverNow >= connection.since + forMs ? true : connection && false,
-    due: ({ device: { connection }, serverNow }) => {
-      const from = connection && connection.isOnline === isWanted ? connection.since + forMs : never
-      return from > serverNow ? { event: never, server: from } : neverDue
+    evaluate: (moment) => {
+      const from = trueFrom(moment)
+      return from === undefined ? undefined : moment.serverNow >= from
+    },
+    due: (moment) => {
+      const from = trueFrom(moment)
+      return from !== undefined && from > moment.serverNow ? { event: never, server: from } : neverDue
     },
   }
 }

@@ -49,7 +49,7 @@ function run(expression: Expression, inputs: Inputs): Known {
     case 'binary':
       return finite(runBinary(expression.operator, run(expression.left, inputs), run(expression.right, inputs)))
     case 'choice':
-      return choose([expression.condition, expression.then, expression.otherwise], inputs)
+      return choose([expression.condition, expression.yes, expression.no], inputs)
     case 'call':
       if (expression.name === 'if') return choose(expression.arguments, inputs)
       if (expression.name === 'coalesce') return coalesce(expression.arguments, inputs)
@@ -65,9 +65,9 @@ function run(expression: Expression, inputs: Inputs): Known {
   }
 }
 
-function choose([condition, then, otherwise]: readonly Expression[], inputs: Inputs): Known {
+function choose([condition, yes, no]: readonly Expression[], inputs: Inputs): Known {
   const value = run(condition!, inputs)
-  return typeof value === 'boolean' ? run(value ? then! : otherwise!, inputs) : undefined
+  return typeof value === 'boolean' ? run(value ? yes! : no!, inputs) : undefined
 }
 
 function coalesce(parts: readonly Expression[], inputs: Inputs): Known {

@@ -8,7 +8,7 @@ export type Expression =
   | { kind: 'attribute'; name: string; fallback: Expression | undefined }
   | { kind: 'unary'; operator: '-' | '!' | '+'; operand: Expression }
   | { kind: 'binary'; operator: BinaryOperator; left: Expression; right: Expression }
-  | { kind: 'choice'; condition: Expression; then: Expression; otherwise: Expression }
+  | { kind: 'choice'; condition: Expression; yes: Expression; no: Expression }
   | { kind: 'call'; name: FunctionName; arguments: readonly Expression[] }
 
 export type ExpressionProblem = { code: 'EXPR_SYNTAX' | 'identifier_unknown' | 'expr_too_long'; offset: number; detail: string }
@@ -161,9 +161,9 @@ class Parser {
     return this.#deeper(() => {
       const condition = this.#binary(0)
       if (!this.#take('?')) return condition
-      const then = this.#choice()
+      const yes = this.#choice()
       this.#expect(':')
-      return this.#node({ kind: 'choice', condition, then, otherwise: this.#choice() })
+      return this.#node({ kind: 'choice', condition, yes, no: this.#choice() })
     })
   }
 
@@ -264,7 +264,7 @@ export function walkExpression(expression: Expression, visit: (part: Expression)
       walkExpression(expression.left, visit)
       return walkExpression(expression.right, visit)
     case 'choice':
-      for (const part of [expression.condition, expression.then, expression.otherwise]) walkExpression(part, visit)
+      for (const part of [expression.condition, expression.yes, expression.no]) walkExpression(part, visit)
       return
     case 'call':
       for (const part of expression.arguments) walkExpression(part, visit)

@@ -47,12 +47,24 @@ export class Lane {
     return this.#pairs
   }
 
-  /** Puts the device under a rule, with the state it had, and judges it with the values of now. */
-  add(rule: CompiledRule, now: number, state: PairState = newPairState(rule)): Pair {
-    const pair: Pair = { rule, state, at: now, due: neverDue, activeSince: now }
-    for (const [key, windowMs] of rule.reads.keys) if (windowMs > 0) this.device.values.hold(key, windowMs)
-    this.#pairs.push(pair)
+  /** Puts the device under a rule and judges it with the values of now. */
+  add(rule: CompiledRule, now: number): Pair {
+    const pair = this.#hold({ rule, state: newPairState(rule), at: now, activeSince: now })
     this.#judge(pair, Math.max(now, clockOf(pair, this.device.values)), nothing, now)
+    return pair
+  }
+
+  /** Goes on with a pair as it was, when the same values are known again: it was judged with them already. */
+  restore(saved: Omit<Pair, 'due'>): Pair {
+    const pair = this.#hold(saved)
+    pair.due = dueOfPair(pair.rule, pair.state, this.#momentOf(pair, pair.at, nothing, pair.at))
+    return pair
+  }
+
+  #hold(saved: Omit<Pair, 'due'>): Pair {
+    const pair: Pair = { ...saved, due: neverDue }
+    for (const [key, windowMs] of pair.rule.reads.keys) if (windowMs > 0) this.device.values.hold(key, windowMs)
+    this.#pairs.push(pair)
     return pair
   }
 
@@ -134,7 +146,14 @@ export class Lane {
     this.#serverNow = Math.max(this.#serverNow, serverNow)
     pair.at = at
     this.evaluationCount++
-    const moment: Moment = {
+    const moment = this.#momentOf(pair, at, applied, serverNow)
+    const transitions = evaluatePair(pair.rule, pair.state, moment)
+    pair.due = dueOfPair(pair.rule, pair.state, moment)
+    this.#onJudged(pair, transitions, at)
+  }
+
+  #momentOf(pair: Pair, at: number, applied: ReadonlySet<string>, serverNow: number): Moment {
+    return {
       device: this.device,
       at,
       serverNow: Math.max(serverNow, Math.min(this.#serverNow, at)),
@@ -144,9 +163,6 @@ export class Lane {
       readyAt: this.#readyAt,
       latches: pair.state.latches,
     }
-    const transitions = evaluatePair(pair.rule, pair.state, moment)
-    pair.due = dueOfPair(pair.rule, pair.state, moment)
-    this.#onJudged(pair, transitions, at)
   }
 }
 

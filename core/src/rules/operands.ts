@@ -58,8 +58,9 @@ export function compileOperand(json: unknown, pointer: string, reads: Reads, fin
     const type = scalarTypeOf(json)
     return { read: () => json, constant: json, ...(type && { type }) }
   }
-  if (!isObject(json))
+  if (!isObject(json)) {
     return findings.add(pointer, 'operand_invalid', 'an operand is a constant or an object with key, attr or another source')
+  }
   const compile = compilers.find(([name]) => Object.hasOwn(json, name))?.[1]
   if (!compile) return findings.add(pointer, 'operand_invalid', 'an operand has key, prev, attr, rate, delta, agg, field or expr')
   return compile({ json, pointer, reads, findings })
@@ -132,8 +133,9 @@ function compileAttribute(source: Source): Operand | undefined {
   findings.checkMembers(pointer, json, ['attr', 'scope', 'default'])
   const name = nameIn(source, 'attr')
   const scope = (json['scope'] ?? 'server') as AttributeScope
-  if (!attributeScopes.includes(scope))
+  if (!attributeScopes.includes(scope)) {
     return findings.add(member(pointer, 'scope'), 'scope_invalid', 'a scope is server, shared or client')
+  }
   const fallback = json['default'] as number | string | boolean | undefined
   if (fallback !== undefined && scalarTypeOf(fallback) === undefined) {
     return findings.add(member(pointer, 'default'), 'type_mismatch', 'a default is a number, a text or a boolean')
