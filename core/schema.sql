@@ -1,6 +1,84 @@
 -- SPDX-License-Identifier: AGPL-3.0-only
 -- Written by "pnpm generate" from a migrated database; the migrations are the source.
 
+CREATE TABLE alarm_events (
+  tenant_id uuid NOT NULL,
+  id uuid NOT NULL,
+  alarm_id uuid NOT NULL,
+  customer_id uuid,
+  at timestamp with time zone NOT NULL,
+  actor text,
+  actor_id uuid,
+  kind text NOT NULL,
+  data jsonb NOT NULL DEFAULT '{}'::jsonb,
+  CONSTRAINT alarm_events_pkey PRIMARY KEY (tenant_id, id),
+  CONSTRAINT alarm_events_tenant_id_alarm_id_fkey FOREIGN KEY (tenant_id, alarm_id) REFERENCES alarms(tenant_id, id) ON DELETE CASCADE
+);
+ALTER TABLE alarm_events OWNER TO pms_owner;
+ALTER TABLE alarm_events ENABLE ROW LEVEL SECURITY;
+ALTER TABLE alarm_events FORCE ROW LEVEL SECURITY;
+CREATE INDEX alarm_events_alarm ON public.alarm_events USING btree (tenant_id, alarm_id, id);
+CREATE POLICY maintenance ON alarm_events TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON alarm_events TO pms_app USING (((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid) AND ((NULLIF(current_setting('iot_pms.customer_ids'::text, true), ''::text) IS NULL) OR (customer_id = ANY ((NULLIF(current_setting('iot_pms.customer_ids'::text, true), ''::text))::uuid[]))))) WITH CHECK (((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid) AND ((NULLIF(current_setting('iot_pms.customer_ids'::text, true), ''::text) IS NULL) OR (customer_id = ANY ((NULLIF(current_setting('iot_pms.customer_ids'::text, true), ''::text))::uuid[])))));
+GRANT DELETE, INSERT, SELECT, UPDATE ON alarm_events TO pms_app;
+
+CREATE TABLE alarms (
+  tenant_id uuid NOT NULL,
+  id uuid NOT NULL,
+  customer_id uuid,
+  device_id uuid,
+  source text NOT NULL,
+  origin text NOT NULL,
+  rule_id uuid,
+  rule_version integer,
+  type text NOT NULL,
+  instance text NOT NULL DEFAULT ''::text,
+  severity text NOT NULL,
+  highest_severity text NOT NULL,
+  start_ts bigint NOT NULL,
+  confirmed_ts bigint NOT NULL,
+  end_ts bigint,
+  cleared_ts bigint,
+  clear_reason text,
+  acked_at timestamp with time zone,
+  acked_by text,
+  assignee_id uuid,
+  title text NOT NULL,
+  labels jsonb NOT NULL DEFAULT '{}'::jsonb,
+  trigger jsonb NOT NULL DEFAULT '{}'::jsonb,
+  episodes integer NOT NULL DEFAULT 1,
+  last_event_at timestamp with time zone NOT NULL,
+  rank smallint NOT NULL DEFAULT (
+CASE
+    WHEN (cleared_ts IS NULL) THEN 0
+    ELSE 2
+END +
+CASE
+    WHEN (acked_at IS NULL) THEN 0
+    ELSE 1
+END),
+  CONSTRAINT alarms_pkey PRIMARY KEY (tenant_id, id),
+  CONSTRAINT alarms_check CHECK (((cleared_ts IS NULL) = (clear_reason IS NULL))),
+  CONSTRAINT alarms_highest_severity_check CHECK ((highest_severity = ANY (ARRAY['critical'::text, 'major'::text, 'minor'::text, 'warning'::text]))),
+  CONSTRAINT alarms_severity_check CHECK ((severity = ANY (ARRAY['critical'::text, 'major'::text, 'minor'::text, 'warning'::text]))),
+  CONSTRAINT alarms_tenant_id_assignee_id_fkey FOREIGN KEY (tenant_id, assignee_id) REFERENCES users(tenant_id, id) ON DELETE SET NULL (assignee_id),
+  CONSTRAINT alarms_tenant_id_customer_id_fkey FOREIGN KEY (tenant_id, customer_id) REFERENCES customers(tenant_id, id),
+  CONSTRAINT alarms_tenant_id_device_id_fkey FOREIGN KEY (tenant_id, device_id) REFERENCES devices(tenant_id, id) ON DELETE CASCADE,
+  CONSTRAINT alarms_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenants(id)
+);
+ALTER TABLE alarms OWNER TO pms_owner;
+ALTER TABLE alarms ENABLE ROW LEVEL SECURITY;
+ALTER TABLE alarms FORCE ROW LEVEL SECURITY;
+CREATE INDEX alarms_assignee ON public.alarms USING btree (tenant_id, assignee_id) WHERE (assignee_id IS NOT NULL);
+CREATE INDEX alarms_desk ON public.alarms USING btree (tenant_id, rank, start_ts DESC, id DESC);
+CREATE INDEX alarms_device ON public.alarms USING btree (tenant_id, device_id, start_ts DESC);
+CREATE INDEX alarms_start ON public.alarms USING btree (tenant_id, start_ts DESC, id DESC);
+CREATE UNIQUE INDEX alarms_once ON public.alarms USING btree (tenant_id, rule_id, device_id, instance, start_ts) WHERE (rule_id IS NOT NULL);
+CREATE UNIQUE INDEX alarms_open ON public.alarms USING btree (tenant_id, origin, device_id, instance) NULLS NOT DISTINCT WHERE (cleared_ts IS NULL);
+CREATE POLICY maintenance ON alarms TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON alarms TO pms_app USING (((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid) AND ((NULLIF(current_setting('iot_pms.customer_ids'::text, true), ''::text) IS NULL) OR (customer_id = ANY ((NULLIF(current_setting('iot_pms.customer_ids'::text, true), ''::text))::uuid[]))))) WITH CHECK (((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid) AND ((NULLIF(current_setting('iot_pms.customer_ids'::text, true), ''::text) IS NULL) OR (customer_id = ANY ((NULLIF(current_setting('iot_pms.customer_ids'::text, true), ''::text))::uuid[])))));
+GRANT DELETE, INSERT, SELECT, UPDATE ON alarms TO pms_app;
+
 CREATE TABLE api_keys (
   tenant_id uuid NOT NULL,
   id uuid NOT NULL,
@@ -424,6 +502,236 @@ ALTER TABLE machines FORCE ROW LEVEL SECURITY;
 CREATE POLICY maintenance ON machines TO pms_owner USING (true) WITH CHECK (true);
 CREATE POLICY tenant ON machines TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
 GRANT DELETE, INSERT, SELECT, UPDATE ON machines TO pms_app;
+
+CREATE TABLE notify_alerts (
+  tenant_id uuid NOT NULL,
+  id text NOT NULL,
+  status text NOT NULL,
+  labels jsonb NOT NULL,
+  data jsonb NOT NULL DEFAULT '{}'::jsonb,
+  starts_at timestamp with time zone NOT NULL,
+  ends_at timestamp with time zone,
+  updated_at timestamp with time zone NOT NULL DEFAULT now(),
+  CONSTRAINT notify_alerts_pkey PRIMARY KEY (tenant_id, id),
+  CONSTRAINT notify_alerts_status_check CHECK ((status = ANY (ARRAY['firing'::text, 'resolved'::text]))),
+  CONSTRAINT notify_alerts_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenants(id)
+);
+ALTER TABLE notify_alerts OWNER TO pms_owner;
+ALTER TABLE notify_alerts ENABLE ROW LEVEL SECURITY;
+ALTER TABLE notify_alerts FORCE ROW LEVEL SECURITY;
+CREATE POLICY maintenance ON notify_alerts TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON notify_alerts TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
+GRANT DELETE, INSERT, SELECT, UPDATE ON notify_alerts TO pms_app;
+
+CREATE TABLE notify_attempts (
+  tenant_id uuid NOT NULL,
+  delivery_id uuid NOT NULL,
+  no integer NOT NULL,
+  at timestamp with time zone NOT NULL,
+  outcome text NOT NULL,
+  reason text,
+  http_status integer,
+  provider_code text,
+  provider_message text,
+  latency_ms integer NOT NULL,
+  retry_after_ms bigint,
+  CONSTRAINT notify_attempts_pkey PRIMARY KEY (tenant_id, delivery_id, no),
+  CONSTRAINT notify_attempts_tenant_id_delivery_id_fkey FOREIGN KEY (tenant_id, delivery_id) REFERENCES notify_deliveries(tenant_id, id) ON DELETE CASCADE,
+  CONSTRAINT notify_attempts_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenants(id)
+);
+ALTER TABLE notify_attempts OWNER TO pms_owner;
+ALTER TABLE notify_attempts ENABLE ROW LEVEL SECURITY;
+ALTER TABLE notify_attempts FORCE ROW LEVEL SECURITY;
+CREATE POLICY maintenance ON notify_attempts TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON notify_attempts TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
+GRANT DELETE, INSERT, SELECT, UPDATE ON notify_attempts TO pms_app;
+
+CREATE TABLE notify_channels (
+  tenant_id uuid NOT NULL,
+  id uuid NOT NULL,
+  name text NOT NULL,
+  type text NOT NULL,
+  config jsonb NOT NULL DEFAULT '{}'::jsonb,
+  sealed_secrets text,
+  secret_tails jsonb NOT NULL DEFAULT '{}'::jsonb,
+  rate jsonb,
+  digest boolean,
+  enabled boolean NOT NULL DEFAULT true,
+  state text NOT NULL DEFAULT 'ready'::text,
+  reason text,
+  state_since timestamp with time zone NOT NULL DEFAULT now(),
+  failures integer NOT NULL DEFAULT 0,
+  failing_since timestamp with time zone,
+  paused_until timestamp with time zone,
+  pause_ms integer NOT NULL DEFAULT 0,
+  last_sent_at timestamp with time zone,
+  last_error text,
+  callback_token text NOT NULL,
+  version integer NOT NULL DEFAULT 1,
+  created_at timestamp with time zone NOT NULL DEFAULT now(),
+  updated_at timestamp with time zone NOT NULL DEFAULT now(),
+  CONSTRAINT notify_channels_pkey PRIMARY KEY (tenant_id, id),
+  CONSTRAINT notify_channels_state_check CHECK ((state = ANY (ARRAY['ready'::text, 'failing'::text, 'disabled'::text]))),
+  CONSTRAINT notify_channels_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenants(id),
+  CONSTRAINT notify_channels_tenant_id_name_key UNIQUE (tenant_id, name)
+);
+ALTER TABLE notify_channels OWNER TO pms_owner;
+ALTER TABLE notify_channels ENABLE ROW LEVEL SECURITY;
+ALTER TABLE notify_channels FORCE ROW LEVEL SECURITY;
+CREATE POLICY maintenance ON notify_channels TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON notify_channels TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
+GRANT DELETE, INSERT, SELECT, UPDATE ON notify_channels TO pms_app;
+
+CREATE TABLE notify_deliveries (
+  tenant_id uuid NOT NULL,
+  id uuid NOT NULL,
+  message_id uuid NOT NULL,
+  step integer NOT NULL DEFAULT 0,
+  channel_id uuid NOT NULL,
+  type text NOT NULL,
+  user_id uuid,
+  address text,
+  priority smallint NOT NULL,
+  state text NOT NULL,
+  reason text,
+  is_waiting boolean NOT NULL DEFAULT false,
+  attempts integer NOT NULL DEFAULT 0,
+  unknowns integer NOT NULL DEFAULT 0,
+  provider_message_id text,
+  provider_code text,
+  next_at timestamp with time zone,
+  expires_at timestamp with time zone NOT NULL,
+  created_at timestamp with time zone NOT NULL DEFAULT now(),
+  sent_at timestamp with time zone,
+  updated_at timestamp with time zone NOT NULL DEFAULT now(),
+  CONSTRAINT notify_deliveries_pkey PRIMARY KEY (tenant_id, id),
+  CONSTRAINT notify_deliveries_state_check CHECK ((state = ANY (ARRAY['accepted'::text, 'queued'::text, 'sending'::text, 'sent'::text, 'delivered'::text, 'read'::text, 'acked'::text, 'failed'::text, 'expired'::text, 'suppressed'::text, 'canceled'::text]))),
+  CONSTRAINT notify_deliveries_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenants(id),
+  CONSTRAINT notify_deliveries_tenant_id_message_id_fkey FOREIGN KEY (tenant_id, message_id) REFERENCES notify_messages(tenant_id, id) ON DELETE CASCADE
+);
+ALTER TABLE notify_deliveries OWNER TO pms_owner;
+ALTER TABLE notify_deliveries ENABLE ROW LEVEL SECURITY;
+ALTER TABLE notify_deliveries FORCE ROW LEVEL SECURITY;
+CREATE INDEX notify_deliveries_message ON public.notify_deliveries USING btree (tenant_id, message_id);
+CREATE INDEX notify_deliveries_provider ON public.notify_deliveries USING btree (tenant_id, channel_id, provider_message_id) WHERE (provider_message_id IS NOT NULL);
+CREATE INDEX notify_deliveries_recent ON public.notify_deliveries USING btree (tenant_id, created_at);
+CREATE INDEX notify_deliveries_waiting ON public.notify_deliveries USING btree (tenant_id, channel_id, priority, created_at) WHERE is_waiting;
+CREATE POLICY maintenance ON notify_deliveries TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON notify_deliveries TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
+GRANT DELETE, INSERT, SELECT, UPDATE ON notify_deliveries TO pms_app;
+
+CREATE TABLE notify_groups (
+  tenant_id uuid NOT NULL,
+  id text NOT NULL,
+  state jsonb NOT NULL,
+  next_tick_at timestamp with time zone,
+  updated_at timestamp with time zone NOT NULL DEFAULT now(),
+  CONSTRAINT notify_groups_pkey PRIMARY KEY (tenant_id, id),
+  CONSTRAINT notify_groups_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenants(id)
+);
+ALTER TABLE notify_groups OWNER TO pms_owner;
+ALTER TABLE notify_groups ENABLE ROW LEVEL SECURITY;
+ALTER TABLE notify_groups FORCE ROW LEVEL SECURITY;
+CREATE INDEX notify_groups_due ON public.notify_groups USING btree (tenant_id, next_tick_at) WHERE (next_tick_at IS NOT NULL);
+CREATE POLICY maintenance ON notify_groups TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON notify_groups TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
+GRANT DELETE, INSERT, SELECT, UPDATE ON notify_groups TO pms_app;
+
+CREATE TABLE notify_inbox (
+  tenant_id uuid NOT NULL,
+  user_id uuid NOT NULL,
+  id uuid NOT NULL,
+  title text NOT NULL,
+  text text NOT NULL,
+  priority smallint NOT NULL,
+  links jsonb NOT NULL DEFAULT '[]'::jsonb,
+  created_at timestamp with time zone NOT NULL DEFAULT now(),
+  read_at timestamp with time zone,
+  CONSTRAINT notify_inbox_pkey PRIMARY KEY (tenant_id, user_id, id),
+  CONSTRAINT notify_inbox_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenants(id)
+);
+ALTER TABLE notify_inbox OWNER TO pms_owner;
+ALTER TABLE notify_inbox ENABLE ROW LEVEL SECURITY;
+ALTER TABLE notify_inbox FORCE ROW LEVEL SECURITY;
+CREATE INDEX notify_inbox_recent ON public.notify_inbox USING btree (tenant_id, user_id, created_at);
+CREATE POLICY maintenance ON notify_inbox TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON notify_inbox TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
+GRANT DELETE, INSERT, SELECT, UPDATE ON notify_inbox TO pms_app;
+
+CREATE TABLE notify_messages (
+  tenant_id uuid NOT NULL,
+  id uuid NOT NULL,
+  source text NOT NULL,
+  topic text NOT NULL,
+  event text NOT NULL,
+  priority smallint NOT NULL,
+  title text NOT NULL,
+  text text NOT NULL,
+  format text NOT NULL,
+  resolved boolean NOT NULL DEFAULT false,
+  links jsonb NOT NULL DEFAULT '[]'::jsonb,
+  data jsonb NOT NULL DEFAULT '{}'::jsonb,
+  plan jsonb NOT NULL DEFAULT '[]'::jsonb,
+  fallback_after_ms bigint NOT NULL,
+  step integer NOT NULL DEFAULT 0,
+  dedup_key text,
+  group_key text,
+  scheduled_at timestamp with time zone,
+  expires_at timestamp with time zone NOT NULL,
+  created_by text NOT NULL,
+  created_at timestamp with time zone NOT NULL DEFAULT now(),
+  CONSTRAINT notify_messages_pkey PRIMARY KEY (tenant_id, id),
+  CONSTRAINT notify_messages_source_check CHECK ((source = ANY (ARRAY['api'::text, 'alert'::text, 'system'::text, 'digest'::text]))),
+  CONSTRAINT notify_messages_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenants(id)
+);
+ALTER TABLE notify_messages OWNER TO pms_owner;
+ALTER TABLE notify_messages ENABLE ROW LEVEL SECURITY;
+ALTER TABLE notify_messages FORCE ROW LEVEL SECURITY;
+CREATE INDEX notify_messages_dedup ON public.notify_messages USING btree (tenant_id, dedup_key, created_at) WHERE (dedup_key IS NOT NULL);
+CREATE INDEX notify_messages_recent ON public.notify_messages USING btree (tenant_id, created_at);
+CREATE POLICY maintenance ON notify_messages TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON notify_messages TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
+GRANT DELETE, INSERT, SELECT, UPDATE ON notify_messages TO pms_app;
+
+CREATE TABLE notify_routing (
+  tenant_id uuid NOT NULL,
+  document jsonb NOT NULL,
+  version integer NOT NULL DEFAULT 1,
+  updated_by text NOT NULL DEFAULT 'system'::text,
+  updated_at timestamp with time zone NOT NULL DEFAULT now(),
+  CONSTRAINT notify_routing_pkey PRIMARY KEY (tenant_id),
+  CONSTRAINT notify_routing_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenants(id)
+);
+ALTER TABLE notify_routing OWNER TO pms_owner;
+ALTER TABLE notify_routing ENABLE ROW LEVEL SECURITY;
+ALTER TABLE notify_routing FORCE ROW LEVEL SECURITY;
+CREATE POLICY maintenance ON notify_routing TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON notify_routing TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
+GRANT DELETE, INSERT, SELECT, UPDATE ON notify_routing TO pms_app;
+
+CREATE TABLE notify_silences (
+  tenant_id uuid NOT NULL,
+  id uuid NOT NULL,
+  matchers jsonb NOT NULL,
+  starts_at timestamp with time zone NOT NULL,
+  ends_at timestamp with time zone NOT NULL,
+  comment text NOT NULL,
+  author_id uuid NOT NULL,
+  author text NOT NULL,
+  history jsonb NOT NULL DEFAULT '[]'::jsonb,
+  version integer NOT NULL DEFAULT 1,
+  created_at timestamp with time zone NOT NULL DEFAULT now(),
+  updated_at timestamp with time zone NOT NULL DEFAULT now(),
+  CONSTRAINT notify_silences_pkey PRIMARY KEY (tenant_id, id),
+  CONSTRAINT notify_silences_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenants(id)
+);
+ALTER TABLE notify_silences OWNER TO pms_owner;
+ALTER TABLE notify_silences ENABLE ROW LEVEL SECURITY;
+ALTER TABLE notify_silences FORCE ROW LEVEL SECURITY;
+CREATE INDEX notify_silences_open ON public.notify_silences USING btree (tenant_id, ends_at);
+CREATE POLICY maintenance ON notify_silences TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON notify_silences TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
+GRANT DELETE, INSERT, SELECT, UPDATE ON notify_silences TO pms_app;
 
 CREATE TABLE one_time_links (
   tenant_id uuid NOT NULL,

@@ -45,6 +45,9 @@ export const errorCodes = {
     zh: '该自动注册密钥已被另一产品使用。',
     en: 'Another product uses this provisioning key and secret.',
   },
+  ALARM_OPEN: { status: 409, zh: '告警仍为活动状态，恢复后才能删除。', en: 'The alarm is active; only cleared ones can be deleted.' },
+  COMMENT_CLOSED: { status: 409, zh: '备注只能在 15 分钟内修改。', en: 'A comment can be edited for 15 minutes only.' },
+  ASSIGNEE_NO_ACCESS: { status: 422, zh: '该用户看不到此设备。', en: 'This user does not see the device.' },
   PRODUCT_IN_USE: { status: 409, zh: '产品下还有设备。', en: 'The product still has devices.' },
   OTA_PACKAGE_EXISTS: {
     status: 409,
@@ -132,7 +135,11 @@ export const errorCodes = {
   NO_RECIPIENT: { status: 422, zh: '没有可用的接收人。', en: 'Nobody can receive this.' },
   MESSAGE_CONTENT: { status: 422, zh: '正文与模板须二选一。', en: 'Give either a text or a template.' },
   TEXT_INVALID: { status: 422, zh: '文本含有非法字符。', en: 'The text holds characters that are not allowed.' },
-  TEMPLATE_INVALID: { status: 422, zh: '模板语法错误（第 {line} 行第 {column} 列）。', en: 'The template is not valid (line {line}, column {column}).' },
+  TEMPLATE_INVALID: {
+    status: 422,
+    zh: '模板语法错误（第 {line} 行第 {column} 列）。',
+    en: 'The template is not valid (line {line}, column {column}).',
+  },
   TEMPLATE_VARIABLE: { status: 422, zh: '模板变量“{name}”不存在。', en: 'There is no variable "{name}".' },
   TEMPLATE_LIMIT: { status: 422, zh: '模板过大或运行过久。', en: 'The template is too large or runs too long.' },
   ROUTING_INVALID: { status: 422, zh: '路由配置不合法。', en: 'The routing is not valid.' },

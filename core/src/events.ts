@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-only
+import type { AlarmEventKind } from './alarms/alarm-rows.ts'
+import type { Alarm } from './alarms/schemas.ts'
 import type { AttributeChange } from './attributes/attributes.ts'
 import type { Moved } from './commands/command-table.ts'
 import type { Log } from './log.ts'
@@ -23,6 +25,8 @@ export type Events = {
   'attributes.changed': AttributeChange
   /** A device asked for something the server does not know by itself. */
   'device.called': { tenantId: string; deviceId: string; requestId: number; method: string; params: unknown }
+  /** An alarm was raised, changed or cleared, and that is committed. */
+  'alarm.changed': { tenantId: string; customerId: string | null; kind: AlarmEventKind | 'deleted'; alarm: Alarm }
   'product.changed': { tenantId: string; productId: string }
   /** The room left for the database crossed a bound. */
   'disk.level': { level: 'ok' | 'warn' | 'high' | 'critical'; before: 'ok' | 'warn' | 'high' | 'critical' }

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import type { Registry } from 'prom-client'
+import type { Alarms } from './alarms/alarms.ts'
+import { registerAlarmRoutes } from './alarms/routes.ts'
 import { registerCompatAttributeRoutes } from './attributes/compat.ts'
 import { registerAttributeRoutes } from './attributes/routes.ts'
 import { registerClaimRoutes, registerCompatClaimRoutes } from './claims/routes.ts'
@@ -41,6 +43,7 @@ import { registerUserRoutes } from './users/routes.ts'
 import type { Setup } from './users/setup.ts'
 
 export type RouteParts = {
+  alarms: Alarms
   store: TelemetryStore
   counters: IngestCounters
   ingest: Ingest
@@ -85,6 +88,7 @@ export async function registerRoutes(app: App, context: Context, parts: RoutePar
     childSessions: ingest.childSessions,
     rejects: ingest.rejects,
   })
+  registerAlarmRoutes(app, { alarms: parts.alarms })
   registerClaimRoutes(app, { claims: ingest.claims, devices })
   registerConnectorRoutes(app, context, { connectors: parts.connectors })
   await registerCommandRoutes(app, { commands: ingest.commands, devices })

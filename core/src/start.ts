@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { join } from 'node:path'
 import { Registry, collectDefaultMetrics } from 'prom-client'
+import { Alarms } from './alarms/alarms.ts'
 import { systemClock } from './clock.ts'
 import type { Config } from './config.ts'
 import { Connectors } from './connectors/connectors.ts'
@@ -191,6 +192,7 @@ async function start(config: Config, log: Log, stops: Stop[], stop: () => Promis
     ],
   }
   await registerRoutes(app, context, {
+    alarms: new Alarms(context),
     store,
     counters,
     ingest,

@@ -22,10 +22,15 @@ export const permissions = [
   'notify.read',
   'notify.write',
   'notify.send',
+  'alarm.read',
+  'alarm.ack',
+  'alarm.write',
+  'alarm.create',
+  'alarm.delete',
 ] as const
 export type Permission = (typeof permissions)[number]
 
-const viewer: Permission[] = ['device.read', 'telemetry.read', 'product.read']
+const viewer: Permission[] = ['device.read', 'telemetry.read', 'product.read', 'alarm.read']
 const operator: Permission[] = [
   ...viewer,
   'device.write',
@@ -35,6 +40,9 @@ const operator: Permission[] = [
   'api-key.write',
   'notify.read',
   'notify.send',
+  'alarm.ack',
+  'alarm.write',
+  'alarm.create',
 ]
 
 export const rolePermissions: Record<UserRole, ReadonlySet<Permission>> = {

@@ -4329,7 +4329,7 @@ export interface paths {
                 content: {
                     "application/json": {
                         name: string;
-                        scopes: ("device.read" | "device.write" | "device.credentials.read" | "telemetry.read" | "telemetry.write" | "product.read" | "product.write" | "user.read" | "user.write" | "api-key.write" | "settings.read" | "settings.write" | "system.read" | "metrics.read" | "job.read" | "job.write" | "notify.read" | "notify.write" | "notify.send")[];
+                        scopes: ("device.read" | "device.write" | "device.credentials.read" | "telemetry.read" | "telemetry.write" | "product.read" | "product.write" | "user.read" | "user.write" | "api-key.write" | "settings.read" | "settings.write" | "system.read" | "metrics.read" | "job.read" | "job.write" | "notify.read" | "notify.write" | "notify.send" | "alarm.read" | "alarm.ack" | "alarm.write" | "alarm.create" | "alarm.delete")[];
                         expiresInDays: number;
                         addresses?: string[];
                     };
@@ -7146,6 +7146,1450 @@ export interface paths {
         options?: never;
         head?: never;
         patch?: never;
+        trace?: never;
+    };
+    "/api/v1/alarms": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List alarms: first what is active and waits for somebody, then the latest */
+        get: {
+            parameters: {
+                query?: {
+                    status?: "active" | "cleared";
+                    acked?: boolean;
+                    severity?: "critical" | "major" | "minor" | "warning";
+                    deviceId?: string;
+                    ruleId?: string;
+                    assigneeId?: string;
+                    type?: string;
+                    from?: number;
+                    to?: number;
+                    q?: string;
+                    limit?: number;
+                    cursor?: string;
+                    sort?: "desk" | "-startTs";
+                    count?: "exact";
+                };
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            items: {
+                                /** Format: uuid */
+                                id: string;
+                                deviceId: string | null;
+                                deviceName: string | null;
+                                source: string;
+                                ruleId: string | null;
+                                ruleVersion: number | null;
+                                type: string;
+                                instance: string;
+                                /** @enum {string} */
+                                severity: "critical" | "major" | "minor" | "warning";
+                                /** @enum {string} */
+                                highestSeverity: "critical" | "major" | "minor" | "warning";
+                                /** @enum {string} */
+                                status: "active" | "cleared";
+                                startTs: number;
+                                confirmedTs: number;
+                                endTs: number | null;
+                                clearedTs: number | null;
+                                clearReason: string | null;
+                                acked: boolean;
+                                ackedAt: string | null;
+                                ackedBy: string | null;
+                                assigneeId: string | null;
+                                assigneeName: string | null;
+                                title: string;
+                                labels: {
+                                    [key: string]: string;
+                                };
+                                trigger: {
+                                    [key: string]: unknown;
+                                };
+                                episodes: number;
+                                /** Format: date-time */
+                                lastEventAt: string;
+                            }[];
+                            nextCursor: string | null;
+                            total?: number;
+                        };
+                    };
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        /** Raise an alarm, or bring the open one of this device, type and instance up to date */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": {
+                        /** Format: uuid */
+                        deviceId: string;
+                        type: string;
+                        /** @enum {string} */
+                        severity: "critical" | "major" | "minor" | "warning";
+                        title: string;
+                        instance?: string;
+                        labels?: {
+                            [key: string]: string;
+                        };
+                        startTs?: number;
+                    };
+                };
+            };
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            /** Format: uuid */
+                            id: string;
+                            deviceId: string | null;
+                            deviceName: string | null;
+                            source: string;
+                            ruleId: string | null;
+                            ruleVersion: number | null;
+                            type: string;
+                            instance: string;
+                            /** @enum {string} */
+                            severity: "critical" | "major" | "minor" | "warning";
+                            /** @enum {string} */
+                            highestSeverity: "critical" | "major" | "minor" | "warning";
+                            /** @enum {string} */
+                            status: "active" | "cleared";
+                            startTs: number;
+                            confirmedTs: number;
+                            endTs: number | null;
+                            clearedTs: number | null;
+                            clearReason: string | null;
+                            acked: boolean;
+                            ackedAt: string | null;
+                            ackedBy: string | null;
+                            assigneeId: string | null;
+                            assigneeName: string | null;
+                            title: string;
+                            labels: {
+                                [key: string]: string;
+                            };
+                            trigger: {
+                                [key: string]: unknown;
+                            };
+                            episodes: number;
+                            /** Format: date-time */
+                            lastEventAt: string;
+                        };
+                    };
+                };
+                /** @description Default Response */
+                201: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            /** Format: uuid */
+                            id: string;
+                            deviceId: string | null;
+                            deviceName: string | null;
+                            source: string;
+                            ruleId: string | null;
+                            ruleVersion: number | null;
+                            type: string;
+                            instance: string;
+                            /** @enum {string} */
+                            severity: "critical" | "major" | "minor" | "warning";
+                            /** @enum {string} */
+                            highestSeverity: "critical" | "major" | "minor" | "warning";
+                            /** @enum {string} */
+                            status: "active" | "cleared";
+                            startTs: number;
+                            confirmedTs: number;
+                            endTs: number | null;
+                            clearedTs: number | null;
+                            clearReason: string | null;
+                            acked: boolean;
+                            ackedAt: string | null;
+                            ackedBy: string | null;
+                            assigneeId: string | null;
+                            assigneeName: string | null;
+                            title: string;
+                            labels: {
+                                [key: string]: string;
+                            };
+                            trigger: {
+                                [key: string]: unknown;
+                            };
+                            episodes: number;
+                            /** Format: date-time */
+                            lastEventAt: string;
+                        };
+                    };
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                409: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                422: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/alarms/summary": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Count alarms by severity and status; with deviceIds (up to 500, by commas) the highest active severity of each */
+        get: {
+            parameters: {
+                query?: {
+                    deviceIds?: string;
+                };
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            bySeverity: {
+                                critical: {
+                                    active: number;
+                                    activeUnacked: number;
+                                    cleared: number;
+                                    clearedUnacked: number;
+                                };
+                                major: {
+                                    active: number;
+                                    activeUnacked: number;
+                                    cleared: number;
+                                    clearedUnacked: number;
+                                };
+                                minor: {
+                                    active: number;
+                                    activeUnacked: number;
+                                    cleared: number;
+                                    clearedUnacked: number;
+                                };
+                                warning: {
+                                    active: number;
+                                    activeUnacked: number;
+                                    cleared: number;
+                                    clearedUnacked: number;
+                                };
+                            };
+                            devices: {
+                                [key: string]: "critical" | "major" | "minor" | "warning";
+                            };
+                        };
+                    };
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/alarms/bulk": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Acknowledge, clear or delete up to 200 alarms, each for itself; deleting needs alarm.delete too */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": {
+                        ids: string[];
+                        /** @enum {string} */
+                        action: "ack" | "unack" | "clear" | "delete";
+                        comment?: string;
+                    };
+                };
+            };
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            items: {
+                                /** Format: uuid */
+                                id: string;
+                                ok: boolean;
+                                code: string | null;
+                            }[];
+                        };
+                    };
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/alarms/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Read an alarm */
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            /** Format: uuid */
+                            id: string;
+                            deviceId: string | null;
+                            deviceName: string | null;
+                            source: string;
+                            ruleId: string | null;
+                            ruleVersion: number | null;
+                            type: string;
+                            instance: string;
+                            /** @enum {string} */
+                            severity: "critical" | "major" | "minor" | "warning";
+                            /** @enum {string} */
+                            highestSeverity: "critical" | "major" | "minor" | "warning";
+                            /** @enum {string} */
+                            status: "active" | "cleared";
+                            startTs: number;
+                            confirmedTs: number;
+                            endTs: number | null;
+                            clearedTs: number | null;
+                            clearReason: string | null;
+                            acked: boolean;
+                            ackedAt: string | null;
+                            ackedBy: string | null;
+                            assigneeId: string | null;
+                            assigneeName: string | null;
+                            title: string;
+                            labels: {
+                                [key: string]: string;
+                            };
+                            trigger: {
+                                [key: string]: unknown;
+                            };
+                            episodes: number;
+                            /** Format: date-time */
+                            lastEventAt: string;
+                        };
+                    };
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        /** Delete an alarm that is cleared */
+        delete: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Nothing. */
+                204: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content?: never;
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                409: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/alarms/{id}/events": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Who did what to an alarm and when, the oldest first */
+        get: {
+            parameters: {
+                query?: {
+                    limit?: number;
+                    cursor?: string;
+                };
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            items: {
+                                /** Format: uuid */
+                                id: string;
+                                /** Format: date-time */
+                                at: string;
+                                actor: string | null;
+                                kind: string;
+                                data: {
+                                    [key: string]: unknown;
+                                };
+                            }[];
+                            nextCursor: string | null;
+                        };
+                    };
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/alarms/{id}/ack": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Acknowledge an alarm; the first one counts */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": {
+                        comment?: string;
+                    };
+                };
+            };
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            /** Format: uuid */
+                            id: string;
+                            deviceId: string | null;
+                            deviceName: string | null;
+                            source: string;
+                            ruleId: string | null;
+                            ruleVersion: number | null;
+                            type: string;
+                            instance: string;
+                            /** @enum {string} */
+                            severity: "critical" | "major" | "minor" | "warning";
+                            /** @enum {string} */
+                            highestSeverity: "critical" | "major" | "minor" | "warning";
+                            /** @enum {string} */
+                            status: "active" | "cleared";
+                            startTs: number;
+                            confirmedTs: number;
+                            endTs: number | null;
+                            clearedTs: number | null;
+                            clearReason: string | null;
+                            acked: boolean;
+                            ackedAt: string | null;
+                            ackedBy: string | null;
+                            assigneeId: string | null;
+                            assigneeName: string | null;
+                            title: string;
+                            labels: {
+                                [key: string]: string;
+                            };
+                            trigger: {
+                                [key: string]: unknown;
+                            };
+                            episodes: number;
+                            /** Format: date-time */
+                            lastEventAt: string;
+                        };
+                    };
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/alarms/{id}/unack": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Take an acknowledgement back */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": {
+                        comment?: string;
+                    };
+                };
+            };
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            /** Format: uuid */
+                            id: string;
+                            deviceId: string | null;
+                            deviceName: string | null;
+                            source: string;
+                            ruleId: string | null;
+                            ruleVersion: number | null;
+                            type: string;
+                            instance: string;
+                            /** @enum {string} */
+                            severity: "critical" | "major" | "minor" | "warning";
+                            /** @enum {string} */
+                            highestSeverity: "critical" | "major" | "minor" | "warning";
+                            /** @enum {string} */
+                            status: "active" | "cleared";
+                            startTs: number;
+                            confirmedTs: number;
+                            endTs: number | null;
+                            clearedTs: number | null;
+                            clearReason: string | null;
+                            acked: boolean;
+                            ackedAt: string | null;
+                            ackedBy: string | null;
+                            assigneeId: string | null;
+                            assigneeName: string | null;
+                            title: string;
+                            labels: {
+                                [key: string]: string;
+                            };
+                            trigger: {
+                                [key: string]: unknown;
+                            };
+                            episodes: number;
+                            /** Format: date-time */
+                            lastEventAt: string;
+                        };
+                    };
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/alarms/{id}/clear": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Clear an alarm by hand */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": {
+                        comment?: string;
+                    };
+                };
+            };
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            /** Format: uuid */
+                            id: string;
+                            deviceId: string | null;
+                            deviceName: string | null;
+                            source: string;
+                            ruleId: string | null;
+                            ruleVersion: number | null;
+                            type: string;
+                            instance: string;
+                            /** @enum {string} */
+                            severity: "critical" | "major" | "minor" | "warning";
+                            /** @enum {string} */
+                            highestSeverity: "critical" | "major" | "minor" | "warning";
+                            /** @enum {string} */
+                            status: "active" | "cleared";
+                            startTs: number;
+                            confirmedTs: number;
+                            endTs: number | null;
+                            clearedTs: number | null;
+                            clearReason: string | null;
+                            acked: boolean;
+                            ackedAt: string | null;
+                            ackedBy: string | null;
+                            assigneeId: string | null;
+                            assigneeName: string | null;
+                            title: string;
+                            labels: {
+                                [key: string]: string;
+                            };
+                            trigger: {
+                                [key: string]: unknown;
+                            };
+                            episodes: number;
+                            /** Format: date-time */
+                            lastEventAt: string;
+                        };
+                    };
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/alarms/{id}/assign": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Give an alarm to somebody who sees the device, or to nobody */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": {
+                        assigneeId?: string | null;
+                        comment?: string;
+                    };
+                };
+            };
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            /** Format: uuid */
+                            id: string;
+                            deviceId: string | null;
+                            deviceName: string | null;
+                            source: string;
+                            ruleId: string | null;
+                            ruleVersion: number | null;
+                            type: string;
+                            instance: string;
+                            /** @enum {string} */
+                            severity: "critical" | "major" | "minor" | "warning";
+                            /** @enum {string} */
+                            highestSeverity: "critical" | "major" | "minor" | "warning";
+                            /** @enum {string} */
+                            status: "active" | "cleared";
+                            startTs: number;
+                            confirmedTs: number;
+                            endTs: number | null;
+                            clearedTs: number | null;
+                            clearReason: string | null;
+                            acked: boolean;
+                            ackedAt: string | null;
+                            ackedBy: string | null;
+                            assigneeId: string | null;
+                            assigneeName: string | null;
+                            title: string;
+                            labels: {
+                                [key: string]: string;
+                            };
+                            trigger: {
+                                [key: string]: unknown;
+                            };
+                            episodes: number;
+                            /** Format: date-time */
+                            lastEventAt: string;
+                        };
+                    };
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                422: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/alarms/{id}/comments": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Comment on an alarm */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": {
+                        comment: string;
+                    };
+                };
+            };
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            /** Format: uuid */
+                            id: string;
+                            deviceId: string | null;
+                            deviceName: string | null;
+                            source: string;
+                            ruleId: string | null;
+                            ruleVersion: number | null;
+                            type: string;
+                            instance: string;
+                            /** @enum {string} */
+                            severity: "critical" | "major" | "minor" | "warning";
+                            /** @enum {string} */
+                            highestSeverity: "critical" | "major" | "minor" | "warning";
+                            /** @enum {string} */
+                            status: "active" | "cleared";
+                            startTs: number;
+                            confirmedTs: number;
+                            endTs: number | null;
+                            clearedTs: number | null;
+                            clearReason: string | null;
+                            acked: boolean;
+                            ackedAt: string | null;
+                            ackedBy: string | null;
+                            assigneeId: string | null;
+                            assigneeName: string | null;
+                            title: string;
+                            labels: {
+                                [key: string]: string;
+                            };
+                            trigger: {
+                                [key: string]: unknown;
+                            };
+                            episodes: number;
+                            /** Format: date-time */
+                            lastEventAt: string;
+                        };
+                    };
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/alarms/{id}/comments/{eventId}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        /** Mend an own comment within 15 minutes */
+        patch: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                    eventId: string;
+                };
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": {
+                        comment: string;
+                    };
+                };
+            };
+            responses: {
+                /** @description Default Response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            /** Format: uuid */
+                            id: string;
+                            deviceId: string | null;
+                            deviceName: string | null;
+                            source: string;
+                            ruleId: string | null;
+                            ruleVersion: number | null;
+                            type: string;
+                            instance: string;
+                            /** @enum {string} */
+                            severity: "critical" | "major" | "minor" | "warning";
+                            /** @enum {string} */
+                            highestSeverity: "critical" | "major" | "minor" | "warning";
+                            /** @enum {string} */
+                            status: "active" | "cleared";
+                            startTs: number;
+                            confirmedTs: number;
+                            endTs: number | null;
+                            clearedTs: number | null;
+                            clearReason: string | null;
+                            acked: boolean;
+                            ackedAt: string | null;
+                            ackedBy: string | null;
+                            assigneeId: string | null;
+                            assigneeName: string | null;
+                            title: string;
+                            labels: {
+                                [key: string]: string;
+                            };
+                            trigger: {
+                                [key: string]: unknown;
+                            };
+                            episodes: number;
+                            /** Format: date-time */
+                            lastEventAt: string;
+                        };
+                    };
+                };
+                /** @description Default Response */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Default Response */
+                409: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
         trace?: never;
     };
     "/api/v1/devices/claim": {

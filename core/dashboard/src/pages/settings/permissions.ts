@@ -17,10 +17,15 @@ export const permissionNames = [
   'settings.write',
   'system.read',
   'metrics.read',
+  'alarm.read',
+  'alarm.ack',
+  'alarm.write',
+  'alarm.create',
+  'alarm.delete',
 ] as const
 export type PermissionName = (typeof permissionNames)[number]
 
-const viewer = new Set<PermissionName>(['device.read', 'telemetry.read', 'product.read'])
+const viewer = new Set<PermissionName>(['device.read', 'telemetry.read', 'product.read', 'alarm.read'])
 const operator = new Set<PermissionName>([
   ...viewer,
   'device.write',
@@ -28,6 +33,9 @@ const operator = new Set<PermissionName>([
   'telemetry.write',
   'product.write',
   'api-key.write',
+  'alarm.ack',
+  'alarm.write',
+  'alarm.create',
 ])
 
 /** For showing only; what somebody may is decided by the server. */
