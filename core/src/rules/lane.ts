@@ -2,9 +2,9 @@
 import type { CompiledRule } from './compile-rule.ts'
 import { instantOf } from './device-values.ts'
 import type { DeviceValues, RulePoint } from './device-values.ts'
-import { never, neverDue } from './moment.ts'
+import { neverDue } from './moment.ts'
 import type { DeviceScene, Due, Moment } from './moment.ts'
-import { dueOfPair, evaluatePair, isDefault, newPairState } from './pair.ts'
+import { dueOfPair, evaluatePair, newPairState } from './pair.ts'
 import type { PairState, Transition } from './pair.ts'
 import { isSame } from './values.ts'
 
@@ -21,6 +21,9 @@ export type Pair = {
 /** Told whenever a pair was judged; `transitions` may be empty. */
 export type OnJudged = (pair: Pair, transitions: readonly Transition[], at: number) => void
 
+/** Told when a rule threw: its pair rests until the next point. Without a listener the error goes on. */
+export type OnFailed = (pair: Pair, error: unknown) => void
+
 const nothing: ReadonlySet<string> = new Set()
 
 /**
@@ -34,13 +37,15 @@ export class Lane {
   evaluationCount = 0
   readonly #pairs: Pair[] = []
   readonly #onJudged: OnJudged
+  readonly #onFailed: OnFailed | undefined
   readonly #readyAt: number
   #serverNow = Number.NEGATIVE_INFINITY
 
-  constructor(device: DeviceScene, onJudged: OnJudged, readyAt = Number.NEGATIVE_INFINITY) {
+  constructor(device: DeviceScene, onJudged: OnJudged, options: { onFailed?: OnFailed; readyAt?: number } = {}) {
     this.device = device
     this.#onJudged = onJudged
-    this.#readyAt = readyAt
+    this.#onFailed = options.onFailed
+    this.#readyAt = options.readyAt ?? Number.NEGATIVE_INFINITY
   }
 
   get pairs(): readonly Pair[] {
@@ -147,8 +152,16 @@ export class Lane {
     pair.at = at
     this.evaluationCount++
     const moment = this.#momentOf(pair, at, applied, serverNow)
-    const transitions = evaluatePair(pair.rule, pair.state, moment)
-    pair.due = dueOfPair(pair.rule, pair.state, moment)
+    let transitions: readonly Transition[] = []
+    try {
+      transitions = evaluatePair(pair.rule, pair.state, moment)
+      pair.due = dueOfPair(pair.rule, pair.state, moment)
+    } catch (error) {
+      if (!this.#onFailed) throw error
+      // One rule that throws stops no other of the device.
+      pair.due = neverDue
+      return this.#onFailed(pair, error)
+    }
     this.#onJudged(pair, transitions, at)
   }
 
@@ -175,9 +188,4 @@ export function clockOf({ rule: { reads } }: Pick<Pair, 'rule'>, { slots }: Devi
   if (reads.isAnyKey) for (const { ts } of slots.values()) clock = Math.max(clock, ts)
   else for (const key of reads.keys.keys()) clock = Math.max(clock, slots.get(key)?.ts ?? clock)
   return clock
-}
-
-/** Whether a pair may be forgotten until something of it comes. */
-export function isForgettable(pair: Pair): boolean {
-  return isDefault(pair.state) && pair.due.event === never && pair.due.server === never
 }
