@@ -127,6 +127,13 @@ export const configKeys = {
     default: '',
     help: 'Bearer token that may read /metrics. Empty: an API key with scope metrics.read is needed.',
   },
+  IOT_PMS_ALARM_RETENTION_DAYS: {
+    type: 'integer',
+    default: '365',
+    min: 7,
+    max: 3650,
+    help: 'Days that cleared alarms are kept. Open ones are never deleted.',
+  },
   IOT_PMS_COMPAT_THINGSBOARD: {
     type: 'flag',
     default: '1',
@@ -174,6 +181,8 @@ export type Config = {
   jobs: { listens: boolean }
   outbound: { policy: OutboundPolicy; allow: string[] }
   metricsToken: string | undefined
+  /** Days that cleared alarms are kept. */
+  alarmRetentionDays: number
   compat: { thingsboard: boolean }
   buildsDashboard: boolean
   testHooks: ReadonlySet<TestHook>
@@ -234,6 +243,7 @@ export function readConfig(environment: Environment = process.env): Config {
     jobs: { listens: flag('IOT_PMS_JOBS_LISTEN') },
     outbound: { policy: values.get('IOT_PMS_OUTBOUND_POLICY') as OutboundPolicy, allow: list('IOT_PMS_OUTBOUND_ALLOW') },
     metricsToken: text('IOT_PMS_METRICS_TOKEN'),
+    alarmRetentionDays: integer('IOT_PMS_ALARM_RETENTION_DAYS'),
     compat: { thingsboard: flag('IOT_PMS_COMPAT_THINGSBOARD') },
     buildsDashboard: flag('IOT_PMS_BUILD_DASHBOARD'),
     testHooks: new Set(list('IOT_PMS_TEST_HOOKS') as TestHook[]),

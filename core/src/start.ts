@@ -191,8 +191,9 @@ async function start(config: Config, log: Log, stops: Stop[], stop: () => Promis
       { name: 'disk', ok: !disk.isClosed, detail: disk.sentence, isNeeded: false },
     ],
   }
+  const alarms = new Alarms(context)
   await registerRoutes(app, context, {
-    alarms: new Alarms(context),
+    alarms,
     store,
     counters,
     ingest,
@@ -254,7 +255,7 @@ async function start(config: Config, log: Log, stops: Stop[], stop: () => Promis
   stops.push(() => offers.stop())
   await demo.start()
   stops.push(() => demo.stop())
-  startUpkeep(context, ingest, devices, stops)
+  startUpkeep(context, { ingest, devices, alarms }, stops)
   const statistics = new PlannerStatistics(context, () => ingest.registry.size)
   statistics.start()
   stops.push(() => statistics.stop())
@@ -281,7 +282,8 @@ function createOffers(context: Context, ingest: Ingest, store: TelemetryLog): Ot
 }
 
 /** What the bin, the logs and the reject log no longer keep. */
-function startUpkeep(context: Context, ingest: Ingest, devices: Devices, stops: Stop[]): void {
+function startUpkeep(context: Context, parts: { ingest: Ingest; devices: Devices; alarms: Alarms }, stops: Stop[]): void {
+  const { ingest, devices, alarms } = parts
   const upkeep = new Upkeep(context, [
     { name: 'bin', run: (tenant) => devices.purgeExpired(tenant) },
     { name: 'reject log', run: (tenant) => ingest.rejects.removeOld(tenant) },
@@ -290,6 +292,7 @@ function startUpkeep(context: Context, ingest: Ingest, devices: Devices, stops: 
     { name: 'broken uploads', run: (tenant) => ingest.ota.contents.removeOrphans(tenant) },
     { name: 'claims', run: (tenant) => ingest.claims.removeOld(tenant) },
     { name: 'commands', run: (tenant) => ingest.commands.removeOld(tenant) },
+    { name: 'alarms', run: (tenant) => alarms.removeOld(tenant) },
     { name: 'idempotency keys', run: (tenant) => removeOldIdempotencyKeys(context, tenant) },
   ])
   upkeep.start()

@@ -4,6 +4,7 @@ import { sql } from 'drizzle-orm'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { startTestPlatform, testAdmin } from '../testing.ts'
 import type { TestPlatform } from '../testing.ts'
+import { Alarms } from './alarms.ts'
 import type { Alarm } from './schemas.ts'
 
 let platform: TestPlatform
@@ -245,6 +246,20 @@ describe('the list of alarms', () => {
     const events = await platform.call('GET', `/api/v1/alarms/${mine.id}/events`, { token })
     expect(events.json<{ items: { kind: string }[] }>().items.map(({ kind }) => kind)).toEqual(['raised'])
     expect((await platform.call('GET', `/api/v1/alarms/${foreign.id}/events`, { token })).status).toBe(404)
+  })
+})
+
+describe('cleared alarms', () => {
+  it('are removed once they are older than they are kept, and open ones never', async () => {
+    const { db, rootTenant, config } = platform.context
+    const [old, fresh, open] = [await raised(), await raised(), await raised({ startTs: 1 })]
+    await act(old.id, 'clear')
+    await act(fresh.id, 'clear')
+    const long = Date.now() - (config.alarmRetentionDays + 1) * 86_400_000
+    await db.withTenant(rootTenant, (tx) => tx.execute(sql`update alarms set cleared_ts = ${long}::int8 where id = ${old.id}`))
+    await new Alarms(platform.context).removeOld(rootTenant)
+    const status = async (id: string) => (await platform.call('GET', `/api/v1/alarms/${id}`, { token: viewer })).status
+    expect([await status(old.id), await status(fresh.id), await status(open.id)]).toEqual([404, 200, 200])
   })
 })
 

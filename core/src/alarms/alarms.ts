@@ -13,6 +13,9 @@ import type { Alarm, AlarmBulk, AlarmBulkResult, AlarmCreate, AlarmEvent, AlarmL
 
 /** An author may mend a comment for so long [6.2]. */
 const commentEditMs = 900_000
+const dayMs = 86_400_000
+/** Rows that one statement removes [6.7]. */
+const mostRemoved = 5000
 
 type Who = Pick<Actor, 'scope' | 'name' | 'userId'>
 type Change = { kind: AlarmEventKind; set?: ReturnType<typeof sql>; data?: Record<string, unknown> }
@@ -189,6 +192,20 @@ export class Alarms {
       }
     }
     return { items }
+  }
+
+  /** Removes what was cleared longer ago than alarms are kept [6.7]; open ones stay for ever. */
+  async removeOld(scope: Scope): Promise<void> {
+    const before = this.#context.clock.now() - this.#context.config.alarmRetentionDays * dayMs
+    for (;;) {
+      const removed = await this.#context.db.withTenant(scope, (tx) =>
+        tx.execute(sql`
+          delete from alarms where (tenant_id, id) in (
+            select tenant_id, id from alarms where cleared_ts < ${before}::int8 limit ${mostRemoved}
+          ) returning id`),
+      )
+      if (removed.length < mostRemoved) return
+    }
   }
 
   /** Changes one alarm and its timeline in one transaction; `decide` answers undefined when there is nothing to do. */
