@@ -3,7 +3,14 @@ import { defineConfig } from 'vitest/config'
 
 export default defineConfig({
   test: {
-    include: ['core/src/**/*.test.ts', 'core/tools/**/*.test.ts', 'core/dashboard/src/**/*.test.ts', 'test/gates/**/*.test.ts'],
+    include: [
+      'core/src/**/*.test.ts',
+      'core/tools/**/*.test.ts',
+      'core/dashboard/src/**/*.test.ts',
+      'test/gates/**/*.test.ts',
+      'license-tools/src/**/*.test.ts',
+      'enterprise/*/src/**/*.test.ts',
+    ],
     globalSetup: ['core/src/testing-database.ts'],
     pool: 'forks',
     // Two cores: more workers only make real timers late.

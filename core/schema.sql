@@ -367,6 +367,23 @@ CREATE POLICY maintenance ON devices TO pms_owner USING (true) WITH CHECK (true)
 CREATE POLICY tenant ON devices TO pms_app USING (((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid) AND ((NULLIF(current_setting('iot_pms.customer_ids'::text, true), ''::text) IS NULL) OR (customer_id = ANY ((NULLIF(current_setting('iot_pms.customer_ids'::text, true), ''::text))::uuid[]))))) WITH CHECK (((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid) AND ((NULLIF(current_setting('iot_pms.customer_ids'::text, true), ''::text) IS NULL) OR (customer_id = ANY ((NULLIF(current_setting('iot_pms.customer_ids'::text, true), ''::text))::uuid[])))));
 GRANT DELETE, INSERT, SELECT, UPDATE ON devices TO pms_app;
 
+CREATE TABLE evidence_keys (
+  tenant_id uuid NOT NULL,
+  id text NOT NULL,
+  public_key bytea NOT NULL,
+  sealed text NOT NULL,
+  created_at timestamp with time zone NOT NULL DEFAULT now(),
+  CONSTRAINT evidence_keys_pkey PRIMARY KEY (tenant_id, id),
+  CONSTRAINT evidence_keys_public_key_check CHECK ((length(public_key) = 32)),
+  CONSTRAINT evidence_keys_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenants(id) ON DELETE CASCADE
+);
+ALTER TABLE evidence_keys OWNER TO pms_owner;
+ALTER TABLE evidence_keys ENABLE ROW LEVEL SECURITY;
+ALTER TABLE evidence_keys FORCE ROW LEVEL SECURITY;
+CREATE POLICY maintenance ON evidence_keys TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON evidence_keys TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
+GRANT INSERT, SELECT ON evidence_keys TO pms_app;
+
 CREATE TABLE idempotency_keys (
   tenant_id uuid NOT NULL,
   user_id uuid NOT NULL,
@@ -459,6 +476,96 @@ ALTER TABLE leases OWNER TO pms_owner;
 GRANT INSERT, SELECT, UPDATE ON leases TO pms_jobs;
 GRANT INSERT, SELECT, UPDATE ON leases TO pms_store;
 
+CREATE TABLE license_events (
+  tenant_id uuid NOT NULL,
+  id uuid NOT NULL,
+  at timestamp with time zone NOT NULL,
+  actor text NOT NULL,
+  action text NOT NULL,
+  outcome text NOT NULL,
+  code text,
+  jti text,
+  seq bigint,
+  kid text,
+  detail jsonb NOT NULL DEFAULT '{}'::jsonb,
+  once text,
+  CONSTRAINT license_events_pkey PRIMARY KEY (tenant_id, id),
+  CONSTRAINT license_events_outcome_check CHECK ((outcome = ANY (ARRAY['ok'::text, 'refused'::text]))),
+  CONSTRAINT license_events_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenants(id),
+  CONSTRAINT license_events_tenant_id_once_key UNIQUE (tenant_id, once)
+);
+ALTER TABLE license_events OWNER TO pms_owner;
+ALTER TABLE license_events ENABLE ROW LEVEL SECURITY;
+ALTER TABLE license_events FORCE ROW LEVEL SECURITY;
+CREATE POLICY maintenance ON license_events TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON license_events TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
+GRANT INSERT, SELECT ON license_events TO pms_app;
+
+CREATE TABLE license_state (
+  tenant_id uuid NOT NULL,
+  install_id uuid NOT NULL,
+  instance_key text,
+  instance_jkt text,
+  current_sub text,
+  high_water bigint NOT NULL DEFAULT floor((EXTRACT(epoch FROM now()) * (1000)::numeric)),
+  pending_minutes double precision NOT NULL DEFAULT 0,
+  crl text,
+  crl_seq bigint NOT NULL DEFAULT 0,
+  noted_state text NOT NULL DEFAULT 'COMMUNITY'::text,
+  revision bigint NOT NULL DEFAULT 0,
+  CONSTRAINT license_state_pkey PRIMARY KEY (tenant_id),
+  CONSTRAINT license_state_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenants(id)
+);
+ALTER TABLE license_state OWNER TO pms_owner;
+ALTER TABLE license_state ENABLE ROW LEVEL SECURITY;
+ALTER TABLE license_state FORCE ROW LEVEL SECURITY;
+CREATE POLICY maintenance ON license_state TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON license_state TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
+GRANT SELECT, UPDATE ON license_state TO pms_app;
+
+CREATE TABLE license_tokens (
+  tenant_id uuid NOT NULL,
+  jti uuid NOT NULL,
+  sub text NOT NULL,
+  seq bigint NOT NULL,
+  kid text NOT NULL,
+  token text NOT NULL,
+  claims jsonb NOT NULL,
+  source text NOT NULL,
+  installed_at timestamp with time zone NOT NULL,
+  installed_by text NOT NULL,
+  removed_at timestamp with time zone,
+  removed_by text,
+  released_at timestamp with time zone,
+  mismatch_since timestamp with time zone,
+  bound_since timestamp with time zone,
+  CONSTRAINT license_tokens_pkey PRIMARY KEY (tenant_id, jti),
+  CONSTRAINT license_tokens_source_check CHECK ((source = ANY (ARRAY['upload'::text, 'file'::text, 'env'::text]))),
+  CONSTRAINT license_tokens_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenants(id)
+);
+ALTER TABLE license_tokens OWNER TO pms_owner;
+ALTER TABLE license_tokens ENABLE ROW LEVEL SECURITY;
+ALTER TABLE license_tokens FORCE ROW LEVEL SECURITY;
+CREATE POLICY maintenance ON license_tokens TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON license_tokens TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
+GRANT INSERT, SELECT, UPDATE ON license_tokens TO pms_app;
+
+CREATE TABLE license_usage_days (
+  tenant_id uuid NOT NULL,
+  day date NOT NULL,
+  jti uuid NOT NULL,
+  devices bigint NOT NULL,
+  limit_devices bigint NOT NULL,
+  CONSTRAINT license_usage_days_pkey PRIMARY KEY (tenant_id, day, jti),
+  CONSTRAINT license_usage_days_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenants(id)
+);
+ALTER TABLE license_usage_days OWNER TO pms_owner;
+ALTER TABLE license_usage_days ENABLE ROW LEVEL SECURITY;
+ALTER TABLE license_usage_days FORCE ROW LEVEL SECURITY;
+CREATE POLICY maintenance ON license_usage_days TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON license_usage_days TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
+GRANT INSERT, SELECT, UPDATE ON license_usage_days TO pms_app;
+
 CREATE TABLE machine_events (
   tenant_id uuid NOT NULL,
   machine text NOT NULL,
@@ -502,6 +609,16 @@ ALTER TABLE machines FORCE ROW LEVEL SECURITY;
 CREATE POLICY maintenance ON machines TO pms_owner USING (true) WITH CHECK (true);
 CREATE POLICY tenant ON machines TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
 GRANT DELETE, INSERT, SELECT, UPDATE ON machines TO pms_app;
+
+CREATE TABLE module_migrations (
+  module text NOT NULL,
+  version integer NOT NULL,
+  name text NOT NULL,
+  checksum text NOT NULL,
+  applied_at timestamp with time zone NOT NULL DEFAULT now(),
+  CONSTRAINT module_migrations_pkey PRIMARY KEY (module, version)
+);
+ALTER TABLE module_migrations OWNER TO pms_owner;
 
 CREATE TABLE notify_alerts (
   tenant_id uuid NOT NULL,
@@ -732,6 +849,47 @@ CREATE INDEX notify_silences_open ON public.notify_silences USING btree (tenant_
 CREATE POLICY maintenance ON notify_silences TO pms_owner USING (true) WITH CHECK (true);
 CREATE POLICY tenant ON notify_silences TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
 GRANT DELETE, INSERT, SELECT, UPDATE ON notify_silences TO pms_app;
+
+CREATE TABLE notify_template_versions (
+  tenant_id uuid NOT NULL,
+  template_id uuid NOT NULL,
+  version integer NOT NULL,
+  locales jsonb NOT NULL,
+  example jsonb NOT NULL,
+  updated_by text NOT NULL,
+  at timestamp with time zone NOT NULL DEFAULT now(),
+  CONSTRAINT notify_template_versions_pkey PRIMARY KEY (tenant_id, template_id, version),
+  CONSTRAINT notify_template_versions_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenants(id),
+  CONSTRAINT notify_template_versions_tenant_id_template_id_fkey FOREIGN KEY (tenant_id, template_id) REFERENCES notify_templates(tenant_id, id) ON DELETE CASCADE
+);
+ALTER TABLE notify_template_versions OWNER TO pms_owner;
+ALTER TABLE notify_template_versions ENABLE ROW LEVEL SECURITY;
+ALTER TABLE notify_template_versions FORCE ROW LEVEL SECURITY;
+CREATE POLICY maintenance ON notify_template_versions TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON notify_template_versions TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
+GRANT DELETE, INSERT, SELECT, UPDATE ON notify_template_versions TO pms_app;
+
+CREATE TABLE notify_templates (
+  tenant_id uuid NOT NULL,
+  id uuid NOT NULL,
+  name text NOT NULL,
+  topic text NOT NULL DEFAULT 'message'::text,
+  locales jsonb NOT NULL,
+  example jsonb NOT NULL DEFAULT '{}'::jsonb,
+  version integer NOT NULL DEFAULT 1,
+  updated_by text NOT NULL,
+  created_at timestamp with time zone NOT NULL DEFAULT now(),
+  updated_at timestamp with time zone NOT NULL DEFAULT now(),
+  CONSTRAINT notify_templates_pkey PRIMARY KEY (tenant_id, id),
+  CONSTRAINT notify_templates_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenants(id),
+  CONSTRAINT notify_templates_tenant_id_name_key UNIQUE (tenant_id, name)
+);
+ALTER TABLE notify_templates OWNER TO pms_owner;
+ALTER TABLE notify_templates ENABLE ROW LEVEL SECURITY;
+ALTER TABLE notify_templates FORCE ROW LEVEL SECURITY;
+CREATE POLICY maintenance ON notify_templates TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON notify_templates TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
+GRANT DELETE, INSERT, SELECT, UPDATE ON notify_templates TO pms_app;
 
 CREATE TABLE one_time_links (
   tenant_id uuid NOT NULL,
@@ -1173,6 +1331,39 @@ AS $function$
   ANALYZE public.devices, public.device_credentials, public.device_log, public.device_attributes, public.device_rejects
 $function$;
 -- owner pms_owner; execute: pms_jobs (analyze_device_tables())
+
+CREATE OR REPLACE FUNCTION public.license_counts(OUT devices bigint, OUT users bigint, OUT tenants bigint)
+ RETURNS record
+ LANGUAGE sql
+ STABLE SECURITY DEFINER
+ SET search_path TO 'pg_catalog'
+AS $function$
+  SELECT public.license_device_count(), (SELECT count(*) FROM public.users), (SELECT count(*) FROM public.tenants)
+$function$;
+-- owner pms_owner; execute: pms_app (license_counts())
+
+CREATE OR REPLACE FUNCTION public.license_device_count()
+ RETURNS bigint
+ LANGUAGE sql
+ STABLE SECURITY DEFINER
+ SET search_path TO 'pg_catalog'
+AS $function$
+  SELECT count(*) FROM public.devices WHERE deleted_at IS NULL AND NOT is_demo
+$function$;
+-- owner pms_owner; execute: pms_app (license_device_count())
+
+CREATE OR REPLACE FUNCTION public.license_note_usage(day date, jti uuid, devices bigint, limit_devices bigint)
+ RETURNS void
+ LANGUAGE sql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog'
+AS $function$
+  INSERT INTO public.license_usage_days AS u (tenant_id, day, jti, devices, limit_devices)
+  SELECT t.id, $1, $2, $3, $4 FROM public.tenants t WHERE t.root
+  ON CONFLICT (tenant_id, day, jti) DO UPDATE SET devices = greatest(u.devices, excluded.devices), limit_devices = excluded.limit_devices
+  WHERE u.devices < excluded.devices OR u.limit_devices <> excluded.limit_devices
+$function$;
+-- owner pms_owner; execute: pms_app (license_note_usage(date,uuid,bigint,bigint))
 
 CREATE OR REPLACE FUNCTION public.protect_customer_table(table_name regclass)
  RETURNS void

@@ -14,12 +14,17 @@ export default defineConfig({
   base: './',
   plugins: [
     vue(),
-    vueI18n({ include: [here('src/i18n/zh/**'), here('src/i18n/en/**')], dropMessageCompiler: true }),
+    vueI18n({
+      include: [here('src/i18n/zh/**'), here('src/i18n/en/**'), here('../../{verticals,enterprise,saas}/*/dashboard/i18n/**')],
+      dropMessageCompiler: true,
+    }),
     // Found from here, not from where the build was called.
     icons({ compiler: 'vue3', scale: 1, collectionsNodeResolvePath: here('.') }),
     // Our own components are imported by hand; only Element Plus is resolved by its prefix.
     components({ dts: false, dirs: [], resolvers: [ElementPlusResolver({ importStyle: 'css' })] }),
   ],
+  // Pages of modules lie outside of this folder; what they share with us is found from here, once.
+  resolve: { dedupe: ['vue', 'vue-i18n', 'vue-router', 'element-plus'] },
   build: {
     outDir: here('dist'),
     emptyOutDir: true,

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: AGPL-3.0-only
+import { LICENSE_CODES } from './license/codes.ts'
 
 /** Sentences for people: Chinese first, English complete. `{name}` takes a parameter. */
-type ErrorText = { status: number; zh: string; en: string }
+export type ErrorText = { status: number; zh: string; en: string }
 
 /**
  * Every error a caller can act on. Codes are stable and never reused;
@@ -171,6 +172,11 @@ export const errorCodes = {
     zh: '数据库暂时不可用，请稍后重试。',
     en: 'The database is not available at the moment; repeat later.',
   },
+  AUDIT_UNAVAILABLE: {
+    status: 500,
+    zh: '审计记录无法写入，操作未执行。',
+    en: 'The audit record could not be written; nothing was changed.',
+  },
   OVERLOADED: { status: 503, zh: '服务器繁忙，请稍后重试。', en: 'The server is busy; repeat later.' },
   STORAGE_FULL: {
     status: 503,
@@ -188,12 +194,28 @@ export const errorCodes = {
     zh: '磁盘空间不足，导出等占用空间的操作暂停。',
     en: 'The disk is low: exports and other work that takes room wait until there is more.',
   },
+  ...LICENSE_CODES,
 } as const satisfies Record<string, ErrorText>
 
 export type ErrorCode = keyof typeof errorCodes
 
 /** One refused member: `pointer` is an RFC 6901 JSON pointer into the body, or `?name` of the query. */
 export type FieldError = { pointer: string; detail: string; code?: string }
+
+/** Codes that modules bring; they begin with the module's name. */
+const moduleErrors = new Map<string, ErrorText>()
+
+/** Makes the errors of a module known; they stay so when the module stops. */
+export function defineErrors(errors: Readonly<Record<string, ErrorText>>): void {
+  for (const [code, text] of Object.entries(errors)) moduleErrors.set(code, text)
+}
+
+const textOf = (code: string): ErrorText => moduleErrors.get(code) ?? errorCodes[code as ErrorCode]
+
+/** An error of a module, by one of the codes of its manifest or of core's. */
+export function problem(code: string, options?: ConstructorParameters<typeof ProblemError>[1]): ProblemError {
+  return new ProblemError(code as ErrorCode, options)
+}
 
 /** An error a caller can act on; {@link toProblem} turns it into an answer. */
 export class ProblemError extends Error {
@@ -202,21 +224,31 @@ export class ProblemError extends Error {
   readonly errors: FieldError[] | undefined
   /** Whole seconds for `Retry-After`. */
   readonly retryAfterS: number | undefined
+  /** Further members of the answer, such as `limit` and `used`; a `detail` among them replaces the usual one. */
+  readonly members: (language: Language) => Record<string, unknown>
 
   constructor(
     code: ErrorCode,
-    options: { params?: Record<string, string | number>; errors?: FieldError[]; retryAfterS?: number; cause?: unknown } = {},
+    options: {
+      params?: Record<string, string | number>
+      errors?: FieldError[]
+      retryAfterS?: number
+      members?: Record<string, unknown> | ((language: Language) => Record<string, unknown>)
+      cause?: unknown
+    } = {},
   ) {
-    super(fill(errorCodes[code].en, options.params ?? {}), { cause: options.cause })
+    super(fill(textOf(code).en, options.params ?? {}), { cause: options.cause })
     this.name = 'ProblemError'
     this.code = code
     this.params = options.params ?? {}
     this.errors = options.errors
     this.retryAfterS = options.retryAfterS
+    const { members = {} } = options
+    this.members = typeof members === 'function' ? members : () => members
   }
 
   get status(): number {
-    return errorCodes[this.code].status
+    return textOf(this.code).status
   }
 }
 
@@ -235,7 +267,7 @@ export type Problem = {
 
 /** Builds the body of an `application/problem+json` answer in the asked language. */
 export function toProblem(error: ProblemError, language: Language, traceId: string): Problem {
-  const text = errorCodes[error.code]
+  const text = textOf(error.code)
   const sentence = fill(text[language], error.params)
   return {
     type: `docs/errors/${error.code}`,
@@ -244,6 +276,7 @@ export function toProblem(error: ProblemError, language: Language, traceId: stri
     code: error.code,
     detail: error.errors?.length ? `${sentence} ${error.errors.map((one) => one.detail).join(' ')}` : sentence,
     traceId,
+    ...error.members(language),
     ...(error.errors ? { errors: error.errors } : {}),
   }
 }

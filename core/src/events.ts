@@ -23,13 +23,34 @@ export type Events = {
   'command.moved': { tenantId: string; deviceId: string; command: Moved }
   /** Attributes of a device changed and are committed; those of one device are told in order. */
   'attributes.changed': AttributeChange
-  /** A device asked for something the server does not know by itself. */
+  /** A device asked for something the server does not know by itself; the reply goes to `requestId`, a number of ours. */
   'device.called': { tenantId: string; deviceId: string; requestId: number; method: string; params: unknown }
   /** An alarm was raised, changed or cleared, and that is committed. */
   'alarm.changed': { tenantId: string; customerId: string | null; kind: AlarmEventKind | 'deleted'; alarm: Alarm }
   'product.changed': { tenantId: string; productId: string }
+  /** Something was done with the license, or refused; stored in `license_events`, listened to by who keeps records. */
+  'license.event': LicenseEvent
+  /** Another state, other features or limits are in force. */
+  'license.changed': { state: string; features: readonly string[] }
+  /** A module was started, stopped, or could not be. */
+  'module.changed': { name: string; status: string; reason: string | undefined }
   /** The room left for the database crossed a bound. */
   'disk.level': { level: 'ok' | 'warn' | 'high' | 'critical'; before: 'ok' | 'warn' | 'high' | 'critical' }
+}
+
+/** What is told of the license never holds a token [L-4]. */
+export type LicenseEvent = {
+  id: string
+  at: number
+  /** Id of a user, `system`, `file` or `console`. */
+  actor: string
+  action: string
+  outcome: 'ok' | 'refused'
+  code: string | null
+  jti: string | null
+  seq: number | null
+  kid: string | null
+  detail: Record<string, unknown>
 }
 
 type Listener<K extends keyof Events> = (event: Events[K]) => void

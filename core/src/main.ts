@@ -13,6 +13,13 @@ iot-pms admin setup-link                  a new link for the first administrator
 iot-pms admin reset-password EMAIL        a link that sets a new password
 iot-pms device simulate [options]         send example data over real MQTT; --help lists the options
 iot-pms telemetry stats [--json]          what the telemetry store holds, and what it takes
+iot-pms license show [--json]             state, term, limits and machine of the license
+iot-pms license request [-o FILE]         a request file for a license; --mode, --note
+iot-pms license install FILE|-            install a license; --acknowledge accepts what it takes away
+iot-pms license crl FILE|-                install a revocation list
+iot-pms license remove --acknowledge      take the license away; all data stays
+iot-pms license release --acknowledge     the same for good, with a receipt for the vendor
+iot-pms <module> <command>                a script of a module of this build, such as: audit verify FILE
 iot-pms version                           print the version
 
 All settings come from the environment: docs/reference/config.md
@@ -25,6 +32,12 @@ const commands: Record<string, (args: string[]) => Promise<number | undefined>> 
   'admin setup-link': async () => (await import('./cli/admin.ts')).runSetupLink(readConfig()),
   'admin reset-password': async (args) => (await import('./cli/admin.ts')).runResetPassword(readConfig(), args[0]),
   'telemetry stats': async (args) => (await import('./cli/telemetry.ts')).runTelemetryStats(readConfig(), args),
+  ...Object.fromEntries(
+    ['show', 'request', 'install', 'crl', 'remove', 'release'].map((act) => [
+      `license ${act}`,
+      async (args: string[]) => (await import('./cli/license.ts')).runLicense(readConfig(), act, args),
+    ]),
+  ),
   'device simulate': async (args) => (await import('./simulate/cli.ts')).runSimulate(args),
   version: async () => print(`${version}\n`),
   help: async () => print(usage),
@@ -37,7 +50,12 @@ function print(text: string): undefined {
 async function run(args: string[]): Promise<number | undefined> {
   const { positionals } = parseArgs({ args, allowPositionals: true, strict: false })
   const name = [positionals.slice(0, 2).join(' '), positionals[0] ?? 'help'].find((one) => commands[one])
-  if (!name) throw new StartError('USAGE', exitCodes.usage, `There is no command "${positionals.join(' ')}".`, 'See: iot-pms help')
+  if (!name) {
+    const { runModuleCommand } = await import('./modules/commands.ts')
+    const code = await runModuleCommand(args)
+    if (code !== undefined) return code
+    throw new StartError('USAGE', exitCodes.usage, `There is no command "${positionals.join(' ')}".`, 'See: iot-pms help')
+  }
   const words = name.split(' ')
   return commands[name]!(args.filter((arg, index) => index >= words.length || arg !== words[index]))
 }

@@ -9,7 +9,7 @@ import { classifyAddress, isNamed, parseAllowEntry } from './outbound-addresses.
 import type { AddressClass, AllowEntry, OutboundPolicy } from './outbound-addresses.ts'
 
 /** What is spoken there, which says the schemes and the ports that need no listing. */
-export type OutboundKind = 'http' | 'smtp' | 'mqtt'
+export type OutboundKind = 'http' | 'smtp' | 'mqtt' | 'syslog'
 
 export type Target = { kind: OutboundKind; /** A name, or an address without brackets. */ host: string; port: number }
 /** A target after its one resolution: every one of its addresses was checked, and only these may be connected to. */
@@ -34,12 +34,14 @@ export class ConnectError extends Error {
 const schemes: Record<OutboundKind, Readonly<Record<string, number>>> = {
   http: { 'http:': 80, 'https:': 443 },
   smtp: {},
+  syslog: {},
   mqtt: { 'mqtt:': 1883, 'mqtts:': 8883, 'ws:': 80, 'wss:': 443 },
 }
 const webPorts = [80, 443, 8080, 8443]
 const ports: Record<OutboundKind, readonly number[]> = {
   http: webPorts,
   smtp: [25, 465, 587, 2525],
+  syslog: [514, 601, 6514],
   // 8083 and 8084 are where EMQX speaks WebSocket.
   mqtt: [...webPorts, 1883, 8883, 8083, 8084],
 }

@@ -5,6 +5,7 @@ import { registerAlarmRoutes } from './alarms/routes.ts'
 import { registerCompatAttributeRoutes } from './attributes/compat.ts'
 import { registerAttributeRoutes } from './attributes/routes.ts'
 import { registerClaimRoutes, registerCompatClaimRoutes } from './claims/routes.ts'
+import { registerClientRpcRoutes } from './client-rpc/routes.ts'
 import { registerCompatCommandRoutes } from './commands/compat.ts'
 import { registerCommandRoutes } from './commands/routes.ts'
 import type { Connectors } from './connectors/connectors.ts'
@@ -26,11 +27,15 @@ import { writeAsUser } from './ingest/user-writes.ts'
 import type { JobConsole } from './jobs/console.ts'
 import { registerJobRoutes } from './jobs/routes.ts'
 import type { Schedules } from './jobs/schedules.ts'
+import type { NotificationHub } from './notifications/hub.ts'
+import { registerNotificationRoutes } from './notifications/routes.ts'
+import { registerLicenseRoutes } from './license/routes.ts'
+import type { LicenseRouteParts } from './license/routes.ts'
 import { registerProductRoutes } from './products/routes.ts'
 import type { Retention } from './system/retention.ts'
 import { registerRetentionRoutes } from './system/retention-routes.ts'
 import { registerSystemRoutes } from './system/routes.ts'
-import type { Health } from './system/routes.ts'
+import type { Health, SystemParts } from './system/routes.ts'
 import { refuseHeavyWork, registerStorageRoutes } from './system/storage.ts'
 import type { Ports } from './start.ts'
 import type { TelemetryParts } from './telemetry/answers.ts'
@@ -56,6 +61,9 @@ export type RouteParts = {
   retention: Retention
   jobConsole: JobConsole
   schedules: Schedules
+  notifications: NotificationHub
+  license: LicenseRouteParts
+  describeApi: SystemParts['describeApi']
   authenticate: Authenticate
   metrics: Registry
   health: Health
@@ -75,12 +83,15 @@ export async function registerRoutes(app: App, context: Context, parts: RoutePar
     authenticate,
     health,
     ports,
+    describeApi: parts.describeApi,
   })
   registerStorageRoutes(app, context, { disk: ingest.disk, store })
   registerJobRoutes(app, context, { console: parts.jobConsole, schedules: parts.schedules })
+  registerNotificationRoutes(app, context, parts.notifications)
   registerRetentionRoutes(app, context, { retention: parts.retention })
+  registerLicenseRoutes(app, parts.license)
   registerUserRoutes(app, people, setup)
-  registerProductRoutes(app, context, { registry: ingest.registry })
+  await registerProductRoutes(app, context, { registry: ingest.registry })
   registerDeviceRoutes(app, context, {
     devices,
     store,
@@ -92,12 +103,18 @@ export async function registerRoutes(app: App, context: Context, parts: RoutePar
   registerClaimRoutes(app, { claims: ingest.claims, devices })
   registerConnectorRoutes(app, context, { connectors: parts.connectors })
   await registerCommandRoutes(app, { commands: ingest.commands, devices })
-  registerDemoRoutes(app, { demo })
+  await registerClientRpcRoutes(app, { clientRpc: ingest.clientRpc, devices, audit: context.audit })
+  registerDemoRoutes(app, { demo, audit: context.audit })
   await registerFirmwareRoutes(app, context, { ...ingest.ota, offers: parts.offers, store })
+  const { audit } = context
   const telemetry: TelemetryParts = {
     store,
+    audit,
     findDevice: (scope, id) => devices.find(scope, id),
-    writeAsUser: (_, deviceId, payload, options) => writeAsUser(ingest, deviceId, payload, options, context.clock.now()),
+    writeAsUser: ({ scope }, deviceId, payload, options) =>
+      audit.around(scope, { type: 'telemetry.write', subject: `device:${deviceId}` }, () =>
+        writeAsUser(ingest, deviceId, payload, options, context.clock.now()),
+      ),
   }
   await registerTelemetryRoutes(app, context, telemetry)
   await registerAttributeRoutes(app, ingest)

@@ -2,7 +2,9 @@
 import { join } from 'node:path'
 import { Registry, collectDefaultMetrics } from 'prom-client'
 import { Alarms } from './alarms/alarms.ts'
+import { Audit } from './audit.ts'
 import { systemClock } from './clock.ts'
+import type { Clock } from './clock.ts'
 import type { Config } from './config.ts'
 import { Connectors } from './connectors/connectors.ts'
 import type { Context } from './context.ts'
@@ -22,25 +24,39 @@ import { compatProblem } from './http/compat.ts'
 import { removeOldIdempotencyKeys, useIdempotency } from './http/idempotency.ts'
 import { registerPages } from './http/pages.ts'
 import { createServer, listRoutes } from './http/server.ts'
-import type { App, RouteGuard } from './http/server.ts'
+import type { App, RouteGuard, ServerOptions } from './http/server.ts'
 import { routeUpgrades } from './http/upgrades.ts'
 import type { UpgradeHandler } from './http/upgrades.ts'
 import { IngestCounters } from './system/ingest-counters.ts'
 import { registerDeviceHttp } from './ingest/device-http.ts'
 import { mqttOverWebSocket } from './ingest/mqtt/ws.ts'
+import type { Stored } from './ingest/pipeline.ts'
 import { createIngest } from './ingest/start-ingest.ts'
 import type { Ingest } from './ingest/start-ingest.ts'
 import { writeAsUser } from './ingest/user-writes.ts'
 import { JobConsole } from './jobs/console.ts'
 import { Jobs } from './jobs/jobs.ts'
+import { removeOldRates } from './jobs/limiter.ts'
+import { removeOldMachineEvents } from './jobs/machine.ts'
 import { Schedules } from './jobs/schedules.ts'
+import { startLicense } from './license/create.ts'
+import type { LicenseParts } from './license/create.ts'
+import type { LicenseContext, LicenseService } from './license/license.ts'
+import { watchLicense } from './license/metrics.ts'
 import { explainListenError, explainMqttPort } from './listen-errors.ts'
 import { CompatStream } from './live/compat-stream.ts'
 import { LiveStream } from './live/stream.ts'
 import { Topics } from './live/topics.ts'
+import { createModules } from './modules/create.ts'
+import type { Modules } from './modules/modules.ts'
+import type { Mounts } from './modules/mount.ts'
+import { PointHooks } from './modules/point-hooks.ts'
+import { registerModuleRoutes } from './modules/routes.ts'
 import { createLog } from './log.ts'
 import type { Log } from './log.ts'
 import { Outbound } from './outbound.ts'
+import { NotificationHub } from './notifications/hub.ts'
+import { removeOldNotifications } from './notifications/delivery-log.ts'
 import { registerRoutes } from './routes.ts'
 import { runBackwards } from './stops.ts'
 import type { Stop } from './stops.ts'
@@ -65,7 +81,13 @@ export type Platform = {
   /** Every route with its guard, for tests that sweep over all of them. */
   routes: readonly RouteGuard[]
   ingest: Ingest
+  notifications: NotificationHub
   demo: Demo
+  license: LicenseService
+  modules: Modules
+  mounts: Mounts
+  upkeep: Upkeep
+  metrics: Registry
   ports: Ports
   /** One-time link while there is no administrator. */
   setupLink: string | undefined
@@ -73,10 +95,14 @@ export type Platform = {
   stop(): Promise<void>
 }
 
+/** What tests and embedding code bring instead of the machine's and the build's own. */
+export type PlatformParts = LicenseParts & { clock?: Clock; moduleFolders?: readonly string[] }
+
 /** Time for each part of the stop; together they stay below the promised 10 s. */
 const drainMs = 4000
 /** Jobs get ten seconds of their own [jobs 6.4]. */
 const jobsMs = 12_000
+const modulesMs = 1500
 const databaseMs = 2500
 const hookWarningMs = 60_000
 
@@ -85,19 +111,19 @@ const hookWarningMs = 60_000
  *
  * @throws {StartError} with a sentence that says what to do; what was started by then is stopped again
  */
-export async function startPlatform(config: Config, log: Log = createLog(config.logLevel)): Promise<Platform> {
+export async function startPlatform(config: Config, log: Log = createLog(config.logLevel), parts: PlatformParts = {}): Promise<Platform> {
   const stops: Stop[] = []
   let stopping: Promise<void> | undefined
   const stop = () => (stopping ??= runBackwards(stops, log))
   try {
-    return await start(config, log, stops, stop)
+    return await start(config, log, parts, stops, stop)
   } catch (error) {
     await stop()
     throw error
   }
 }
 
-async function start(config: Config, log: Log, stops: Stop[], stop: () => Promise<void>): Promise<Platform> {
+async function start(config: Config, log: Log, parts: PlatformParts, stops: Stop[], stop: () => Promise<void>): Promise<Platform> {
   ensureDataDir(config.dataDir)
   const unlock = await lockInstance(config.dataDir)
   stops.push(unlock)
@@ -111,25 +137,31 @@ async function start(config: Config, log: Log, stops: Stop[], stop: () => Promis
   stops.push(() => db.stop())
   const installation = await loadInstallation(db)
   const secrets = await ensureSecrets(config, db, installation.secretKeyId)
-  const base = {
+  const clock = parts.clock ?? systemClock
+  const rootTenant = await loadRootTenant(db)
+  const audit = new Audit({ db, rootTenant, clock, log })
+  const parting = {
     config,
     log,
-    clock: systemClock,
+    clock,
     db,
     secrets,
     events: new EventBus(log),
     installId: installation.installId,
-    rootTenant: await loadRootTenant(db),
+    audit,
+    rootTenant,
   }
-  const context: Context = { ...base, jobs: new Jobs(base) }
+  const base: LicenseContext = { ...parting, jobs: new Jobs(parting) }
+  const { license, files: licenseFiles } = await startLicense(base, parts, stops)
+  const context: Context = { ...base, license }
 
   await context.jobs.start()
   stops.push(() => context.jobs.stop(1000))
   const metrics = new Registry()
   collectDefaultMetrics({ register: metrics, prefix: 'iot_pms_' })
   stops.push(() => metrics.clear())
+  watchLicense(metrics, license)
   const load = new Load()
-  load.start()
   stops.push(() => load.stop())
   const disk = new DiskGuard(context, databaseSpace(context))
   await disk.start()
@@ -152,17 +184,20 @@ async function start(config: Config, log: Log, stops: Stop[], stop: () => Promis
 
   const ports: Ports = { http: undefined, mqtt: undefined, mqtts: undefined }
   let isDraining = false
-  const ingest = createIngest(context, { store, counters, topics, load, disk, metrics, isDraining: () => isDraining })
+  const hooks = new PointHooks(context.clock, log)
+  const onStored = (stored: Stored) => hooks.run(stored)
+  const ingest = createIngest(context, { store, counters, topics, load, disk, metrics, isDraining: () => isDraining, onStored })
   const { devices } = ingest
   const offers = createOffers(context, ingest, store)
   const outbound = new Outbound(config.outbound, () => Object.values(ports).filter((port) => port !== undefined))
+  const notifications = new NotificationHub(context, { outbound, metrics })
   const connectors = new Connectors(context, { ingest, outbound, metrics })
   const demo = new Demo(context, { devices, registry: ingest.registry, store, mqttPort: () => ports.mqtt })
   const people = createPeople(context, { version, hasDemo: async () => (await demo.status()).loaded })
   const setup = await ensureSetup(people)
   const authenticate = createAuthenticate(people)
   const basePath = config.publicUrl?.pathname ?? '/'
-  const app = await createServer({
+  const options: ServerOptions = {
     log,
     version,
     trustedProxies: config.trustedProxies,
@@ -173,12 +208,17 @@ async function start(config: Config, log: Log, stops: Stop[], stop: () => Promis
     testHooks: config.testHooks,
     compatProblem,
     basePath,
-  })
+    load: { inFlight: 0 },
+    denied: (request, code) => audit.noteDenied(request, code),
+  }
+  const app = await createServer(options)
   useIdempotency(app, context)
   const stream = new LiveStream(context, topics)
   const compatStream = config.compat.thingsboard
     ? new CompatStream(context, { topics, store, attributes: ingest.attributes, devices, people })
     : undefined
+  const alarms = new Alarms(context)
+  const upkeep = createUpkeep(context, { ingest, devices, alarms })
   const health: Health = {
     isAlive: () => load.isAlive,
     hasBeenReady: false,
@@ -191,7 +231,6 @@ async function start(config: Config, log: Log, stops: Stop[], stop: () => Promis
       { name: 'disk', ok: !disk.isClosed, detail: disk.sentence, isNeeded: false },
     ],
   }
-  const alarms = new Alarms(context)
   await registerRoutes(app, context, {
     alarms,
     store,
@@ -206,6 +245,9 @@ async function start(config: Config, log: Log, stops: Stop[], stop: () => Promis
     retention,
     jobConsole,
     schedules,
+    notifications,
+    license: { license, files: licenseFiles, present: () => extension.modules.list() },
+    describeApi: (core) => extension.mounts.describe(core),
     authenticate,
     metrics,
     health,
@@ -213,8 +255,13 @@ async function start(config: Config, log: Log, stops: Stop[], stop: () => Promis
   })
   await registerDeviceHttp(app, context, ingest)
   stream.registerRoutes(app)
+  const wiring = { ingest, devices, upkeep, hooks, metrics, outbound, adminUrl: database.adminUrl, options, folders: parts.moduleFolders }
+  const extension = await createModules(app, context, wiring)
+  registerModuleRoutes(app, extension.modules)
   const pages = registerPages(app, join(rootDir, 'core/dashboard/dist'), basePath)
 
+  // From here devices come in; the work of starting before it is no overload.
+  load.start()
   await ingest.start().catch(explainMqttPort(config))
   ports.mqtt = ingest.endpoint.port || undefined
   ports.mqtts = ingest.endpoint.tlsPort || undefined
@@ -245,17 +292,21 @@ async function start(config: Config, log: Log, stops: Stop[], stop: () => Promis
     await Promise.all([app.close(), connectors.stop(), ingest.stop(drainMs)])
   }
   stops.push(Object.assign(drain, { limitMs: drainMs + 1200 }))
+  await notifications.start()
   await schedules.start()
   await jobConsole.start()
   stops.push(() => jobConsole.stop())
   // What runs gets its time, while everything it may need is still there.
   stops.push(Object.assign(() => context.jobs.stop(), { limitMs: jobsMs }))
+  extension.modules.start()
+  stops.push(Object.assign(() => extension.modules.stop(), { limitMs: modulesMs }))
   await connectors.start()
   await offers.start()
   stops.push(() => offers.stop())
   await demo.start()
   stops.push(() => demo.stop())
-  startUpkeep(context, { ingest, devices, alarms }, stops)
+  upkeep.start()
+  stops.push(() => upkeep.stop())
   const statistics = new PlannerStatistics(context, () => ingest.registry.size)
   statistics.start()
   stops.push(() => statistics.stop())
@@ -263,7 +314,22 @@ async function start(config: Config, log: Log, stops: Stop[], stop: () => Promis
   buildDashboard(config, log, pages.reload)
   health.hasBeenReady = true
   log.info({ version, ...ports }, 'ready')
-  return { context, app, routes: listRoutes(app), ingest, demo, ports, setupLink: setup.link, stop }
+  return {
+    context,
+    app,
+    routes: listRoutes(app),
+    ingest,
+    notifications,
+    demo,
+    license,
+    modules: extension.modules,
+    mounts: extension.mounts,
+    upkeep,
+    metrics,
+    ports,
+    setupLink: setup.link,
+    stop,
+  }
 }
 
 function createOffers(context: Context, ingest: Ingest, store: TelemetryLog): OtaOffers {
@@ -282,9 +348,8 @@ function createOffers(context: Context, ingest: Ingest, store: TelemetryLog): Ot
 }
 
 /** What the bin, the logs and the reject log no longer keep. */
-function startUpkeep(context: Context, parts: { ingest: Ingest; devices: Devices; alarms: Alarms }, stops: Stop[]): void {
-  const { ingest, devices, alarms } = parts
-  const upkeep = new Upkeep(context, [
+function createUpkeep(context: Context, { ingest, devices, alarms }: { ingest: Ingest; devices: Devices; alarms: Alarms }): Upkeep {
+  return new Upkeep(context, [
     { name: 'bin', run: (tenant) => devices.purgeExpired(tenant) },
     { name: 'reject log', run: (tenant) => ingest.rejects.removeOld(tenant) },
     { name: 'device log', run: (tenant) => ingest.log.removeOld(tenant) },
@@ -293,10 +358,11 @@ function startUpkeep(context: Context, parts: { ingest: Ingest; devices: Devices
     { name: 'claims', run: (tenant) => ingest.claims.removeOld(tenant) },
     { name: 'commands', run: (tenant) => ingest.commands.removeOld(tenant) },
     { name: 'alarms', run: (tenant) => alarms.removeOld(tenant) },
+    { name: 'notifications', run: (tenant) => removeOldNotifications(context, tenant) },
+    { name: 'rates', run: (tenant) => removeOldRates(context.db, tenant) },
+    { name: 'state machines', run: (tenant) => context.db.withTenant(tenant, removeOldMachineEvents) },
     { name: 'idempotency keys', run: (tenant) => removeOldIdempotencyKeys(context, tenant) },
   ])
-  upkeep.start()
-  stops.push(() => upkeep.stop())
 }
 
 function warnAboutHooks(config: Config, log: Log, stops: Stop[]): void {

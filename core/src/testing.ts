@@ -4,6 +4,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import postgres from 'postgres'
 import { inject } from 'vitest'
+import { Audit } from './audit.ts'
 import { systemClock } from './clock.ts'
 import { readConfig } from './config.ts'
 import type { Config } from './config.ts'
@@ -12,10 +13,11 @@ import { Db } from './db/client.ts'
 import { loadInstallation, loadRootTenant } from './db/installation.ts'
 import { EventBus } from './events.ts'
 import { Jobs } from './jobs/jobs.ts'
+import { communityLicense } from './license/snapshot.ts'
 import { createLog } from './log.ts'
 import { Secrets } from './secrets.ts'
 import { startPlatform } from './start.ts'
-import type { Platform } from './start.ts'
+import type { Platform, PlatformParts } from './start.ts'
 import { decodeRows } from './telemetry/segment-rows.ts'
 import { tableOf } from './telemetry/segment-sql.ts'
 import { templateName } from './testing-database.ts'
@@ -64,6 +66,7 @@ export async function createTestContext(change: Partial<Config> = {}): Promise<T
   const log = createLog('error')
   const db = new Db(database.url)
   const installation = await loadInstallation(db)
+  const rootTenant = await loadRootTenant(db)
   const context = {
     config,
     log,
@@ -72,7 +75,9 @@ export async function createTestContext(change: Partial<Config> = {}): Promise<T
     secrets: new Secrets(randomBytes(32)),
     events: new EventBus(log),
     installId: installation.installId,
-    rootTenant: await loadRootTenant(db),
+    rootTenant,
+    license: communityLicense,
+    audit: new Audit({ db, rootTenant, clock: systemClock, log }),
   }
   const jobs = new Jobs(context)
   return {
@@ -120,7 +125,7 @@ export type TestPlatform = Platform & {
 
 export const testAdmin = { email: 'admin@example.com', password: 'correct-horse-9-battery' }
 
-export async function startTestPlatform(change: Partial<Config> = {}): Promise<TestPlatform> {
+export async function startTestPlatform(change: Partial<Config> = {}, parts: PlatformParts = {}): Promise<TestPlatform> {
   const database = await createTestDatabase()
   const dataDir = mkdtempSync(join('/tmp', 'iot-pms-data-'))
   const environment = {
@@ -134,7 +139,7 @@ export async function startTestPlatform(change: Partial<Config> = {}): Promise<T
     IOT_PMS_MIGRATE_URL: database.adminUrl,
   }
   const config: Config = { ...readConfig(environment), admin: testAdmin, ...change }
-  const platform = await startPlatform(config, createLog('error'))
+  const platform = await startPlatform(config, createLog('error'), parts)
   const url = `http://127.0.0.1:${platform.ports.http}`
   const call = async (method: string, path: string, options: CallOptions = {}): Promise<TestAnswer> => {
     const bearer = options.token === undefined ? token : options.token

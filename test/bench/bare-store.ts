@@ -4,6 +4,7 @@ import { chmodSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import postgres from 'postgres'
+import { Audit } from '../../core/src/audit.ts'
 import { systemClock } from '../../core/src/clock.ts'
 import { readConfig } from '../../core/src/config.ts'
 import type { Context } from '../../core/src/context.ts'
@@ -11,7 +12,9 @@ import { Db } from '../../core/src/db/client.ts'
 import { loadInstallation, loadRootTenant } from '../../core/src/db/installation.ts'
 import { migrate } from '../../core/src/db/migrate.ts'
 import { ensureDataDir, openDatabase } from '../../core/src/db/open.ts'
+import { Jobs } from '../../core/src/jobs/jobs.ts'
 import { EventBus } from '../../core/src/events.ts'
+import { communityLicense } from '../../core/src/license/snapshot.ts'
 import { defaultPayloadRules } from '../../core/src/ingest/registry.ts'
 import type { Device } from '../../core/src/ingest/registry.ts'
 import { defaultSettings } from '../../core/src/products/settings.ts'
@@ -39,7 +42,8 @@ export async function openBareStore(options: TelemetryLogOptions = {}): Promise<
   const database = await openDatabase(config, log)
   await migrate(database.adminUrl, database.appUrl, log)
   const db = new Db(database.appUrl)
-  const context: Context = {
+  const rootTenant = await loadRootTenant(db)
+  const base = {
     config,
     log,
     clock: systemClock,
@@ -47,8 +51,11 @@ export async function openBareStore(options: TelemetryLogOptions = {}): Promise<
     secrets: new Secrets(randomBytes(32)),
     events: new EventBus(log),
     installId: (await loadInstallation(db)).installId,
-    rootTenant: await loadRootTenant(db),
+    rootTenant,
+    audit: new Audit({ db, rootTenant, clock: systemClock, log }),
+    license: communityLicense,
   }
+  const context: Context = { ...base, jobs: new Jobs(base) }
   const store = new TelemetryLog(context, options)
   await store.start()
   const sql = postgres(database.adminUrl, { max: 2, onnotice: () => {} })

@@ -3,9 +3,9 @@
 /** What keeps each bar from more, as profiles show it. No figures here: those are measured. */
 export const limits: Readonly<Record<string, string>> = {
   'PF-1':
-    'One thread of the server: with one message in flight every PUBACK is a write of its own to a socket, and half of the thread goes there; a bare Node.js server spends as much. The rest is garbage collection, the store, and merging, which shares the thread. PostgreSQL is a tenth. The goal needs sockets on several threads, or merging on one of its own.',
-  'PF-2': 'The same thread; acknowledgements of a socket leave together here, so what is left is decoding, the store and merging.',
-  'PF-3': 'Merging: writes are slowed down so that it keeps up on two cores. Without it the store alone is faster.',
+    'One thread of the server: with one message in flight every message is a read and every PUBACK a write of its own, and more than half of the thread goes there; a bare Node.js server spends as much. The rest is decoding, the store and what follows the commit. PostgreSQL is a tenth. The goal needs sockets on several threads.',
+  'PF-2': 'The same thread; acknowledgements of a socket leave together here, so what is left is decoding and the store.',
+  'PF-3': 'Merging has a thread of its own, but shares two cores with PostgreSQL; writes are slowed down so that it keeps up.',
   'PF-4': 'At half of the load a message waits for the flush in front of it, the commit window and its own commit.',
   'PF-5': 'Live subscribers are served on the same thread. Alarm rules are not there yet.',
   'PF-6': 'Parsing and answering HTTP in Node.js; the commit adds a wait, not work.',

@@ -8,6 +8,7 @@ import type { BenchOptions, Figure, Mode } from './figures.ts'
 import { benchAttributes } from './attributes.ts'
 import { benchDensity } from './density.ts'
 import { benchFull } from './full.ts'
+import { benchGate } from './gate.ts'
 import { benchHttp } from './http.ts'
 import { benchIdle } from './idle.ts'
 import { benchIngest } from './ingest.ts'
@@ -19,7 +20,7 @@ import { benchSoak } from './soak.ts'
 import { benchStart } from './start.ts'
 import { benchStore } from './store.ts'
 
-const usage = `pnpm bench [ingest|ingest:http|latency|attributes|full|soak|store|density|query|idle|start …] [--short|--full|--smoke] [--record]
+const usage = `pnpm bench [ingest|ingest:http|latency|attributes|full|soak|store|density|query|idle|start|gate …] [--short|--full|--smoke] [--record]
 
 --short, --full  shorter or longer runs
 --smoke          one minute: only ratios, compared with docs/benchmarks.json; absolute figures never fail
@@ -38,6 +39,7 @@ const benches: Record<string, (options: BenchOptions) => Promise<Figure[]>> = {
   query: benchQuery,
   idle: benchIdle,
   start: benchStart,
+  gate: benchGate,
 }
 
 /** Benches that measure a ratio. */

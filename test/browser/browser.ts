@@ -6,7 +6,6 @@ import { chromium } from 'playwright-core'
 import type { Browser, BrowserContext, Page } from 'playwright-core'
 import { inject } from 'vitest'
 import { admin } from './server.ts'
-import type { Server } from './server.ts'
 
 const candidates = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome']
 
@@ -45,7 +44,7 @@ export function openContext(
 /** Resolves when the page has its data; a page that failed says so. */
 export async function waitForPage(page: Page, name?: string): Promise<void> {
   const start = name ? `main[data-page="${name}"]` : 'main'
-  const wanted = `${start}[data-state="ready"], ${start}[data-state="empty"], ${start}[data-state="error"]`
+  const wanted = `${start}[data-state="ready"], ${start}[data-state="empty"], ${start}[data-state="error"], ${start}[data-state="locked"]`
   try {
     await page.waitForSelector(wanted)
   } catch (error) {
@@ -56,11 +55,13 @@ export async function waitForPage(page: Page, name?: string): Promise<void> {
   }
 }
 
+type Person = { email: string; password: string }
+
 /** Signs in by the form, as somebody would. */
-export async function signIn(page: Page, server: Server, query = ''): Promise<void> {
+export async function signIn(page: Page, server: { url: string }, query = '', person: Person = admin): Promise<void> {
   await page.goto(`${server.url}/login${query}`)
-  await page.fill('input[type=email]', admin.email)
-  await page.fill('input[type=password]', admin.password)
+  await page.fill('input[type=email]', person.email)
+  await page.fill('input[type=password]', person.password)
   await page.keyboard.press('Enter')
   await waitForPage(page, 'overview')
 }

@@ -22,6 +22,7 @@ describe('the live socket', () => {
       address: async () => new URL(`ws://127.0.0.1:${port}/`),
       status: (status) => statuses.push(status),
       sessionEnded: () => ended++,
+      event: () => undefined,
     })
   })
   afterEach(async () => {

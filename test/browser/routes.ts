@@ -9,7 +9,7 @@ export type Visit = { path: string; name: string }
 const signedOut = new Set(['setup', 'login', 'reset'])
 
 /** Every page of the router, read from it, so that a new page is walked from its first day. */
-export function readRoutes(ids: { deviceId: string; productId: string }): { pages: Visit[]; signedOutPages: Visit[] } {
+export function readRoutes(ids: { deviceId: string; productId: string; connectorId: string }): { pages: Visit[]; signedOutPages: Visit[] } {
   const source = readFileSync(join(root, 'core/dashboard/src/router.ts'), 'utf8')
   const pages: Visit[] = []
   const signedOutPages: Visit[] = []
@@ -19,7 +19,7 @@ export function readRoutes(ids: { deviceId: string; productId: string }): { page
     if (path.startsWith('/')) parent = path
     if (!name) continue
     const full = path.startsWith('/') ? path : `${parent}/${path}`
-    const id = full.startsWith('/products/') ? ids.productId : ids.deviceId
+    const id = full.startsWith('/products/') ? ids.productId : full.startsWith('/connectors/') ? ids.connectorId : ids.deviceId
     const visit = { path: full.replace(':id', id).replace('/:path(.*)*', '/no/such/page'), name }
     ;(signedOut.has(name) ? signedOutPages : pages).push(visit)
   }

@@ -93,7 +93,15 @@ describe.skipIf(!hasBrowser())('the dashboard as it is served', () => {
     const id = new URL(page.url()).pathname.split('/')[3]!
     await page.goto(`${base}products`)
     const productId = await page.locator('tr[data-row]').first().getAttribute('data-row')
-    for (const { path, name } of readRoutes({ deviceId: id, productId: productId! }).pages) {
+    await page.goto(`${base}connectors/new`)
+    await page.locator('[name=preset]').selectOption('plain')
+    await page.locator('[name=url]').fill('mqtt://192.0.2.1')
+    await page.getByLabel('已启用').uncheck()
+    await page.locator('[name=name]').fill('broker below')
+    await page.getByRole('button', { name: '保存' }).click()
+    await waitForPage(page, 'connector')
+    const connectorId = new URL(page.url()).pathname.split('/').at(-1)!
+    for (const { path, name } of readRoutes({ deviceId: id, productId: productId!, connectorId }).pages) {
       await page.goto(base + path.slice(1))
       await waitForPage(page, name)
       const links = await page.locator('a[href]').evaluateAll((all) => all.map((link) => (link as HTMLAnchorElement).href))

@@ -19,10 +19,12 @@ const openings: Record<string, string[]> = {
   products: ['[data-open="add"]'],
   'product.overview': ['[data-open="delete"]'],
   'product.model': ['[data-open="key"]'],
+  connectors: ['[data-menu="row"]'],
   firmware: ['[data-open="upload"]', '[data-open="rollout"]', '[data-menu="row"]'],
   bin: ['[data-open="purge"]'],
   'settings.users': ['[data-open="invite"]', '[data-menu="row"]'],
   'settings.apiKeys': ['[data-open="create"]'],
+  'settings.license': ['[data-open="install"]', '[data-open="request"]', '[data-open="crl"]'],
 }
 
 /** Each language, theme and width is seen with its menus and dialogs open, not each of their eight combinations. */
@@ -35,6 +37,7 @@ describe.skipIf(!hasBrowser())('every page', () => {
   let browser: Browser
   let deviceId = ''
   let productId = ''
+  let connectorId = ''
 
   beforeAll(async () => {
     await server.start()
@@ -47,6 +50,7 @@ describe.skipIf(!hasBrowser())('every page', () => {
     await server.call('POST', `/api/v1/devices/${deviceId}/commands`, { method: 'reboot', params: { delay: 5 }, persistent: true })
     await assignPackage(server, deviceId)
     productId = await fillProduct(server)
+    connectorId = await addConnector(server)
     const binned = await server.createDevice('binned')
     await server.call('DELETE', `/api/v1/devices/${binned.id}`)
     browser = await launchBrowser()
@@ -72,7 +76,7 @@ describe.skipIf(!hasBrowser())('every page', () => {
     const { page } = watch
     const found: string[] = []
     const note = (where: string, findings: Finding[]) => found.push(...findings.map((one) => `${where}: ${one.kind}: ${one.detail}`))
-    const { pages, signedOutPages } = readRoutes({ deviceId, productId })
+    const { pages, signedOutPages } = readRoutes({ deviceId, productId, connectorId })
 
     for (const { path, name } of signedOutPages.filter((one) => one.name !== 'setup')) {
       await page.goto(`${server.url}${path}?lang=${variant.language}&theme=${variant.theme}`)
@@ -113,6 +117,20 @@ async function assignPackage(server: Server, deviceId: string): Promise<void> {
   const body = { productId, kind: 'firmware', title: 'Walker', version: '1.2.3', tag: 'beta', url: 'https://files.example.com/walker.bin' }
   const { id } = await server.call<{ id: string }>('POST', '/api/v1/ota-packages', body)
   await server.call('PUT', `/api/v1/devices/${deviceId}/firmware`, { packageId: id })
+}
+
+/** One that is switched off, so that its page shows nothing that changes. */
+async function addConnector(server: Server): Promise<string> {
+  const rules = [
+    {
+      topic: 'site/+/data',
+      name: '{topic.2}',
+      values: [{ path: 'data.t', key: 'temperature', scale: 0.1 }],
+      time: { path: 'ts', unit: 's' },
+    },
+  ]
+  const body = { name: 'Walked broker', enabled: false, url: 'mqtts://192.0.2.1:8883', topics: ['$share/iot/site/+/data'], rules }
+  return (await server.call<{ id: string }>('POST', '/api/v1/connectors', body)).id
 }
 
 /** A product with something on each of its pages. */

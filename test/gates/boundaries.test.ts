@@ -37,9 +37,34 @@ describe('the boundaries', () => {
     expect(found('core/src/ingest/a.ts', "import type { Socket } from 'node:net'")).toEqual([])
   })
 
+  it('let outbound.ts alone connect to configured addresses [SC-90]', () => {
+    for (const text of [
+      'await fetch(url)',
+      "import { connect } from 'node:net'",
+      "import { isIP, connect as connectTls } from 'node:tls'",
+      "import { request } from 'node:https'",
+      "import { connectAsync } from 'mqtt'",
+      "import { Agent } from 'undici'",
+    ]) {
+      expect(found('core/src/connectors/a.ts', text), text).toHaveLength(1)
+      expect(found('core/src/outbound.ts', text), text).toEqual([])
+    }
+    for (const text of ['queue.fetch(job)', "import { createServer, isIP } from 'node:net'", "import { MqttClient } from 'mqtt'"]) {
+      expect(found('core/src/connectors/a.ts', text), text).toEqual([])
+    }
+  })
+
   it('keep the names of modules out of core', () => {
     expect(found('core/src/modules/a.ts', "import { x } from '../../../enterprise/sso/src/module.ts'")).toHaveLength(1)
     expect(found('core/src/modules/a.ts', "await import('../../../verticals/retail/src/module.ts')")).toHaveLength(1)
+  })
+
+  it('let a license be checked in one way only [L-14]', () => {
+    for (const text of ["import { decodeJwt } from 'jose'", 'createRemoteJWKSet(url)', "import jwt from 'fast-jwt'", 'EmbeddedJWK']) {
+      expect(found('core/src/license/a.ts', text), text).toHaveLength(1)
+      expect(found('license-tools/src/a.ts', text), text).toHaveLength(1)
+    }
+    expect(found('core/src/license/a.ts', "import { compactVerify } from 'jose'")).toEqual([])
   })
 
   it('refuse text that is run as code', () => {

@@ -22,7 +22,7 @@ const testing = /\.test\.ts$|\/testing(?:-[\w-]+)?\.ts$/
  * sockets and store as arguments, so that a simulation can run them in virtual time. Add a file only when
  * it is such an adapter.
  */
-const ingestAdapters = /^core\/src\/ingest\/(?:mqtt\/(?:endpoint|tls)|http|start-ingest)\.ts$/
+const ingestAdapters = /^core\/src\/ingest\/(?:mqtt\/(?:endpoint|one-buffer|tls)|http|start-ingest)\.ts$/
 
 const bans: readonly Ban[] = [
   {
@@ -58,10 +58,29 @@ const bans: readonly Ban[] = [
     strings: true,
   },
   {
+    inside: /^core\/src\//,
+    // The simulator calls the server it is told at the command line; a device it plays is no configured address.
+    // Neither is the API of the cluster that a pod runs in, which tells the factors of a license.
+    // Notifications speak HTTP over a socket that outbound.ts has opened.
+    but: /^core\/src\/(?:outbound\.ts$|db\/|simulate\/|license\/factors\.ts$|notifications\/transport\.ts$)/,
+    pattern:
+      /(?<![.\w])fetch\s*\(|^import\s+(?!type\b)[^'"]*\b(?:connect|connectAsync|createConnection|request|get)\b[^'"]*['"](?:node:net|node:tls|node:https?|mqtt)['"]|^import\s+(?!type\b)[^'"]*['"]undici['"]/m,
+    message: 'connects to somewhere [SC-90]: configured addresses are connected to by core/src/outbound.ts',
+    strings: true,
+  },
+  {
     inside: /^core\//,
     but: /^$/,
     pattern: /(?:from|import)\s*\(?\s*['"][^'"]*(?:\/|^)(?:verticals|enterprise|saas|license-tools)\//,
     message: 'names a commercial module: core finds modules by their manifests',
+    strings: true,
+  },
+  {
+    inside: /^(?:core\/src\/license|license-tools)\//,
+    but: /^$/,
+    pattern:
+      /\b(?:EmbeddedJWK|createRemoteJWKSet|createLocalJWKSet|decodeJwt|importJWK|importSPKI)\b|['"](?:@fastify\/jwt|fast-jwt|jsonwebtoken)['"]/,
+    message: 'takes the key or the claims of a license from somewhere else than our own keys and checks [L-14]',
     strings: true,
   },
   {

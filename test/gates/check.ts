@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { spawn } from 'node:child_process'
-import { readFileSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import fullList from 'spdx-license-list/full.js'
@@ -8,6 +8,7 @@ import { checkBoundaries } from './boundaries.ts'
 import { checkClaims } from './claims.ts'
 import { checkConventions } from './conventions.ts'
 import { checkDependencies, checkLinks, checkPaths } from './documents.ts'
+import { checkImports } from './imports.ts'
 import { formatFinding, readTrackedFiles, root } from './files.ts'
 import type { Finding, TrackedFile } from './files.ts'
 import { checkAgplText, checkLicences, checkPackageLicences, parseReuse } from './licences.ts'
@@ -23,13 +24,23 @@ type Gate = { name: string } & (
 const node = process.execPath
 const program = (name: string) => join(root, 'node_modules/.bin', name)
 
+/** A commercial folder may have been deleted. */
+const isThere = (folder: string) => existsSync(join(root, folder, 'tsconfig.json'))
+
 /** What `pnpm check` runs, in this order. */
 const gates: readonly Gate[] = [
   { name: 'format', run: [program('oxfmt'), '--check'] },
   { name: 'lint', run: [program('oxlint'), '--type-aware', '--deny-warnings'] },
   { name: 'types-core', run: [program('tsc'), '-p', 'core'] },
   { name: 'types-test', run: [program('tsc'), '-p', 'test'] },
+  ...['license-tools', 'enterprise/audit']
+    .filter(isThere)
+    .map((folder): Gate => ({ name: `types-${folder.replace('/', '-')}`, run: [program('tsc'), '-p', folder] })),
   { name: 'types-dashboard', run: [join(root, 'core/dashboard/node_modules/.bin/vue-tsc'), '--noEmit'], folder: 'core/dashboard' },
+  ...['enterprise/audit/dashboard'].filter(isThere).map((folder): Gate => ({
+    name: `types-${folder.replaceAll('/', '-')}`,
+    run: [join(root, 'core/dashboard/node_modules/.bin/vue-tsc'), '--noEmit', '-p', folder],
+  })),
   { name: 'unused', run: [program('knip'), '--no-progress'] },
   { name: 'licences', search: searchLicences },
   { name: 'generated', run: [node, 'core/tools/generate.ts', '--check'] },
@@ -37,6 +48,7 @@ const gates: readonly Gate[] = [
   { name: 'places', search: checkPlaces },
   { name: 'conventions', search: checkConventions },
   { name: 'boundaries', search: checkBoundaries },
+  { name: 'imports', search: checkImports },
   { name: 'claims', search: checkClaims },
   { name: 'links', search: (files) => [...checkLinks(files), ...checkPaths(files)] },
   { name: 'dependencies', search: checkDependencies },

@@ -32,7 +32,7 @@ function findImports(file: TrackedFile, code: string): Finding[] {
   const relative = /^(?:import\s+|(?:import|export)\b[^'"\n;=]*\bfrom\s+)['"](\.{1,2}\/[^'"]+)['"]/gm
   return findPattern(file, relative, (match) => match, code).flatMap((finding) => {
     const path = /['"]([^'"]+)['"]$/.exec(finding.message)?.[1] ?? ''
-    return /\.(?:ts|vue|json|css|svg)(?:\?\w+)?$/.test(path) ? [] : [{ ...finding, message: `imports ${path} without its ending` }]
+    return /\.(?:ts|mjs|vue|json|css|svg)(?:\?\w+)?$/.test(path) ? [] : [{ ...finding, message: `imports ${path} without its ending` }]
   })
 }
 

@@ -42,7 +42,7 @@ beforeAll(async () => {
   context = await createTestContext()
   store = new TelemetryLog(context, { compacts: false, graceMs: 1000 })
   await store.start()
-  plain = context.db.openPool('pms_store', 2, context.log, 'off')
+  plain = context.db.openPool({ role: 'pms_store', connections: 2, synchronousCommit: 'off' }, context.log)
   await plain.query(`
     create unlogged table plain (device int4, key int4, ts int8, value text, primary key (device, key, ts));
     create unlogged table fresh (seq int4, device int4, key int4, ts int8, value text)`)

@@ -8,6 +8,7 @@ import { toApiError } from './api/errors.ts'
 import App from './App.vue'
 import { showError } from './composables/use-toasts.ts'
 import { i18n, setLanguage } from './i18n/index.ts'
+import { ModulePages } from './module-pages.ts'
 import { usePrefs } from './prefs.ts'
 import { createDashboardRouter } from './router.ts'
 import { useSession } from './session.ts'
@@ -34,6 +35,10 @@ export async function createDashboard(): Promise<VueApp> {
     showError(error)
   }
   const router = createDashboardRouter()
+  const modulePages = new ModulePages(router, reportError)
+  modulePages.follow()
+  // Before the first look at the address: it may be that of a module's page.
+  await modulePages.sync({ isFresh: true })
   app.use(router)
   // In every tab: nothing of the person is left behind [D-31].
   const cache = useQueryCache()

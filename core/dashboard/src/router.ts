@@ -3,7 +3,20 @@ import { createRouter, createWebHistory } from 'vue-router'
 import type { Router, RouteRecordRaw } from 'vue-router'
 import { basePath, baseUrl } from './base.ts'
 import { leavePage } from './composables/use-page.ts'
-import { IconBox, IconCpu, IconKey, IconOverview, IconPackage, IconPlug, IconServer, IconTrash, IconUser, IconUsers } from './icons.ts'
+import {
+  IconBadge,
+  IconBox,
+  IconCable,
+  IconCpu,
+  IconKey,
+  IconOverview,
+  IconPackage,
+  IconPlug,
+  IconServer,
+  IconTrash,
+  IconUser,
+  IconUsers,
+} from './icons.ts'
 import { readReturnTo } from './return-to.ts'
 import { useSession } from './session.ts'
 
@@ -65,6 +78,25 @@ const routes: RouteRecordRaw[] = [
     ],
   },
   {
+    path: '/connectors',
+    name: 'connectors',
+    component: () => import('./pages/connectors/ConnectorListPage.vue'),
+    meta: { title: 'connectors.title', icon: IconCable, group: 'configure', order: 2, permission: 'settings.read' },
+  },
+  {
+    path: '/connectors/new',
+    name: 'connector.new',
+    component: () => import('./pages/connectors/ConnectorPage.vue'),
+    meta: { permission: 'settings.write' },
+  },
+  {
+    path: '/connectors/:id',
+    name: 'connector',
+    component: () => import('./pages/connectors/ConnectorPage.vue'),
+    props: true,
+    meta: { permission: 'settings.read' },
+  },
+  {
     path: '/firmware',
     name: 'firmware',
     component: () => import('./pages/firmware/FirmwarePage.vue'),
@@ -107,6 +139,13 @@ const routes: RouteRecordRaw[] = [
     component: () => import('./pages/settings/SystemPage.vue'),
     meta: { title: 'settings.system.title', icon: IconServer, group: 'settings', order: 5, permission: 'settings.read' },
   },
+  {
+    path: '/settings/license',
+    name: 'settings.license',
+    component: () => import('./pages/license/LicensePage.vue'),
+    meta: { title: 'license.title', icon: IconBadge, group: 'settings', order: 5, permission: 'license.read' },
+  },
+  // Also the place of pages whose module is not unlocked.
   { path: '/:path(.*)*', name: 'notFound', component: () => import('./pages/NotFoundPage.vue') },
 ]
 

@@ -2,6 +2,7 @@
 import { describe, expect, it } from 'vitest'
 import {
   ageOf,
+  daysUntil,
   formatInstant,
   formatOffset,
   formatTick,
@@ -114,6 +115,12 @@ describe('ages and ranges', () => {
     ['-5', undefined],
   ])('reads the bound %s', (text, ts) => {
     expect(readBound(text, now)).toBe(ts)
+  })
+
+  it('counts begun days until an instant, and none once it has passed', () => {
+    expect(daysUntil('2026-11-22T00:00:01Z', '2026-11-21T00:00:00Z')).toBe(2)
+    expect(daysUntil('2026-11-22T00:00:00Z', '2026-11-21T00:00:00Z')).toBe(1)
+    expect(daysUntil('2026-11-20T00:00:00Z', '2026-11-21T00:00:00Z')).toBe(0)
   })
 
   it('knows the zones of the browser and keeps the one in use', () => {

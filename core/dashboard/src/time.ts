@@ -137,6 +137,11 @@ export function fromInput(text: string, zone: string): number | undefined {
   )
 }
 
+/** Days until an instant, begun ones counted, never below 0. */
+export function daysUntil(at: string | number, now: string | number): number {
+  return Math.max(0, Math.ceil((new Date(at).getTime() - new Date(now).getTime()) / 86_400_000))
+}
+
 export type Age = { unit: 'now' } | { unit: 'second' | 'minute' | 'hour'; count: number } | { unit: 'absolute' }
 
 /** How a time is told in words: relative up to 24 h, beyond that absolute [D-17]. */

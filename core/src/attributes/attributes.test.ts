@@ -184,6 +184,25 @@ describe('attribute routes for scripts of ThingsBoard', () => {
     ])
   })
 
+  it('come all of them, however many there are', async () => {
+    const device = await platform.createDevice()
+    const keys = Array.from({ length: 10_500 }, (_, no) => `key ${String(no).padStart(5, '0')}`)
+    for (const part of [keys.slice(0, 6000), keys.slice(6000)]) {
+      expect((await send(device.token, JSON.stringify(Object.fromEntries(part.map((key, no) => [key, no]))))).status).toBe(200)
+    }
+    const names = await platform.call('GET', `${base(device.id)}/keys/attributes/CLIENT_SCOPE`)
+    expect(names.json<string[]>()).toEqual(keys)
+    const values = await platform.call('GET', `${base(device.id)}/values/attributes/CLIENT_SCOPE`)
+    expect(values.json<{ key: string }[]>().map(({ key }) => key)).toEqual(keys)
+    // Over the socket they come in the first answer.
+    const socket = new WebSocket(`${platform.url.replace('http', 'ws')}/api/ws/plugins/telemetry?token=${platform.token}`)
+    const first = new Promise<string>((resolve) => socket.addEventListener('message', ({ data }) => resolve(String(data))))
+    const command = { cmdId: 1, entityType: 'DEVICE', entityId: device.id, scope: 'CLIENT_SCOPE', keys: '' }
+    socket.addEventListener('open', () => socket.send(JSON.stringify({ attrSubCmds: [command] })))
+    expect(Object.keys((JSON.parse(await first) as { data: object }).data).sort()).toEqual(keys)
+    socket.close()
+  })
+
   it('list keys and values of one scope or of all', async () => {
     const device = await platform.createDevice()
     await send(device.token, '{"c":1}')

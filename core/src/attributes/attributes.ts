@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { sql } from 'drizzle-orm'
 import type { SQL } from 'drizzle-orm'
+import { recordAudit } from '../audit.ts'
 import type { Context } from '../context.ts'
 import type { Scope, Tx } from '../db/client.ts'
 import { stateSql } from '../devices/states.ts'
@@ -20,7 +21,7 @@ export type AttributeChange = {
   deleted: readonly string[]
 }
 
-export type AttributeFilter = { keys?: readonly string[] | undefined; after?: string | undefined; limit?: number }
+export type AttributeFilter = { keys?: readonly string[] | undefined; after?: string | undefined; limit: number }
 
 /** [A-6] Views of the device's state, which nobody writes. */
 const reservedKeys: ReadonlySet<string> = new Set([
@@ -34,7 +35,8 @@ const reservedKeys: ReadonlySet<string> = new Set([
 const timeoutKey = 'inactivityTimeout'
 const shortestTimeoutMs = 10_000
 const longestTimeoutMs = 2_592_000_000
-const mostListed = 10_000
+/** Read at a time where all are wanted. */
+const pageSize = 1000
 
 type Row = ValueColumns & { key: string; updatedAt: number }
 
@@ -51,11 +53,11 @@ export class Attributes {
   }
 
   /**
-   * Attributes of one scope by key.
+   * One page of the attributes of a scope, by key.
    * @throws {ProblemError} `NOT_FOUND`
    */
-  list(scope: Scope, deviceId: string, attributeScope: AttributeScope, filter: AttributeFilter = {}): Promise<StoredAttribute[]> {
-    const { keys, after, limit = mostListed } = filter
+  list(scope: Scope, deviceId: string, attributeScope: AttributeScope, filter: AttributeFilter): Promise<StoredAttribute[]> {
+    const { keys, after, limit } = filter
     return this.#context.db.withTenant(scope, async (tx) => {
       const views = await readViews(tx, deviceId)
       const rows = await tx.execute<Row>(sql`
@@ -68,6 +70,24 @@ export class Attributes {
       const shown = views.filter(({ key }) => (!keys || keys.includes(key)) && (after === undefined || compareKeys(key, after) > 0))
       return [...stored, ...shown].toSorted((one, other) => compareKeys(one.key, other.key)).slice(0, limit)
     })
+  }
+
+  /**
+   * All attributes of a scope, or those of these keys, however many there are.
+   * @throws {ProblemError} `NOT_FOUND`
+   */
+  async *listAll(
+    scope: Scope,
+    deviceId: string,
+    attributeScope: AttributeScope,
+    keys?: readonly string[],
+  ): AsyncGenerator<StoredAttribute, undefined> {
+    for (let after: string | undefined; ;) {
+      const page = await this.list(scope, deviceId, attributeScope, { keys, after, limit: pageSize })
+      yield* page
+      if (page.length < pageSize) return
+      after = page.at(-1)!.key
+    }
   }
 
   /**
@@ -115,6 +135,9 @@ export class Attributes {
           update devices set inactivity_timeout_ms = ${timeout}, version = version + 1, updated_at = to_timestamp(${at} / 1000.0)
           where id = ${deviceId}`)
       }
+      const set = values.map(({ key, value }): [string, unknown] => [key, value])
+      const to: Record<string, unknown> = Object.fromEntries([...set, ...deleted.map((key): [string, unknown] => [key, null])])
+      recordAudit(tx, { type: 'attribute.update', subject: `device:${deviceId}`, changes: { from: null, to: { [attributeScope]: to } } })
     })
     if (timeout !== undefined) {
       await this.#registry.refresh(scope, deviceId)

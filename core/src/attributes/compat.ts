@@ -5,7 +5,7 @@ import { actorOf } from '../http/actor.ts'
 import type { Actor } from '../http/actor.ts'
 import { isUuid } from '../http/schemas.ts'
 import type { App } from '../http/server.ts'
-import { bytesOf, registerRawScope } from '../telemetry/answers.ts'
+import { bytesOf, json, registerRawScope, sendChunks } from '../telemetry/answers.ts'
 import { parseKeys } from '../telemetry/history.ts'
 import { DeviceParams, keyQuery } from '../telemetry/schemas.ts'
 import { toCompatJsonText } from '../telemetry/values.ts'
@@ -31,10 +31,10 @@ export async function registerCompatAttributeRoutes(app: App, parts: AttributeRo
   /** @throws {ProblemError} `VALIDATION_FAILED` for a malformed id [TB-3], `NOT_FOUND` */
   const open = (actor: Actor, id: string) => (isUuid(id) ? getDevice(parts.registry, actor, id) : fail('the device id is no UUID'))
   /** Of all scopes when none is named. */
-  const list = async (actor: Actor, params: { id: string; scope?: string }, keys: string[] | undefined): Promise<StoredAttribute[]> => {
+  async function* list(actor: Actor, params: { id: string; scope?: string }, keys?: string[]): AsyncGenerator<StoredAttribute, undefined> {
     open(actor, params.id)
     const scopes = params.scope === undefined ? attributeScopes : [parseScope(params.scope)]
-    return (await Promise.all(scopes.map((scope) => attributes.list(actor.scope, params.id, scope, { keys })))).flat()
+    for (const scope of scopes) yield* attributes.listAll(actor.scope, params.id, scope, keys)
   }
   for (const path of ['attributes', 'attributes/:scope']) {
     app.get(
@@ -44,7 +44,11 @@ export async function registerCompatAttributeRoutes(app: App, parts: AttributeRo
         exposeHeadRoute: false,
         schema: { tags, summary: 'Attribute keys', params: ScopedParams, response: { 200: Type.Array(Type.String()) } },
       },
-      async (request) => [...new Set((await list(actorOf(request), request.params, undefined)).map(({ key }) => key))],
+      async (request) => {
+        const keys = new Set<string>()
+        for await (const { key } of list(actorOf(request), request.params)) keys.add(key)
+        return [...keys]
+      },
     )
     app.get(
       `${prefix}/values/${path}`,
@@ -54,11 +58,8 @@ export async function registerCompatAttributeRoutes(app: App, parts: AttributeRo
         schema: { tags, summary: 'Attribute values', params: ScopedParams, querystring: KeyQuery, response: { 200: Values } },
       },
       async (request, reply) => {
-        const found = await list(actorOf(request), request.params, parseKeys(request.query))
-        const items = found.map(
-          (one) => `{"key":${JSON.stringify(one.key)},"value":${toCompatJsonText(one, true)},"lastUpdateTs":${one.updatedAt}}`,
-        )
-        return reply.type('application/json').send(`[${items.join(',')}]`)
+        await sendChunks(reply, toJsonArray(list(actorOf(request), request.params, parseKeys(request.query))), json)
+        return reply
       },
     )
   }
@@ -96,6 +97,15 @@ export async function registerCompatAttributeRoutes(app: App, parts: AttributeRo
       }
     },
   )
+}
+
+async function* toJsonArray(attributes: AsyncIterable<StoredAttribute>): AsyncGenerator<string, undefined> {
+  let separator = '['
+  for await (const one of attributes) {
+    yield `${separator}{"key":${JSON.stringify(one.key)},"value":${toCompatJsonText(one, true)},"lastUpdateTs":${one.updatedAt}}`
+    separator = ','
+  }
+  yield separator === '[' ? '[]' : ']'
 }
 
 function parseScope(name: string | undefined): AttributeScope {

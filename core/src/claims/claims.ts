@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { and, eq, lt, sql } from 'drizzle-orm'
+import { recordAudit } from '../audit.ts'
 import type { Context } from '../context.ts'
 import type { Scope, Tx } from '../db/client.ts'
 import { deviceClaims, devices } from '../db/tables.ts'
@@ -83,6 +84,8 @@ export class Claims {
       await tx.delete(deviceClaims).where(eq(deviceClaims.deviceId, device.id))
       await assign(tx, device.id, customerId, clock.now())
       await addLog(tx, tenant, device.id, 'claimed', { customerId })
+      const changes = { from: { customerId: null }, to: { customerId } }
+      recordAudit(tx, { type: 'device.claim', subject: `device:${device.id}`, targetName: name, changes })
       return { id: device.id }
     })
     if (result === 'refused') throw new ProblemError('CLAIM_REFUSED')
@@ -104,6 +107,8 @@ export class Claims {
       if (!device) throw new ProblemError('NOT_FOUND')
       await assign(tx, device.id, null, clock.now())
       await addLog(tx, tenant, device.id, 'released', { customerId })
+      const changes = { from: { customerId }, to: { customerId: null } }
+      recordAudit(tx, { type: 'device.claim', subject: `device:${device.id}`, targetName: name, changes })
       return device.id
     })
     await this.#registry.refresh(tenant, id)

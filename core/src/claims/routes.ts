@@ -13,7 +13,7 @@ import type { DeviceCalls } from '../ingest/http.ts'
 import type { RejectRecorder } from '../ingest/mqtt/uplinks.ts'
 import type { Device as KnownDevice } from '../ingest/registry.ts'
 import { bytesOf } from '../telemetry/answers.ts'
-import { plainAddress } from '../users/security-events.ts'
+import { plainAddress } from '../http/client-address.ts'
 import { parseOffer } from './claims.ts'
 import type { Claims } from './claims.ts'
 

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-only
+import { Audit } from '../audit.ts'
 import { systemClock } from '../clock.ts'
 import type { Config } from '../config.ts'
 import type { Context } from '../context.ts'
@@ -11,6 +12,7 @@ import type { OpenDatabase } from '../db/open.ts'
 import { StartError, exitCodes } from '../errors.ts'
 import { EventBus } from '../events.ts'
 import { Jobs } from '../jobs/jobs.ts'
+import { communityLicense } from '../license/snapshot.ts'
 import { createLog } from '../log.ts'
 import { createSecretKey, loadSecretKey } from '../secrets.ts'
 import { createConsoleResetLink, createConsoleSetupLink } from '../users/admin.ts'
@@ -54,13 +56,15 @@ export async function withDatabase(config: Config, work: (database: OpenDatabase
   }
 }
 
-async function withContext(config: Config, work: (context: Context) => Promise<void>): Promise<void> {
+/** What commands work with; limits and features are the server's business. */
+export async function withContext(config: Config, work: (context: Context) => Promise<void>): Promise<void> {
   await withDatabase(config, async (database) => {
     const log = createLog('warn')
     await migrate(database.adminUrl, database.appUrl, log)
     const db = new Db(database.appUrl)
     try {
       const installation = await loadInstallation(db)
+      const rootTenant = await loadRootTenant(db)
       const secrets = loadSecretKey(config.secretKey, config.oldSecretKeys, config.dataDir) ?? createSecretKey(config.dataDir)
       const context = {
         config,
@@ -70,7 +74,9 @@ async function withContext(config: Config, work: (context: Context) => Promise<v
         secrets,
         events: new EventBus(log),
         installId: installation.installId,
-        rootTenant: await loadRootTenant(db),
+        rootTenant,
+        license: communityLicense,
+        audit: new Audit({ db, rootTenant, clock: systemClock, log }),
       }
       // Never started: no command sends jobs.
       await work({ ...context, jobs: new Jobs(context) })

@@ -17,7 +17,7 @@ export async function runTelemetryStats(config: Config, args: string[]): Promise
   const { json } = parseOptions(args)
   await withDatabase(config, async (database) => {
     const db = new Db(database.appUrl, 1)
-    const keeper = db.openPool('pms_store', 1, createLog('warn'))
+    const keeper = db.openPool({ role: 'pms_store', connections: 1 }, createLog('warn'))
     try {
       const stats = await readStats(keeper).catch(explainOldSchema)
       process.stdout.write(json ? `${JSON.stringify(stats)}\n` : formatStats(stats))

@@ -135,6 +135,37 @@ describe('a call of a device', () => {
     expect((await post(device.token, { method: 'nothing' })).text).toBe('null')
   })
 
+  it("keeps every digit of its product's replies and of its own parameters [V-13]", async () => {
+    const reply = '{"limit":9007199254740993,"list":[-9223372036854775808,1.50],"asked":"${params.serial} ${params}"}'
+    const body = `{"name":"product ${++products}","clientRpc":{"exact":{"reply":${reply}}}}`
+    const created = await platform.call('POST', '/api/v1/products', { body })
+    expect(created.status, created.text).toBe(201)
+    const { id: productId } = created.json<{ id: string }>()
+    for (const answer of [
+      created,
+      await platform.call('GET', `/api/v1/products/${productId}`),
+      await platform.call('GET', '/api/v1/products'),
+    ]) {
+      for (const digits of ['9007199254740993', '-9223372036854775808']) expect(answer.text).toContain(digits)
+    }
+    // A change of something else leaves them as they are.
+    expect((await platform.call('PATCH', `/api/v1/products/${productId}`, { body: { description: 'changed' } })).text).toContain(
+      '9007199254740993',
+    )
+    expect(
+      (await platform.call('PATCH', `/api/v1/products/${productId}`, { body: `{"clientRpc":{"exact":{"reply":${reply}}}}` })).status,
+    ).toBe(200)
+    const device = await platform.createDevice({ productId })
+    const answer = await post(device.token, '{"method":"exact","params":{"serial":9007199254740995}}')
+    for (const part of [
+      '"limit":9007199254740993',
+      '"list":[-9223372036854775808,1.50]',
+      '"asked":"9007199254740995 {\\"serial\\":9007199254740995}"',
+    ]) {
+      expect(answer.text).toContain(part)
+    }
+  })
+
   it('that nobody answers is told so when the time of the product is over, and holds up no other [R-16]', async () => {
     const device = await platform.createDevice({ productId: await createProduct({ rpc: { clientTimeoutMs: 500 } }) })
     const { ask, client, messages } = await connect(device.token)
@@ -154,7 +185,34 @@ describe('a call of a device', () => {
     })
     const { ask } = await connect(device.token)
     await ask(`${request}/9`, { method: 'openDoor', params: [{ no: '007' }] })
-    expect(calls).toEqual([{ requestId: 9, method: 'openDoor', params: [{ no: '007' }] }])
+    expect(calls).toEqual([{ requestId: expect.any(Number), method: 'openDoor', params: [{ no: '007' }] }])
+    stop()
+  })
+
+  it('is answered by a user, each call by its own reply, with every digit [R-16]', async () => {
+    const device = await platform.createDevice()
+    const other = await platform.createDevice()
+    const calls: { requestId: number; method: string }[] = []
+    const stop = platform.context.events.on('device.called', ({ deviceId, requestId, method }) => {
+      if (deviceId === device.id) calls.push({ requestId, method })
+    })
+    const reply = (id: string, no: number, body: unknown, token?: string) =>
+      platform.call('POST', `/api/v1/devices/${id}/client-rpc/${no}`, { body, ...(token ? { token } : {}) })
+    const { client, messages } = await connect(device.token)
+    await client.publishAsync(`${request}/9`, '{"method":"openDoor"}', { qos: 1 })
+    const overHttp = post(device.token, { method: 'closeDoor' })
+    await until(() => calls.length === 2, 20_000)
+    const [opening, closing] = ['openDoor', 'closeDoor'].map((method) => calls.find((call) => call.method === method)!.requestId)
+    expect((await reply(device.id, closing!, '{"reply":{"closed":9007199254740993}}')).status).toBe(204)
+    expect(await overHttp).toMatchObject({ status: 200, text: '{"closed":9007199254740993}' })
+    expect((await reply(device.id, opening!, { reply: null }, await platform.login('viewer'))).status).toBe(403)
+    expect((await reply(other.id, opening!, { reply: 'not mine' })).status).toBe(404)
+    expect((await reply(device.id, opening!, {})).status).toBe(400)
+    expect((await reply(device.id, opening!, { reply: null })).status).toBe(204)
+    await until(() => messages.length > 0, 20_000)
+    expect(messages).toEqual([{ topic: `${response}/9`, reply: null, qos: 1 }])
+    // It has its answer.
+    expect((await reply(device.id, opening!, { reply: 1 })).status).toBe(404)
     stop()
   })
 

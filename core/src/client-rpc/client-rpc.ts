@@ -30,11 +30,15 @@ export type ClientRpcOptions = {
 /** Calls that devices make to the server (device API §6.3). */
 export class ClientRpc {
   readonly #options: ClientRpcOptions
-  readonly #waiting = new Map<string, number>()
+  /** By device and number: what a reply goes to. */
+  readonly #waiting = new Map<string, Map<number, (reply: unknown) => void>>()
   #waitingInAll = 0
+  /** Devices number as they like, and over HTTP not at all; ours never comes twice, not after a restart either. */
+  #lastNo: number
 
   constructor(options: ClientRpcOptions) {
     this.#options = options
+    this.#lastNo = options.clock.now()
   }
 
   /**
@@ -42,11 +46,14 @@ export class ClientRpc {
    * long, and later messages must not wait for it.
    */
   readonly serve: RequestHandler = (request) => {
-    const { device, session, id, payload } = request
+    const { device, session, payload } = request
     const call = this.parse(device, payload)
     if ('code' in call) return { status: 'refused', reject: call }
-    const send = (reply: unknown) => session.send({ topic: answerTopic(request), payload: Buffer.from(JSON.stringify(reply)) })
-    const answer = this.answer(device, call, id)
+    const topic = answerTopic(request)
+    // What waits for a user must not hold the buffers of a connection that has ended meanwhile.
+    const to = new WeakRef(session)
+    const send = (reply: unknown) => to.deref()?.send({ topic, payload: Buffer.from(JSON.stringify(reply)) })
+    const answer = this.answer(device, call)
     if (answer instanceof Promise) void answer.then(send)
     else send(answer)
     return served
@@ -65,7 +72,7 @@ export class ClientRpc {
   }
 
   /** The answer to a call, at once where the server knows it by itself, [R-15]. */
-  answer(device: Device, { method, params }: ClientCall, id: number): unknown {
+  answer(device: Device, { method, params }: ClientCall): unknown {
     const { clock, limits } = this.#options
     if (method === 'getSessionLimits') return sessionLimits(device, limits)
     const { clientRpc } = device.settings
@@ -75,25 +82,41 @@ export class ClientRpc {
       return filled === undefined ? { error: 'the reply is too long' } : filled
     }
     if (timeMethods.has(method)) return { time: now, utc: new Date(now).toISOString() }
-    return this.#ask(device, { method, params }, id)
+    return this.#ask(device, { method, params })
+  }
+
+  /**
+   * Gives a device the reply to one of its calls [R-16].
+   *
+   * @param no as it was told on the live stream
+   * @returns false when nobody waits for it any more
+   */
+  reply(deviceId: string, no: number, reply: unknown): boolean {
+    const settle = this.#waiting.get(deviceId)?.get(no)
+    settle?.(reply)
+    return settle !== undefined
   }
 
   /** Tells whoever listens, and says that nobody answered when the time is over. */
-  #ask(device: Device, { method, params }: ClientCall, id: number): unknown {
+  #ask(device: Device, { method, params }: ClientCall): unknown {
     const { clock, events } = this.#options
-    const waiting = this.#waiting.get(device.id) ?? 0
-    if (waiting >= mostWaiting || this.#waitingInAll >= mostWaitingInAll) return { error: 'too many unanswered requests' }
-    this.#waiting.set(device.id, waiting + 1)
+    const calls = this.#waiting.get(device.id) ?? new Map<number, (reply: unknown) => void>()
+    if (calls.size >= mostWaiting || this.#waitingInAll >= mostWaitingInAll) return { error: 'too many unanswered requests' }
+    const requestId = ++this.#lastNo
     this.#waitingInAll++
-    events.emit('device.called', { tenantId: device.tenantId, deviceId: device.id, requestId: id, method, params })
+    this.#waiting.set(device.id, calls)
     return new Promise((resolve) => {
-      clock.after(device.settings.rpc.clientTimeoutMs, () => {
+      const settle = (reply: unknown) => {
+        cancel()
         this.#waitingInAll--
-        const left = (this.#waiting.get(device.id) ?? 1) - 1
-        if (left > 0) this.#waiting.set(device.id, left)
-        else this.#waiting.delete(device.id)
-        resolve({ error: 'timeout' })
-      })
+        calls.delete(requestId)
+        if (calls.size === 0) this.#waiting.delete(device.id)
+        resolve(reply)
+      }
+      const cancel = clock.after(device.settings.rpc.clientTimeoutMs, () => settle({ error: 'timeout' }))
+      calls.set(requestId, settle)
+      // Whoever hears of it may answer at once.
+      events.emit('device.called', { tenantId: device.tenantId, deviceId: device.id, requestId, method, params })
     })
   }
 }

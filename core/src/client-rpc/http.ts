@@ -2,7 +2,7 @@
 import { Type } from 'typebox'
 import { problems } from '../http/schemas.ts'
 import { bytesOf } from '../telemetry/answers.ts'
-import { plainAddress } from '../users/security-events.ts'
+import { plainAddress } from '../http/client-address.ts'
 import { refusedError } from '../ingest/http.ts'
 import type { DeviceCalls } from '../ingest/http.ts'
 import type { RejectRecorder } from '../ingest/mqtt/uplinks.ts'
@@ -40,7 +40,7 @@ export function httpClientRpcCalls({ clientRpc, rejects, active }: HttpClientRpc
           rejects.record({ device, source, reject: call, payload })
           throw refusedError(call)
         }
-        const answer: unknown = await clientRpc.answer(device, call, 0)
+        const answer: unknown = await clientRpc.answer(device, call)
         return reply.type('application/json').send(JSON.stringify(answer))
       },
     )

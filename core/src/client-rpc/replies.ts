@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-only
+import { isExactNumber } from '../telemetry/values.ts'
 
 /** What placeholders of a reply may name. */
 export type ReplyValues = { params: unknown; device: { name: string }; now: number }
@@ -26,7 +27,7 @@ export function fillReply(reply: unknown, values: ReplyValues): unknown {
   const fill = (value: unknown): unknown => {
     if (typeof value === 'string') return fillString(value)
     if (Array.isArray(value)) return value.map(fill)
-    if (typeof value !== 'object' || value === null) return value
+    if (typeof value !== 'object' || value === null || isExactNumber(value)) return value
     return Object.fromEntries(Object.entries(value).map(([name, member]) => [name, fill(member)]))
   }
   const filled = fill(reply)
@@ -41,7 +42,7 @@ function isKnown(path: string): boolean {
 function find(values: ReplyValues, path: string): unknown {
   let found: unknown = values
   for (const name of path.split('.')) {
-    if (typeof found !== 'object' || found === null || !Object.hasOwn(found, name)) return undefined
+    if (typeof found !== 'object' || found === null || isExactNumber(found) || !Object.hasOwn(found, name)) return undefined
     found = (found as Record<string, unknown>)[name]
   }
   return found

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-only
+import { randomUUID } from 'node:crypto'
 import { sql } from 'drizzle-orm'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { until } from '../ingest/mqtt/testing.ts'
@@ -116,6 +117,30 @@ describe('a call that is waited for', () => {
     expect(answer.status).toBe(409)
     expect(answer.json()).toMatchObject({ code: 'DEVICE_OFFLINE' })
     expect((await tools.post(device.id, { method: 'm', waitForDevice: false, persistent: true })).status).toBe(409)
+  })
+
+  it('on the older paths is 409 while nobody listens, 408 without an answer, and else as on the newer ones', async () => {
+    const device = await platform.createDevice()
+    const old = (kind: 'oneway' | 'twoway', body: unknown) => platform.call('POST', `/api/plugins/rpc/${kind}/${device.id}`, { body })
+    const away = await Promise.all([old('oneway', { method: 'm' }), old('twoway', { method: 'm' })])
+    expect(away.map(({ status, json }) => [status, json()['status']])).toEqual([
+      [409, 409],
+      [409, 409],
+    ])
+    const session = await tools.listen(device)
+    const answered = old('twoway', { method: 'get', params: { n: 9_007_199_254_740_991 } })
+    const { no, body } = await session.next()
+    expect(body).toEqual({ method: 'get', params: { n: 9_007_199_254_740_991 } })
+    await session.answer(no, '{"n":9007199254740993}')
+    expect(await answered).toMatchObject({ status: 200, text: '{"n":9007199254740993}' })
+    const written = old('oneway', { method: 'set' })
+    await session.next()
+    expect(await written).toMatchObject({ status: 200, text: '' })
+    const silent = await old('twoway', { method: 'silent', timeout: 1 })
+    expect([silent.status, silent.json()['status']]).toEqual([408, 408])
+    const stored = await old('twoway', { method: 'm', persistent: true })
+    expect([stored.status, typeof stored.json()['rpcId']]).toEqual([200, 'string'])
+    expect((await platform.call('POST', `/api/plugins/rpc/oneway/${randomUUID()}`, { body: { method: 'm' } })).status).toBe(404)
   })
 
   it('is acknowledged and logged when nobody waits for the answer [R-5]', async () => {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { randomUUIDv7 } from 'node:crypto'
 import { sql } from 'drizzle-orm'
+import { recordAudit } from '../audit.ts'
+import type { AuditDraft } from '../audit.ts'
 import type { Context } from '../context.ts'
 import type { Scope, Tx } from '../db/client.ts'
 import { classifyDbError } from '../db/errors.ts'
@@ -149,7 +151,11 @@ export class Commands {
   ): Promise<{ no: number; response: string | undefined }> {
     const { clock, db } = this.#context
     const start = clock.now()
-    const no = await db.withTenant(scope, (tx) => takeNumber(tx, deviceId))
+    const no = await db.withTenant(scope, async (tx) => {
+      const taken = await takeNumber(tx, deviceId)
+      if (taken !== undefined) recordAudit(tx, draftOf(deviceId, wish))
+      return taken
+    })
     const device = this.#registry.get(deviceId)
     if (no === undefined || !device) throw new ProblemError('NOT_FOUND')
     const lane = this.#laneOf(device)
@@ -217,6 +223,7 @@ export class Commands {
         createdAt: now,
         expiresAt,
       })
+      recordAudit(tx, draftOf(deviceId, wish))
     })
     this.#waitedFor.add(deviceId)
     this.#expiry.note(expiresAt)
@@ -249,7 +256,10 @@ export class Commands {
   async cancel(scope: Scope, id: string, by: string, deviceId?: string): Promise<void> {
     await this.get(scope, id, deviceId)
     const { clock, db } = this.#context
-    const moved = await db.withTenant(scope, (tx) => moveCommands(tx, clock.now(), [{ id, state: 'DELETED', detail: by }]))
+    const moved = await db.withTenant(scope, async (tx) => {
+      recordAudit(tx, { type: 'command.cancel', subject: `command:${id}` })
+      return moveCommands(tx, clock.now(), [{ id, state: 'DELETED', detail: by }])
+    })
     for (const command of moved) this.#end(command)
   }
 
@@ -327,3 +337,8 @@ const failures = {
   too_large: 'The command is larger than the device takes.',
   dropped: 'Too many messages wait for the device.',
 } as const
+
+/** The method only: parameters are payload of a device [AU-3]. */
+function draftOf(deviceId: string, { method, oneway }: CommandWish): AuditDraft {
+  return { type: 'command.send', subject: `device:${deviceId}`, changes: { from: null, to: { method, oneway } } }
+}

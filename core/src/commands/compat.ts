@@ -9,7 +9,7 @@ import type { Scope } from '../db/client.ts'
 import { ProblemError } from '../errors.ts'
 import { exactMember } from '../http/body-text.ts'
 import { actorOf } from '../http/actor.ts'
-import { CompatPage, EntityId, compatPageQuery, entityId, toCompatPage } from '../http/compat.ts'
+import { CompatPage, EntityId, compatPageQuery, compatProblem, entityId, toCompatPage } from '../http/compat.ts'
 import { IdParams, Nullable } from '../http/schemas.ts'
 import type { App } from '../http/server.ts'
 import { commandColumns } from './command-table.ts'
@@ -70,7 +70,16 @@ export function registerCompatCommandRoutes(app: App, context: Context, { comman
         bodyLimit: maxCommandBytes,
         schema: { tags, summary: `Send a ${kind} command`, params: IdParams, body: RpcBody },
       },
-      (request, reply) => sendCommand(commands, request, reply, kind === 'oneway'),
+      (request, reply) => sendCommand(commands, request, reply, { oneway: kind === 'oneway', waitsForDevice: true }),
+    )
+    app.post(
+      `/api/plugins/rpc/${kind}/:id`,
+      {
+        config: { permission: 'device.write', compat: true, waits: true },
+        bodyLimit: maxCommandBytes,
+        schema: { tags, summary: `Send a ${kind} command to a device that is there`, params: IdParams, body: RpcBody },
+      },
+      (request, reply) => sendOldCommand(commands, request, reply, kind === 'oneway'),
     )
   }
   app.get(
@@ -114,8 +123,10 @@ export function registerCompatCommandRoutes(app: App, context: Context, { comman
 
 type RpcRequest = FastifyRequest<{ Params: { id: string }; Body: RpcBody }>
 
-async function sendCommand(commands: Commands, request: RpcRequest, reply: FastifyReply, oneway: boolean): Promise<FastifyReply> {
-  const answer = await runCommand(commands, request, oneway).catch((error: unknown) => {
+type CallForm = { oneway: boolean; waitsForDevice: boolean }
+
+async function sendCommand(commands: Commands, request: RpcRequest, reply: FastifyReply, form: CallForm): Promise<FastifyReply> {
+  const answer = await runCommand(commands, request, form).catch((error: unknown) => {
     if (error instanceof ProblemError && error.code === 'NOT_FOUND') return null
     throw error
   })
@@ -123,8 +134,25 @@ async function sendCommand(commands: Commands, request: RpcRequest, reply: Fasti
   return answer === undefined ? reply.code(200).send() : reply.type('application/json').send(answer)
 }
 
+/** Statuses of the older paths, where these differ. */
+const oldStatuses = new Map([
+  ['DEVICE_OFFLINE', 409],
+  ['COMMAND_TIMEOUT', 408],
+])
+
+/** As the older paths have it: refused at once while the device is away. */
+async function sendOldCommand(commands: Commands, request: RpcRequest, reply: FastifyReply, oneway: boolean): Promise<FastifyReply> {
+  try {
+    return await sendCommand(commands, request, reply, { oneway, waitsForDevice: false })
+  } catch (error) {
+    const status = error instanceof ProblemError ? oldStatuses.get(error.code) : undefined
+    if (status === undefined) throw error
+    return reply.code(status).send({ ...compatProblem(error as ProblemError).body, status })
+  }
+}
+
 /** @returns JSON text: the id of a persistent command, or the answer of the device; undefined for a one-way command */
-async function runCommand(commands: Commands, request: RpcRequest, oneway: boolean): Promise<string | undefined> {
+async function runCommand(commands: Commands, request: RpcRequest, { oneway, waitsForDevice }: CallForm): Promise<string | undefined> {
   const { scope, name } = actorOf(request)
   const { method, timeout, expirationTime, persistent, retries, additionalInfo } = request.body
   const wish = {
@@ -134,7 +162,7 @@ async function runCommand(commands: Commands, request: RpcRequest, oneway: boole
     timeoutMs: timeout ?? undefined,
     expiresAt: expirationTime ?? undefined,
   }
-  if (!persistent) return (await commands.call(scope, request.params.id, wish)).response
+  if (!persistent) return (await commands.call(scope, request.params.id, wish, waitsForDevice)).response
   const { id } = await commands.queue(scope, request.params.id, {
     ...wish,
     retries: typeof retries === 'number' ? Math.min(retries, mostRetries) : undefined,

@@ -43,7 +43,7 @@ export async function registerCommandRoutes(app: App, { commands, devices }: Com
     },
   )
   await app.register(async (scope) => {
-    keepBodyTexts(scope)
+    keepBodyTexts(scope, 'any')
     registerSending(scope, commands)
   })
   app.get(

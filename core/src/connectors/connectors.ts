@@ -196,12 +196,10 @@ export class Connectors {
       await look()
     } catch (error) {
       const addressClass = blockedClass(error)
-      if (addressClass)
-        await this.#note(actor.scope, origin, {
-          ...eventOf(actor, 'outbound.blocked', id),
-          outcome: 'denied',
-          detail: { class: addressClass },
-        })
+      if (addressClass) {
+        const event = eventOf(actor, 'outbound.blocked', id)
+        await this.#note(actor.scope, origin, { ...event, outcome: 'denied', detail: { class: addressClass } })
+      }
       throw error
     }
   }

@@ -84,7 +84,13 @@ export function registerConnectorRoutes(app: App, context: Context, { connectors
         response: { 200: TestResult, ...problems(400, 401, 403, 404, 422, 503) },
       },
     },
-    (request) => connectors.test(callerOf(request), request.body),
+    async (request) => {
+      await context.audit.note(actorOf(request).scope, {
+        type: 'connector.test',
+        subject: request.body.id ? `connector:${request.body.id}` : '-',
+      })
+      return connectors.test(callerOf(request), request.body)
+    },
   )
   app.post(
     '/api/v1/connectors/preview',

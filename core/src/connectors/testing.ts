@@ -2,7 +2,7 @@
 import { spawn, spawnSync } from 'node:child_process'
 import type { ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { chmodSync, existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, existsSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { connect as connectTcp, createServer } from 'node:net'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
@@ -11,6 +11,7 @@ import { connectAsync } from 'mqtt'
 import type { IClientOptions, MqttClient } from 'mqtt'
 
 const program = '/usr/sbin/mosquitto'
+const passwordProgram = '/usr/bin/mosquitto_passwd'
 /** Tests on a real broker run where Mosquitto is installed, and always in CI, where its absence fails them. */
 export const hasBroker = existsSync(program) || process.env['CI'] === 'true'
 if (!hasBroker) process.stderr.write('skipped: tests of connectors on a real broker (apt-get install mosquitto)\n')
@@ -30,6 +31,8 @@ export class TestBroker {
     chmodSync(this.folder, 0o755)
     const { users, tls, ws } = settings
     const lines = [
+      // One that speaks WebSocket alone does not start.
+      ...(ws ? [`listener ${await freePort()} 127.0.0.1`] : []),
       `listener ${this.port} 127.0.0.1`,
       ...(ws ? ['protocol websockets'] : []),
       ...(tls ? [`certfile ${tls.cert}`, `keyfile ${tls.key}`] : []),
@@ -76,9 +79,23 @@ export class TestBroker {
     await ended
   }
 
+  /** Has it write what it holds to its disk, and waits until that is done. */
+  async save(): Promise<void> {
+    const file = join(this.folder, 'mosquitto.db')
+    const written = () => (existsSync(file) ? statSync(file).mtimeMs : 0)
+    const before = written()
+    // The time of a file may be that of the last tick of the kernel's clock.
+    await sleep(20)
+    this.#child?.kill('SIGUSR1')
+    for (let waited = 0; written() <= before; waited += 20) {
+      if (waited > 15_000) throw new Error('Mosquitto does not save')
+      await sleep(20)
+    }
+  }
+
   /** A client of the broker, ended with it. */
-  async connect(options: IClientOptions = {}): Promise<MqttClient> {
-    const client = await connectAsync(this.url, options)
+  async connect(options: IClientOptions = {}, url = this.url): Promise<MqttClient> {
+    const client = await connectAsync(url, options)
     client.on('error', () => {})
     this.#clients.push(client)
     return client
@@ -99,7 +116,7 @@ export class TestBroker {
         .join(''),
       { mode: 0o600 },
     )
-    const { status, stderr } = spawnSync('mosquitto_passwd', ['-U', file])
+    const { status, stderr } = spawnSync(passwordProgram, ['-U', file])
     if (status !== 0) throw new Error(`no passwords: ${String(stderr)}`)
   }
 }

@@ -4,10 +4,12 @@ import { sql } from 'drizzle-orm'
 import type { SQL } from 'drizzle-orm'
 import { drizzle } from 'drizzle-orm/postgres-js'
 import type { PostgresJsDatabase } from 'drizzle-orm/postgres-js'
-import pg from 'pg'
+import type pg from 'pg'
 import postgres from 'postgres'
 import type { Log } from '../log.ts'
 import { classifyDbError } from './errors.ts'
+import { createPool, poolOptions } from './pools.ts'
+import type { PoolSettings } from './pools.ts'
 
 /** Whose data a transaction may see. `tenantNo` stands for the tenant in telemetry rows. */
 export type Scope = { tenantId: string; tenantNo: number; customerIds?: readonly string[] }
@@ -15,15 +17,21 @@ export type Scope = { tenantId: string; tenantNo: number; customerIds?: readonly
 type Database = PostgresJsDatabase
 export type Tx = Parameters<Parameters<Database['transaction']>[0]>[0]
 
-/** Locks of a server that has vanished are given back within a minute. */
-const deadPeer =
-  '-c idle_in_transaction_session_timeout=60000 -c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3'
+/** Written at the end of transactions: what was noted while they ran. */
+export type LastWork = { begin(tx: Tx): void; finish(tx: Tx, scope: Scope | undefined): Promise<void> }
 
 /** More than there are connections in the pool that could have died together with their database. */
 const openingTries = 12
 
 /** Roles a transaction can take on besides `pms_app`; see migration 0001. */
 export type WorkRole = 'pms_store' | 'pms_jobs' | 'pms_ingest'
+
+/** Takes on the role of the application, and what rows it may see, until the transaction ends. */
+export function openingOf(scope: Scope): SQL {
+  const customers = scope.customerIds ? `{${scope.customerIds.join(',')}}` : ''
+  return sql`select set_config('role', 'pms_app', true), set_config('iot_pms.tenant_id', ${scope.tenantId}, true),
+    set_config('iot_pms.tenant_no', ${String(scope.tenantNo)}, true), set_config('iot_pms.customer_ids', ${customers}, true)`
+}
 
 /**
  * Connections of the application. The login has no rights of its own: work happens in
@@ -33,6 +41,7 @@ export class Db {
   readonly #url: string
   readonly #client: postgres.Sql
   readonly #database: Database
+  #lastWork: LastWork | undefined
 
   constructor(url: string, maxConnections = 10) {
     this.#url = url
@@ -57,14 +66,14 @@ export class Db {
     return this.#url
   }
 
+  /** At most one: what has to be the last statements of each transaction. */
+  useLastWork(work: LastWork): void {
+    this.#lastWork = work
+  }
+
   /** Runs `work` in one transaction that sees the rows of `scope` only. */
   withTenant<T>(scope: Scope, work: (tx: Tx) => Promise<T>): Promise<T> {
-    const customers = scope.customerIds ? `{${scope.customerIds.join(',')}}` : ''
-    return this.#transact(
-      sql`select set_config('role', 'pms_app', true), set_config('iot_pms.tenant_id', ${scope.tenantId}, true),
-        set_config('iot_pms.tenant_no', ${String(scope.tenantNo)}, true), set_config('iot_pms.customer_ids', ${customers}, true)`,
-      work,
-    )
+    return this.#transact(openingOf(scope), work, scope)
   }
 
   /** Runs `work` in one transaction as a role that belongs to no tenant: lists of tenants, the store's upkeep. */
@@ -73,7 +82,7 @@ export class Db {
   }
 
   /** A pooled connection may have died unnoticed: as long as `work` has not begun, another one is tried. */
-  async #transact<T>(opening: SQL, work: (tx: Tx) => Promise<T>): Promise<T> {
+  async #transact<T>(opening: SQL, work: (tx: Tx) => Promise<T>, scope?: Scope): Promise<T> {
     for (let attempt = 1; ; attempt++) {
       let hasBegun = false
       try {
@@ -82,7 +91,9 @@ export class Db {
           // Sent together with what follows, which saves waiting for one answer: it is done first, and without
           // it the login has no rights to do anything.
           const opened = tx.execute(opening).then(() => {})
+          this.#lastWork?.begin(tx)
           const [result] = await Promise.all([work(tx), opened])
+          await this.#lastWork?.finish(tx, scope)
           return result
         })
       } catch (error) {
@@ -95,25 +106,22 @@ export class Db {
    * A pool of its own for the telemetry store: each connection has the role from the start and commits
    * synchronously whatever the database's default is [RE-3] (off is a fault test's hook).
    */
-  openPool(role: WorkRole, connections: number, log: Log, synchronousCommit: 'on' | 'off' = 'on'): pg.Pool {
-    const pool = new pg.Pool({
-      connectionString: this.#url,
-      application_name: role === 'pms_ingest' ? 'iot-pms writer' : 'iot-pms keeper',
-      options: `-c role=${role} -c synchronous_commit=${synchronousCommit} -c timezone=UTC ${deadPeer}`,
-      max: connections,
-      ...(role === 'pms_ingest' ? { min: connections } : {}),
-      idleTimeoutMillis: 0,
-      connectionTimeoutMillis: 10_000,
-      statement_timeout: 15_000,
-      query_timeout: 20_000,
-      keepAlive: true,
-      keepAliveInitialDelayMillis: 5000,
-    })
-    // A connection may end while nobody listens to it, even before it is handed out: its next query fails, and that is enough.
-    pool.on('connect', (client) => client.on('error', () => {}))
-    // An idle connection may die with the database; the next write opens another.
-    pool.on('error', (error) => log.warn({ err: error }, 'a writer connection ended'))
-    return pool
+  openPool(settings: PoolSettings, log: Log): pg.Pool {
+    return createPool(this.poolOptions(settings), (error) => log.warn({ err: error }, 'a writer connection ended'))
+  }
+
+  /** For a pool that a thread opens. */
+  poolOptions(settings: PoolSettings): pg.PoolConfig {
+    return poolOptions(this.#url, settings)
+  }
+
+  /**
+   * Hears `NOTIFY channel` on a connection of its own, which opens again by itself.
+   *
+   * @param onListening after the first connection and after each new one: what was said in between is lost
+   */
+  async listen(channel: string, onNotify: () => void, onListening: () => void): Promise<void> {
+    await this.#client.listen(channel, onNotify, onListening)
   }
 
   /** Whether the database answers within a second. */

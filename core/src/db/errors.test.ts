@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { sql } from 'drizzle-orm'
 import pg from 'pg'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest'
 import { createTestContext } from '../testing.ts'
 import type { TestContext } from '../testing.ts'
 import { classifyDbError, isUniqueViolation, needsAdministrator, sqlStateOf } from './errors.ts'
@@ -57,6 +57,22 @@ describe('errors of the database', () => {
     await client.connect()
     expect(classifyDbError(await failed(client.query('select pg_terminate_backend(pg_backend_pid())')))).toBe('unavailable')
     expect(classifyDbError(await failed(client.query('select 1')))).toBe('unavailable')
+  })
+
+  it('of a database that takes no connections for a while are unavailable', async () => {
+    const name = new URL(context.database.url).pathname.slice(1)
+    const admin = new pg.Client(inject('adminUrl'))
+    await admin.connect()
+    await admin.query(`alter database ${name} with allow_connections false`)
+    try {
+      const pool = new pg.Pool({ connectionString: context.database.url })
+      const error = await failed(pool.query('select 1'))
+      expect(classifyDbError(error), String(error)).toBe('unavailable')
+      await pool.end()
+    } finally {
+      await admin.query(`alter database ${name} with allow_connections true`)
+      await admin.end()
+    }
   })
 
   it('of connections that died in the pool are not seen by the next transaction', async () => {

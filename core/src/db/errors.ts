@@ -35,7 +35,8 @@ export function classifyDbError(error: unknown): 'data' | 'unavailable' | 'unkno
   const state = sqlStateOf(error)
   if (state !== undefined) {
     if (/^2[23]/.test(state)) return 'data'
-    const passes = /^(08|28|3D|53|57|58)/.test(state) || ['25006', '40001', '40P01', '42501', '55P03'].includes(state)
+    // 55000 is also what a database says that takes no connections for a while.
+    const passes = /^(08|28|3D|53|57|58)/.test(state) || ['25006', '40001', '40P01', '42501', '55000', '55P03'].includes(state)
     return passes ? 'unavailable' : 'unknown'
   }
   const { code, message } = (unwrapDbError(error) ?? {}) as { code?: unknown; message?: unknown }

@@ -4,6 +4,9 @@ import postgres from 'postgres'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { createTestContext } from '../testing.ts'
 import type { TestContext } from '../testing.ts'
+import * as alarmTables from './alarm-tables.ts'
+import * as jobTables from './job-tables.ts'
+import * as notifyTables from './notify-tables.ts'
 import * as tables from './tables.ts'
 import { getTableConfig } from 'drizzle-orm/pg-core'
 import type { PgTable } from 'drizzle-orm/pg-core'
@@ -50,7 +53,7 @@ describe('tenant isolation in the database', () => {
     const rows = await admin`
       select conrelid::regclass::text as table, contype, (select attname from pg_attribute where attrelid = conrelid and attnum = conkey[1])::text as first
       from pg_constraint where connamespace = 'public'::regnamespace and contype in ('p', 'f', 'u')
-        and conrelid::regclass::text not in ('leases', 'telemetry_segments', 'tenants', 'installation', 'schema_version')`
+        and conrelid::regclass::text not in ('leases', 'telemetry_segments', 'tenants', 'installation', 'schema_version', 'module_migrations')`
     for (const row of rows) expect(['tenant_id', 'tenant_no'], `${row['table']} ${row['contype']}`).toContain(row['first'])
   })
 
@@ -92,6 +95,9 @@ describe('tenant isolation in the database', () => {
       from pg_proc where prosecdef and pronamespace = 'public'::regnamespace order by proname`
     expect(rows.map((row) => row['name'])).toEqual([
       'analyze_device_tables',
+      'license_counts',
+      'license_device_count',
+      'license_note_usage',
       'telemetry_chunks_of',
       'telemetry_has_few_keys',
       'telemetry_key_no',
@@ -106,7 +112,12 @@ describe('tenant isolation in the database', () => {
 
 describe('drizzle tables', () => {
   it('match the migrated columns by name, type and nullability', async () => {
-    for (const table of Object.values(tables) as PgTable[]) {
+    for (const table of [
+      ...Object.values(tables),
+      ...Object.values(alarmTables),
+      ...Object.values(jobTables),
+      ...Object.values(notifyTables),
+    ] as PgTable[]) {
       const config = getTableConfig(table)
       const rows = await admin`select attname::text as name, format_type(atttypid, atttypmod) as type, attnotnull as required
         from pg_attribute where attrelid = ${config.name}::regclass and attnum > 0 and not attisdropped`

@@ -12,7 +12,7 @@ let pool: pg.Pool
 let admin: postgres.Sql
 beforeAll(async () => {
   context = await createTestContext()
-  pool = context.db.openPool('pms_store', 4, context.log)
+  pool = context.db.openPool({ role: 'pms_store', connections: 4 }, context.log)
   admin = postgres(context.database.adminUrl, { max: 1, onnotice: () => {} })
 })
 beforeEach(async () => {

@@ -5,6 +5,8 @@ import type pg from 'pg'
 /** Runs one statement; a pool or a connection. */
 type Queryable = Pick<pg.Pool, 'query'>
 
+export type LeaseProof = { name: string; holder: string; epoch: string }
+
 /**
  * Right to do a work that one server at a time may do, kept in the database on the database's time.
  * Who holds it proves so inside the transaction that commits the work: {@link assertHeld}.
@@ -41,17 +43,14 @@ export class Lease {
     return this.#epoch !== undefined
   }
 
-  /**
-   * Keeps others from taking it over until the transaction of this connection ends.
-   * @throws when another server has taken it over meanwhile
-   */
-  async assertHeld(transaction: Queryable): Promise<void> {
-    const { rowCount } = await transaction.query('select from leases where name = $1 and holder = $2 and epoch = $3 for share', [
-      this.#name,
-      this.#holder,
-      this.#epoch ?? '0',
-    ])
-    if (rowCount !== 1) throw new Error(`the lease ${this.#name} was taken over by another server`)
+  /** What shows that it is ours, wherever the work is done; see {@link assertLease}. */
+  get proof(): LeaseProof {
+    return { name: this.#name, holder: this.#holder, epoch: this.#epoch ?? '0' }
+  }
+
+  /** @throws when another server has taken it over meanwhile; see {@link assertLease} */
+  assertHeld(transaction: Queryable): Promise<void> {
+    return assertLease(transaction, this.proof)
   }
 
   /** Lets another server have it at once. */
@@ -59,4 +58,17 @@ export class Lease {
     this.#epoch = undefined
     await database.query('update leases set expires_at = now() where name = $1 and holder = $2', [this.#name, this.#holder])
   }
+}
+
+/**
+ * Keeps others from taking the lease over until the transaction of this connection ends.
+ * @throws when another server has taken it over meanwhile
+ */
+export async function assertLease(transaction: Queryable, { name, holder, epoch }: LeaseProof): Promise<void> {
+  const { rowCount } = await transaction.query('select from leases where name = $1 and holder = $2 and epoch = $3 for share', [
+    name,
+    holder,
+    epoch,
+  ])
+  if (rowCount !== 1) throw new Error(`the lease ${name} was taken over by another server`)
 }

@@ -4,11 +4,11 @@ import { readFileSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import postgres from 'postgres'
 import { StartError, exitCodes } from '../errors.ts'
-import { ensureJobsSchema } from '../jobs/schema.ts'
+import { ensureJobsSchema } from './jobs-schema.ts'
 import type { Log } from '../log.ts'
 
 /** Any number that no other program on the same database uses. */
-const migrationLock = 7_316_204_911
+export const migrationLock = 7_316_204_911
 
 export const migrationsDir = join(import.meta.dirname, '../../migrations')
 
@@ -59,7 +59,7 @@ export async function migrate(url: string, appUrl: string, log: Log, folder = mi
   }
 }
 
-function readMigrations(folder: string): Migration[] {
+export function readMigrations(folder: string): Migration[] {
   return readdirSync(folder)
     .filter((name) => /^\d{4}_[a-z0-9_]+\.sql$/.test(name))
     .sort()

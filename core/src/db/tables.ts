@@ -1,20 +1,12 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { sql } from 'drizzle-orm'
-import { bigint, boolean, customType, doublePrecision, integer, jsonb, pgTable, smallint, text, timestamp, uuid } from 'drizzle-orm/pg-core'
+import { bigint, boolean, date, doublePrecision, integer, jsonb, pgTable, smallint, text, uuid } from 'drizzle-orm/pg-core'
+import { bytea, instant, json, ms } from './columns.ts'
 
 /**
  * The core tables as code sees them. The migrations are the truth; a test compares the two.
  * Keys, indexes and policies stand in the migrations only.
  */
-const bytea = customType<{ data: Buffer }>({ dataType: () => 'bytea' })
-const instant = (name: string) => timestamp(name, { withTimezone: true, mode: 'date' })
-const ms = (name: string) => bigint(name, { mode: 'number' })
-const json = <T>(name: string) =>
-  jsonb(name)
-    .$type<T>()
-    .notNull()
-    .default(sql`'{}'`)
-
 export const tenants = pgTable('tenants', {
   id: uuid('id').notNull(),
   number: integer('number').notNull(),
@@ -286,6 +278,71 @@ export const ingestMinutes = pgTable('ingest_minutes', {
   rejects: ms('rejects').notNull(),
 })
 
+export const evidenceKeys = pgTable('evidence_keys', {
+  tenantId: uuid('tenant_id').notNull(),
+  id: text('id').notNull(),
+  publicKey: bytea('public_key').notNull(),
+  sealed: text('sealed').notNull(),
+  createdAt: instant('created_at').notNull().defaultNow(),
+})
+
+export const licenseState = pgTable('license_state', {
+  tenantId: uuid('tenant_id').notNull(),
+  installId: uuid('install_id').notNull(),
+  instanceKey: text('instance_key'),
+  instanceJkt: text('instance_jkt'),
+  currentSub: text('current_sub'),
+  highWater: ms('high_water').notNull(),
+  pendingMinutes: doublePrecision('pending_minutes').notNull(),
+  crl: text('crl'),
+  crlSeq: ms('crl_seq').notNull(),
+  notedState: text('noted_state').notNull(),
+  revision: ms('revision').notNull(),
+})
+
+export type LicenseSource = 'upload' | 'file' | 'env'
+
+export const licenseTokens = pgTable('license_tokens', {
+  tenantId: uuid('tenant_id').notNull(),
+  jti: uuid('jti').notNull(),
+  sub: text('sub').notNull(),
+  seq: ms('seq').notNull(),
+  kid: text('kid').notNull(),
+  token: text('token').notNull(),
+  claims: jsonb('claims').$type<Record<string, unknown>>().notNull(),
+  source: text('source').$type<LicenseSource>().notNull(),
+  installedAt: instant('installed_at').notNull(),
+  installedBy: text('installed_by').notNull(),
+  removedAt: instant('removed_at'),
+  removedBy: text('removed_by'),
+  releasedAt: instant('released_at'),
+  mismatchSince: instant('mismatch_since'),
+  boundSince: instant('bound_since'),
+})
+
+export const licenseEvents = pgTable('license_events', {
+  tenantId: uuid('tenant_id').notNull(),
+  id: uuid('id').notNull(),
+  at: instant('at').notNull(),
+  actor: text('actor').notNull(),
+  action: text('action').notNull(),
+  outcome: text('outcome').$type<'ok' | 'refused'>().notNull(),
+  code: text('code'),
+  jti: text('jti'),
+  seq: ms('seq'),
+  kid: text('kid'),
+  detail: json<Record<string, unknown>>('detail'),
+  once: text('once'),
+})
+
+export const licenseUsageDays = pgTable('license_usage_days', {
+  tenantId: uuid('tenant_id').notNull(),
+  day: date('day').notNull(),
+  jti: uuid('jti').notNull(),
+  devices: ms('devices').notNull(),
+  limitDevices: ms('limit_devices').notNull(),
+})
+
 export type OtaKind = 'firmware' | 'software'
 
 export const otaPackages = pgTable('ota_packages', {
@@ -354,123 +411,4 @@ export const connectors = pgTable('connectors', {
   version: integer('version').notNull().default(1),
   createdAt: instant('created_at').notNull().defaultNow(),
   updatedAt: instant('updated_at').notNull().defaultNow(),
-})
-
-export const alarms = pgTable('alarms', {
-  tenantId: uuid('tenant_id').notNull(),
-  id: uuid('id').notNull(),
-  customerId: uuid('customer_id'),
-  deviceId: uuid('device_id'),
-  source: text('source').notNull(),
-  origin: text('origin').notNull(),
-  ruleId: uuid('rule_id'),
-  ruleVersion: integer('rule_version'),
-  type: text('type').notNull(),
-  instance: text('instance').notNull().default(''),
-  severity: text('severity').notNull(),
-  highestSeverity: text('highest_severity').notNull(),
-  startTs: ms('start_ts').notNull(),
-  confirmedTs: ms('confirmed_ts').notNull(),
-  endTs: ms('end_ts'),
-  clearedTs: ms('cleared_ts'),
-  clearReason: text('clear_reason'),
-  ackedAt: instant('acked_at'),
-  ackedBy: text('acked_by'),
-  assigneeId: uuid('assignee_id'),
-  title: text('title').notNull(),
-  labels: json<Record<string, string>>('labels'),
-  trigger: json<Record<string, unknown>>('trigger'),
-  episodes: integer('episodes').notNull().default(1),
-  lastEventAt: instant('last_event_at').notNull(),
-  rank: smallint('rank')
-    .notNull()
-    .generatedAlwaysAs(sql`0`),
-})
-
-export const alarmEvents = pgTable('alarm_events', {
-  tenantId: uuid('tenant_id').notNull(),
-  id: uuid('id').notNull(),
-  alarmId: uuid('alarm_id').notNull(),
-  customerId: uuid('customer_id'),
-  at: instant('at').notNull(),
-  actor: text('actor'),
-  actorId: uuid('actor_id'),
-  kind: text('kind').notNull(),
-  data: json<Record<string, unknown>>('data'),
-})
-
-export const schedules = pgTable('schedules', {
-  tenantId: uuid('tenant_id').notNull(),
-  id: uuid('id').notNull(),
-  name: text('name').notNull(),
-  queue: text('queue').notNull(),
-  cron: text('cron').notNull(),
-  zone: text('zone').notNull(),
-  data: json<Record<string, unknown>>('data'),
-  missed: text('missed').$type<'once' | 'skip'>().notNull().default('once'),
-  overlap: text('overlap').$type<'allow' | 'skip'>().notNull().default('skip'),
-  jitterMs: integer('jitter_ms').notNull().default(0),
-  ownerId: uuid('owner_id'),
-  enabled: boolean('enabled').notNull().default(true),
-  nextAt: instant('next_at'),
-  lastAt: instant('last_at'),
-  lastJobId: uuid('last_job_id'),
-  lastOutcome: text('last_outcome'),
-  version: integer('version').notNull().default(1),
-  createdAt: instant('created_at').notNull().defaultNow(),
-  updatedAt: instant('updated_at').notNull().defaultNow(),
-})
-
-export const jobRates = pgTable('job_rates', {
-  tenantId: uuid('tenant_id').notNull(),
-  key: text('key').notNull(),
-  hits: instant('hits')
-    .array()
-    .notNull()
-    .default(sql`'{}'`),
-  updatedAt: instant('updated_at').notNull().defaultNow(),
-})
-
-export const stateDocuments = pgTable('state_documents', {
-  tenantId: uuid('tenant_id').notNull(),
-  scope: text('scope').notNull(),
-  key: text('key').notNull(),
-  value: jsonb('value').notNull(),
-  version: ms('version').notNull().default(1),
-  updatedAt: instant('updated_at').notNull().defaultNow(),
-})
-
-export const machines = pgTable('machines', {
-  tenantId: uuid('tenant_id').notNull(),
-  machine: text('machine').notNull(),
-  key: text('key').notNull(),
-  state: text('state').notNull(),
-  version: integer('version').notNull(),
-  data: json<Record<string, unknown>>('data'),
-  updatedAt: instant('updated_at').notNull().defaultNow(),
-})
-
-export const machineEvents = pgTable('machine_events', {
-  tenantId: uuid('tenant_id').notNull(),
-  machine: text('machine').notNull(),
-  key: text('key').notNull(),
-  id: uuid('id').notNull(),
-  version: integer('version').notNull(),
-  event: text('event').notNull(),
-  fromState: text('from_state').notNull(),
-  toState: text('to_state').notNull(),
-  actor: text('actor').notNull(),
-  idempotencyKey: text('idempotency_key'),
-  outcome: text('outcome').$type<'applied' | 'rejected'>().notNull(),
-  at: instant('at').notNull().defaultNow(),
-})
-
-export const jobPoison = pgTable('job_poison', {
-  tenantId: uuid('tenant_id').notNull(),
-  queue: text('queue').notNull(),
-  payloadSha256: bytea('payload_sha256').notNull(),
-  failures: integer('failures').notNull().default(1),
-  firstAt: instant('first_at').notNull().defaultNow(),
-  lastAt: instant('last_at').notNull().defaultNow(),
-  quarantinedAt: instant('quarantined_at'),
 })

@@ -11,7 +11,7 @@ let demo: Demo
 beforeAll(async () => {
   server = await startDeviceServer((app, parts) => {
     demo = createDemo(parts)
-    registerDemoRoutes(app, { demo })
+    registerDemoRoutes(app, { demo, audit: parts.context.audit })
   })
   await demo.start()
 })

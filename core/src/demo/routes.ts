@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { Type } from 'typebox'
+import type { Audit } from '../audit.ts'
+import { actorOf } from '../http/actor.ts'
 import { NoContent, problems } from '../http/schemas.ts'
 import type { App } from '../http/server.ts'
 import type { Demo } from './demo.ts'
@@ -9,7 +11,7 @@ const EmptyQuery = Type.Object({}, { additionalProperties: false })
 const DemoStatus = Type.Object({ loaded: Type.Boolean(), devices: Type.Integer() })
 
 /** Living example data, loaded and removed in one act each. */
-export function registerDemoRoutes(app: App, { demo }: { demo: Demo }): void {
+export function registerDemoRoutes(app: App, { demo, audit }: { demo: Demo; audit: Audit }): void {
   app.get(
     '/api/v1/demo',
     {
@@ -34,7 +36,7 @@ export function registerDemoRoutes(app: App, { demo }: { demo: Demo }): void {
         response: { 200: DemoStatus, ...problems(400, 401, 403, 503) },
       },
     },
-    () => demo.load(),
+    (request) => audit.around(actorOf(request).scope, { type: 'demo.load', subject: '-' }, () => demo.load()),
   )
   app.delete(
     '/api/v1/demo',
@@ -47,8 +49,8 @@ export function registerDemoRoutes(app: App, { demo }: { demo: Demo }): void {
         response: { 204: NoContent, ...problems(400, 401, 403, 503) },
       },
     },
-    async (_, reply) => {
-      await demo.remove()
+    async (request, reply) => {
+      await audit.around(actorOf(request).scope, { type: 'demo.remove', subject: '-' }, () => demo.remove())
       return reply.code(204).send(null)
     },
   )

@@ -344,3 +344,22 @@ describe('who may call', () => {
     }
   })
 })
+
+describe('the types of devices', () => {
+  it('are the names of the products that have any', async () => {
+    const type = unique('meter')
+    const first = await createDevice({ type })
+    await createDevice({ type })
+    const types = async () =>
+      JSON.parse((await server.call('GET', '/api/device/types')).text) as { tenantId: Entity; entityType: string; type: string }[]
+    const { tenantId } = server.context.rootTenant
+    expect((await types()).filter((one) => one.type === type)).toEqual([
+      { tenantId: { entityType: 'TENANT', id: tenantId }, entityType: 'DEVICE', type },
+    ])
+    const lonely = unique('lonely')
+    const only = await createDevice({ type: lonely })
+    await server.call('DELETE', `/api/device/${idOf(only)}`)
+    expect((await types()).map((one) => one.type)).not.toContain(lonely)
+    expect(first['type']).toBe(type)
+  })
+})

@@ -128,6 +128,18 @@ export function registerCompatDeviceRoutes(app: App, context: Context, { devices
     },
   )
   app.get(
+    '/api/device/types',
+    {
+      config: { permission: 'device.read', compat: true },
+      schema: {
+        tags,
+        summary: 'Types of the devices there are: the names of their products',
+        response: { 200: Type.Array(Type.Object({ tenantId: EntityId, entityType: Type.Literal('DEVICE'), type: Type.String() })) },
+      },
+    },
+    (request) => listTypes(context, actorOf(request).scope),
+  )
+  app.get(
     '/api/device/:id/credentials',
     {
       config: { permission: 'device.credentials.read', compat: true },
@@ -269,6 +281,13 @@ async function listDevices(context: Context, scope: Scope, query: ListQuery) {
     pageSize,
     page,
   )
+}
+
+async function listTypes(context: Context, scope: Scope) {
+  const rows = await context.db.withTenant(scope, (tx) =>
+    tx.execute<{ type: string }>(sql`select distinct p.name as type from ${tables} where d.deleted_at is null order by 1`),
+  )
+  return rows.map(({ type }) => ({ tenantId: entityId('TENANT', scope.tenantId), entityType: 'DEVICE' as const, type }))
 }
 
 function toCompatDevice(scope: Scope, row: DeviceRow): CompatDevice {

@@ -115,6 +115,7 @@ describe('devices', () => {
         { value: 'even', count: 13 },
         { value: 'odd', count: 12 },
       ],
+      firmware: [],
     })
     const { nextCursor } = await list(`tag=${tag}&sort=name&limit=7`)
     const mixed = await platform.call('GET', `/api/v1/devices?sort=createdAt&cursor=${nextCursor}`)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { randomUUIDv7 } from 'node:crypto'
 import { and, eq, inArray, isNotNull, isNull, sql } from 'drizzle-orm'
+import { recordAudit } from '../audit.ts'
 import type { Context } from '../context.ts'
 import type { Scope, Tx } from '../db/client.ts'
 import { isUniqueViolation } from '../db/errors.ts'
@@ -9,6 +10,7 @@ import { ProblemError } from '../errors.ts'
 import type { Actor } from '../http/actor.ts'
 import { formatCursor, isUuid, parseCursor } from '../http/schemas.ts'
 import type { DeviceRegistry } from '../ingest/device-registry.ts'
+import { reserveDevices } from '../license/limits.ts'
 import type { TelemetryStore } from '../telemetry/store.ts'
 import { addSecurityEvent, actorName } from '../users/security-events.ts'
 import type { Origin } from '../users/security-events.ts'
@@ -53,7 +55,7 @@ export class Devices {
     return rows[0]
   }
 
-  /** @throws {ProblemError} `NAME_TAKEN`, `TOKEN_TAKEN`, `TIME_ZONE_UNKNOWN`, `UNPROCESSABLE` for an unknown product */
+  /** @throws {ProblemError} `LIMIT_DEVICES`, `NAME_TAKEN`, `TOKEN_TAKEN`, `TIME_ZONE_UNKNOWN`, `UNPROCESSABLE` for an unknown product */
   async create(
     actor: Pick<Actor, 'scope'>,
     wanted: DeviceCreate & { isDemo?: boolean; isProvisioned?: boolean; additionalInfo?: Record<string, unknown> },
@@ -65,6 +67,7 @@ export class Devices {
     checkTimeZone(wanted.timeZone)
     await this.#context.db.withTenant(scope, async (tx) => {
       const productId = await findProductId(tx, wanted.productId)
+      if (!wanted.isDemo) await reserveDevices(this.#context.license, tx, 1)
       await this.#withUniqueName(wanted.name, () =>
         tx.insert(devices).values({
           tenantId: scope.tenantId,
@@ -83,6 +86,14 @@ export class Devices {
       )
       await setCredentials(this.#context, tx, scope.tenantId, id, given)
       await addLog(tx, scope, id, 'created', wanted.isProvisioned ? { by: 'provisioning' } : {})
+      const { isProvisioned, ...shown } = wanted
+      recordAudit(tx, {
+        type: isProvisioned ? 'provision.create' : 'device.create',
+        subject: `device:${id}`,
+        targetName: wanted.name.trim(),
+        changes: { from: null, to: { ...shown, credentials: given.type } },
+        ...(isProvisioned ? { actor: 'anonymous' } : {}),
+      })
     })
     await this.#announce(scope, id, 'created')
     return { ...(await this.get(scope, id)).device, credentials: given }
@@ -119,6 +130,8 @@ export class Devices {
       if (disabled !== undefined && disabled !== row.disabled) {
         await addLog(tx, scope, id, disabled ? 'disabled' : 'enabled', { by: actor.name })
       }
+      const from = Object.fromEntries(Object.keys(patch).map((name) => [name, row[name as keyof DeviceRow] ?? null]))
+      recordAudit(tx, { type: 'device.update', subject: `device:${id}`, targetName: row.name, changes: { from, to: patch } })
       return row
     })
     const isSwitched = patch.disabled !== undefined && patch.disabled !== before.disabled
@@ -134,9 +147,10 @@ export class Devices {
         .update(devices)
         .set({ deletedAt: new Date(this.#context.clock.now()), deletedBy: actor.name, link: 'closed' })
         .where(and(eq(devices.id, id), isNull(devices.deletedAt)))
-        .returning({ id: devices.id })
-      if (rows.length === 0) throw new ProblemError('NOT_FOUND')
+        .returning({ id: devices.id, name: devices.name })
+      if (!rows[0]) throw new ProblemError('NOT_FOUND')
       await setCredentialsActive(tx, id, false)
+      recordAudit(tx, { type: 'device.delete', subject: `device:${id}`, targetName: rows[0].name })
     })
     await this.#announce(scope, id, 'deleted')
   }
@@ -165,10 +179,11 @@ export class Devices {
     }
   }
 
-  /** @throws {ProblemError} `NAME_TAKEN` or `TOKEN_TAKEN` when somebody took it meanwhile; then none is restored */
+  /** @throws {ProblemError} `LIMIT_DEVICES`; `NAME_TAKEN` or `TOKEN_TAKEN` when somebody took it meanwhile; then none is restored */
   async restore(actor: Actor, ids: readonly string[]): Promise<Device[]> {
     const { scope } = actor
     await this.#context.db.withTenant(scope, async (tx) => {
+      await reserveDevices(this.#context.license, tx, new Set(ids).size)
       for (const id of ids) {
         const [row] = await tx.execute<{ name: string }>(
           sql`select name from devices where id = ${id} and deleted_at is not null and purging_at is null for update`,
@@ -176,6 +191,7 @@ export class Devices {
         if (!row) throw new ProblemError('NOT_FOUND')
         await this.#withUniqueName(row.name, () => tx.update(devices).set({ deletedAt: null, deletedBy: null }).where(eq(devices.id, id)))
         await setCredentialsActive(tx, id, true)
+        recordAudit(tx, { type: 'device.restore', subject: `device:${id}`, targetName: row.name })
       }
     })
     const restored: Device[] = []
@@ -197,8 +213,9 @@ export class Devices {
         .update(devices)
         .set({ purgingAt: new Date(this.#context.clock.now()) })
         .where(and(inArray(devices.id, unique), isNotNull(devices.deletedAt), isNull(devices.purgingAt)))
-        .returning({ id: devices.id })
+        .returning({ id: devices.id, name: devices.name })
       if (marked.length < unique.length) throw new ProblemError('NOT_FOUND')
+      for (const { id, name } of marked) recordAudit(tx, { type: 'device.purge', subject: `device:${id}`, targetName: name })
     })
     for (const id of unique) await this.#finishPurge(scope, id)
   }
@@ -240,7 +257,14 @@ export class Devices {
   }
 
   /** Replaces the credentials; an old access token may live on for the grace time. */
-  async changeCredentials(actor: Actor, origin: Origin, id: string, wanted: Credentials, graceMs = 0): Promise<Credentials> {
+  async changeCredentials(
+    actor: Actor,
+    origin: Origin,
+    id: string,
+    wanted: Credentials,
+    graceMs = 0,
+    isRotation = false,
+  ): Promise<Credentials> {
     const { scope } = actor
     await this.#context.db.withTenant(scope, async (tx) => {
       await readRow(tx, id)
@@ -251,6 +275,8 @@ export class Devices {
         action: 'device.credentials.change',
         target: `device:${id}`,
         outcome: 'ok',
+        detail: { type: wanted.type },
+        ...(isRotation ? { type: 'device.credentials.rotate' } : {}),
       })
     })
     // Within the grace time the old token is still good, and so is the session it opened.
@@ -260,7 +286,7 @@ export class Devices {
 
   /** A fresh access token. */
   rotate(actor: Actor, origin: Origin, id: string, graceMs: number): Promise<Credentials> {
-    return this.changeCredentials(actor, origin, id, { type: 'access_token', token: createToken() }, graceMs)
+    return this.changeCredentials(actor, origin, id, { type: 'access_token', token: createToken() }, graceMs, true)
   }
 
   async #announce(scope: Scope, deviceId: string, change: Change): Promise<void> {

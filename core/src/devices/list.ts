@@ -23,6 +23,9 @@ export const deviceColumns = sql`d.id, d.name, d.label, d.description, d.product
   d.disconnect_reason as "disconnectReason", d.is_demo as "isDemo", p.settings -> 'model' ->> 'primaryKey' as "primaryKey", d.version`
 export const deviceTables = sql`devices d join products p on p.tenant_id = d.tenant_id and p.id = d.product_id`
 
+/** What a device runs by its own word; known of devices that have been given an update. */
+const firmwareText = sql`concat_ws(' ', o.current_title, o.current_version)`
+
 /** Sort columns; a device that was never active counts as active at the beginning of time. */
 const sortColumns: Record<DeviceSort, { column: SQL; isInstant: boolean; descending: boolean }> = {
   name: { column: sql`d.name`, isInstant: false, descending: false },
@@ -60,7 +63,7 @@ export async function listDevices(context: Context, store: TelemetryStore, scope
   }
 }
 
-/** How many devices each state, product and tag has within the filter. */
+/** How many devices each state, product, tag and firmware has within the filter. */
 export async function countFacets(context: Context, scope: Scope, filter: DeviceFilter): Promise<DeviceFacets> {
   const where = filterSql(filter)
   return context.db.withTenant(scope, async (tx) => {
@@ -80,6 +83,11 @@ export async function countFacets(context: Context, scope: Scope, filter: Device
       ),
       tag: await counts(
         sql`select t.tag as value, count(*) as count from ${deviceTables} cross join unnest(d.tags) as t (tag) where ${where} group by 1 order by 2 desc, 1 limit 50`,
+      ),
+      firmware: await counts(
+        sql`select ${firmwareText} as value, count(*) as count from ${deviceTables}
+          join ota_devices o on o.tenant_id = d.tenant_id and o.device_id = d.id and o.kind = 'firmware' and o.current_version is not null
+          where ${where} group by 1 order by 2 desc, 1 limit 50`,
       ),
       total: state.reduce((sum, one) => sum + one.count, 0),
     }
@@ -117,6 +125,10 @@ function filterSql(filter: DeviceFilter): SQL {
   if (filter.productId) parts.push(sql`d.product_id = ${filter.productId}`)
   if (filter.gatewayId) parts.push(sql`d.gateway_id = ${filter.gatewayId}`)
   if (filter.tag) parts.push(sql`d.tags @> array[${filter.tag}]::text[]`)
+  if (filter.firmware) {
+    parts.push(sql`exists (select 1 from ota_devices o where o.tenant_id = d.tenant_id and o.device_id = d.id and o.kind = 'firmware'
+      and o.current_version is not null and ${firmwareText} = ${filter.firmware})`)
+  }
   if (filter.lastSeenBefore) parts.push(sql`d.last_activity_at < ${filter.lastSeenBefore}::timestamptz`)
   if (filter.disabled !== undefined) parts.push(sql`(d.disabled_at is not null) = ${filter.disabled}`)
   return sql.join(parts, sql` and `)

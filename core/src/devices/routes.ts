@@ -62,7 +62,7 @@ export function registerDeviceRoutes(app: App, context: Context, parts: DeviceRo
       config: { permission: 'device.read' },
       schema: {
         tags,
-        summary: 'Count devices by state, product and tag',
+        summary: 'Count devices by state, product, tag and firmware',
         querystring: DeviceFilter,
         response: { 200: DeviceFacets, ...problems(400, 401, 403) },
       },
@@ -77,7 +77,7 @@ export function registerDeviceRoutes(app: App, context: Context, parts: DeviceRo
         tags,
         summary: 'Create a device',
         body: DeviceCreate,
-        response: { 201: CreatedDevice, ...problems(400, 401, 403, 409, 422) },
+        response: { 201: CreatedDevice, ...problems(400, 401, 402, 403, 409, 422) },
       },
     },
     async (request, reply) => reply.code(201).send(await devices.create(actorOf(request), request.body)),
@@ -209,6 +209,7 @@ export function registerDeviceRoutes(app: App, context: Context, parts: DeviceRo
     },
     async (request, reply) => {
       await devices.get(actorOf(request).scope, request.params.id)
+      await context.audit.note(actorOf(request).scope, { type: 'device.disconnect', subject: `device:${request.params.id}` })
       sessions.close(request.params.id, 'admin')
       const child = childSessions.get(request.params.id)
       if (child) childSessions.end(child, 'admin')
@@ -265,6 +266,7 @@ export function registerDeviceRoutes(app: App, context: Context, parts: DeviceRo
     async (request, reply) => {
       const { scope } = actorOf(request)
       await devices.get(scope, request.params.id)
+      await context.audit.note(scope, { type: 'device.rejects.clear', subject: `device:${request.params.id}` })
       await rejects.clear(scope, request.params.id)
       return reply.code(204).send(null)
     },
@@ -291,7 +293,7 @@ export function registerDeviceRoutes(app: App, context: Context, parts: DeviceRo
         tags: ['bin'],
         summary: 'Bring deleted things back',
         body: BinIds,
-        response: { 200: Type.Object({ items: Type.Array(Device) }), ...problems(400, 401, 403, 404, 409) },
+        response: { 200: Type.Object({ items: Type.Array(Device) }), ...problems(400, 401, 402, 403, 404, 409) },
       },
     },
     async (request) => ({ items: await devices.restore(actorOf(request), request.body.ids) }),

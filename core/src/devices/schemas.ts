@@ -74,6 +74,9 @@ export const filterQuery = {
   productId: Type.Optional(Id),
   gatewayId: Type.Optional(Id),
   tag: Type.Optional(Type.String({ maxLength: 64 })),
+  firmware: Type.Optional(
+    Type.String({ maxLength: 511, description: 'Title and version, with a blank between them, as the device reports them.' }),
+  ),
   lastSeenBefore: Type.Optional(Instant),
   disabled: Type.Optional(Type.Boolean()),
 }
@@ -106,7 +109,7 @@ export const DeviceList = Type.Object({
 })
 
 const Facet = Type.Array(Type.Object({ value: Type.String(), label: Type.Optional(Type.String()), count: Type.Integer() }))
-export const DeviceFacets = Type.Object({ state: Facet, product: Facet, tag: Facet, total: Type.Integer() })
+export const DeviceFacets = Type.Object({ state: Facet, product: Facet, tag: Facet, firmware: Facet, total: Type.Integer() })
 export type DeviceFacets = Static<typeof DeviceFacets>
 
 /** 1–128 of the unreserved characters of RFC 3986 [M-10]. */

@@ -2,6 +2,7 @@
 import { randomUUIDv7 } from 'node:crypto'
 import type { Readable } from 'node:stream'
 import { sql } from 'drizzle-orm'
+import { recordAudit } from '../audit.ts'
 import type { Context } from '../context.ts'
 import type { Scope } from '../db/client.ts'
 import { otaParts } from '../db/tables.ts'
@@ -157,6 +158,12 @@ export class Contents {
         update ota_packages set content_id = upload_id, upload_id = null, upload_at = null, size_bytes = ${facts.sizeBytes}, checksum = ${facts.checksum},
           file_name = ${facts.fileName}, content_type = ${facts.contentType}, updated_at = now() where id = ${packageId}`)
       if (before.contentId) await tx.execute(sql`delete from ota_parts where content_id = ${before.contentId}`)
+      const { fileName, sizeBytes, checksum } = facts
+      recordAudit(tx, {
+        type: 'firmware.upload',
+        subject: `ota-package:${packageId}`,
+        changes: { from: null, to: { fileName, sizeBytes, checksum } },
+      })
     })
   }
 

@@ -127,6 +127,23 @@ describe('assigning', () => {
     await device.end()
   })
 
+  it('lets devices be found and counted by the firmware they report', async () => {
+    const { productId, id, device } = await prepare()
+    const other = await prepare()
+    const title = unique('Boiler')
+    await calls.assign(id, (await calls.createReadyPackage(productId, randomBytes(10), { title, version: '1.10' })).id)
+    await device.send({ current_fw_title: title, current_fw_version: '1.10' })
+    const find = async (firmware: string) =>
+      (await calls.ok<{ items: { id: string }[] }>(platform.call('GET', `/api/v1/devices?firmware=${encodeURIComponent(firmware)}`))).items
+    // What is reported is written twice a second.
+    await eventually(async () => expect((await find(`${title} 1.10`)).map((one) => one.id)).toEqual([id]))
+    expect(await find(`${title} 1.1`)).toEqual([])
+    const facets = (of: string) => calls.ok(platform.call('GET', `/api/v1/devices/facets?productId=${of}`))
+    expect(await facets(productId)).toMatchObject({ firmware: [{ value: `${title} 1.10`, count: 1 }], total: 1 })
+    expect(await facets(other.productId)).toMatchObject({ firmware: [], total: 1 })
+    await Promise.all([device.end(), other.device.end()])
+  })
+
   it('follows a device into another product', async () => {
     const { productId, id, device } = await prepare()
     const elsewhere = await calls.createProduct()

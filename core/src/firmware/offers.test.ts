@@ -2,33 +2,13 @@
 import { randomBytes } from 'node:crypto'
 import { Readable } from 'node:stream'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { systemClock } from '../clock.ts'
 import { startDeviceServer } from '../products/testing.ts'
 import type { DeviceServer } from '../products/testing.ts'
+import { HeldClock } from '../testing-clock.ts'
 import { OtaOffers } from './offers.ts'
 import { createPackage } from './packages.ts'
 import { getDeviceOta } from './rollouts.ts'
 import { OtaDevice, eventually, unique } from './testing.ts'
-
-/** Timers wait until the test lets them go. */
-class HeldClock {
-  readonly timers: { ms: number; callback: () => void }[] = []
-  now = () => systemClock.now()
-  monotonic = () => systemClock.monotonic()
-
-  after(ms: number, callback: () => void): () => void {
-    const timer = { ms, callback }
-    this.timers.push(timer)
-    return () => this.timers.splice(this.timers.indexOf(timer), 1)
-  }
-
-  /** Lets those of this length go. */
-  pass(ms: number): void {
-    const due = this.timers.filter((timer) => timer.ms === ms)
-    this.timers.splice(0, this.timers.length, ...this.timers.filter((timer) => timer.ms !== ms))
-    for (const { callback } of due) callback()
-  }
-}
 
 let server: DeviceServer
 let clock: HeldClock
@@ -182,7 +162,7 @@ describe('offers', () => {
     ])
     await offers.assign(scope, id, 'firmware', other.id, 'two')
     expect(await show()).toMatchObject({ target: { packageId: other.id } })
-    const stored = await ingest.attributes.list(scope, id, 'shared')
+    const stored = await ingest.attributes.list(scope, id, 'shared', { limit: 100 })
     expect(stored.map(({ key }) => key)).toEqual(['fw_title', 'fw_url', 'fw_version'])
   })
 

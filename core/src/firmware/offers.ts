@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { sql } from 'drizzle-orm'
 import type { SQL } from 'drizzle-orm'
+import { recordAudit } from '../audit.ts'
 import type { Attributes } from '../attributes/attributes.ts'
 import type { Context } from '../context.ts'
 import type { Scope, Tx } from '../db/client.ts'
@@ -99,6 +100,7 @@ export class OtaOffers {
       if (!device) throw new ProblemError('NOT_FOUND')
       if (packageId) await checkAssignable(tx, { packageId, kind, productId: device.productId }, '/packageId')
       await setOwnPackage(tx, scope, deviceId, kind, packageId)
+      recordAudit(tx, { type: 'firmware.assign', subject: `device:${deviceId}`, changes: { from: null, to: { kind, packageId } } })
     })
     this.#parts.targets.trace.add({ scope, deviceId, kind, packageId }, packageId ? 'assigned' : 'taken_away', { by })
     await this.#settle(scope, deviceId).catch((error: unknown) => this.#later(error, { scope, filter: sql`d.id = ${deviceId}` }))
@@ -264,7 +266,7 @@ export class OtaOffers {
 
   async #findKeys(scope: Scope, deviceId: string, kind: OtaKind, without: ReadonlySet<string>): Promise<string[]> {
     const keys = attributeKeys(kind).filter((key) => !without.has(key))
-    return (await this.#parts.attributes.list(scope, deviceId, 'shared', { keys })).map(({ key }) => key)
+    return (await this.#parts.attributes.list(scope, deviceId, 'shared', { keys, limit: keys.length })).map(({ key }) => key)
   }
 
   /** What the device reported before it was a target. */

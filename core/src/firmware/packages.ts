@@ -2,6 +2,7 @@
 import { randomUUIDv7 } from 'node:crypto'
 import { sql } from 'drizzle-orm'
 import type { SQL } from 'drizzle-orm'
+import { recordAudit } from '../audit.ts'
 import type { Context } from '../context.ts'
 import type { Scope, Tx } from '../db/client.ts'
 import { isUniqueViolation } from '../db/errors.ts'
@@ -103,6 +104,12 @@ export async function createPackage(context: Context, scope: Scope, wanted: Pack
       .catch((error: unknown) => {
         throw isUniqueViolation(error) ? new ProblemError('OTA_PACKAGE_EXISTS', { cause: error }) : error
       })
+    recordAudit(tx, {
+      type: 'firmware.create',
+      subject: `ota-package:${id}`,
+      targetName: `${title} ${version}`,
+      changes: { from: null, to: wanted },
+    })
   })
   return getPackage(context, scope, id)
 }
@@ -113,6 +120,7 @@ export async function deletePackage(context: Context, scope: Scope, id: string):
     await lockUnassigned(tx, id)
     await tx.execute(sql`update ota_devices set own_package_id = null where own_package_id = ${id}`)
     await tx.execute(sql`delete from ota_packages where id = ${id}`)
+    recordAudit(tx, { type: 'firmware.delete', subject: `ota-package:${id}` })
   })
 }
 

@@ -4,6 +4,8 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { until } from '../ingest/mqtt/testing.ts'
 import { countStoredPoints, startTestPlatform } from '../testing.ts'
 import type { TestPlatform } from '../testing.ts'
+import { HeldClock } from '../testing-clock.ts'
+import { Gateways } from './gateways.ts'
 import { gatewayTools, patienceMs } from './testing.ts'
 
 let platform: TestPlatform
@@ -142,6 +144,57 @@ describe('metadata of elements', () => {
     expect(minTransportLatency).toBeGreaterThanOrEqual(40)
     expect(maxTransportLatency! - minTransportLatency!).toBe(20)
     expect(avgTransportLatency).toBe((minTransportLatency! + maxTransportLatency!) / 2)
+  })
+})
+
+describe('gatewayMetrics', () => {
+  it('are written once a minute, each time for what came since, and at the end of the session [G-4]', async () => {
+    const device = await tools.createGateway()
+    const session = platform.ingest.sessions.get(device.id)!
+    const { children, ...ingest } = platform.ingest
+    const clock = new HeldClock()
+    const gateways = new Gateways({ ...platform.context, clock }, { ...ingest, devices: children })
+    const name = newName()
+    const send = async (gatewayMs: number) => {
+      const receivedAt = Date.now()
+      const metadata = { connector: 'opcua', receivedTs: receivedAt - gatewayMs, publishedTs: receivedAt }
+      const payload = Buffer.from(JSON.stringify({ [name]: [{ t: gatewayMs, metadata }] }))
+      const source = { transport: 'mqtt', topic: 'v1/gateway/telemetry', address: '' } as const
+      const request = {
+        device: session.device,
+        session,
+        kind: 'gateway',
+        topic: source.topic,
+        payload,
+        receivedAt,
+        source,
+        form: 'v1',
+        id: 0,
+        chunk: 0,
+      } as const
+      expect(await gateways.serve(request)).toMatchObject({ status: 'stored' })
+    }
+    const written = async () => {
+      const path = `/api/v1/devices/${device.id}/telemetry/history?keys=gatewayMetrics&from=0&to=${Date.now() + 60_000}`
+      const { series } = (await platform.call('GET', path)).json<{ series: { points: [number, { opcua: unknown }][] }[] }>()
+      return (series[0]?.points ?? []).map(([, value]) => value.opcua)
+    }
+    const span = (ms: number, min = ms, max = ms) => ({ avgGwLatency: ms, minGwLatency: min, maxGwLatency: max })
+    await send(10)
+    await send(30)
+    expect(clock.timers.map(({ ms }) => ms)).toEqual([60_000])
+    expect(await written()).toEqual([])
+    clock.pass(60_000)
+    await expect.poll(written, { timeout: patienceMs }).toMatchObject([span(20, 10, 30)])
+    // A minute without messages writes nothing, and the next message begins the next minute.
+    expect(clock.timers).toEqual([])
+    await send(50)
+    clock.pass(60_000)
+    await expect.poll(written, { timeout: patienceMs }).toMatchObject([span(20, 10, 30), span(50)])
+    await send(70)
+    device.session.disconnect()
+    await expect.poll(written, { timeout: patienceMs }).toMatchObject([span(20, 10, 30), span(50), span(70)])
+    expect(clock.timers).toEqual([])
   })
 })
 

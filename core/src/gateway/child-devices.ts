@@ -2,6 +2,7 @@
 import { randomUUIDv7 } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { sql } from 'drizzle-orm'
+import { recordAudit } from '../audit.ts'
 import type { Context } from '../context.ts'
 import type { Scope, Tx } from '../db/client.ts'
 import { classifyDbError } from '../db/errors.ts'
@@ -13,6 +14,7 @@ import type { DeviceRegistry } from '../ingest/device-registry.ts'
 import type { Device } from '../ingest/registry.ts'
 import type { Reject } from '../ingest/rejects.ts'
 import type { Sessions } from '../ingest/sessions.ts'
+import { reserveSome } from '../license/limits.ts'
 import { ensureProduct } from '../products/products.ts'
 
 /** A child as its gateway names it; `type` is the name of its product. */
@@ -28,6 +30,8 @@ const dayMs = 86_400_000
 const retryMs = 500
 
 const forbid = (detail: string): Reject => ({ code: 'CHILD_FORBIDDEN', detail })
+/** [E-3] Known devices go on as before. */
+const licenseReject: Reject = { code: 'DEVICE_LIMIT', detail: 'the license has room for no further device' }
 
 /** The devices behind gateways: finds them, makes them, and gives them from one gateway to another. */
 export class ChildDevices {
@@ -106,9 +110,11 @@ export class ChildDevices {
     if (products === 'unavailable') return products
     const { secrets } = this.#context
     return this.#transact(gateway, async (tx, scope) => {
-      const room = await countRoom(tx, gateway)
+      const room = Math.min(wanted.length, await countRoom(tx, gateway))
+      const { taken } = await reserveSome(this.#context.license, tx, room)
       for (const { name } of wanted.slice(room)) refused.set(name, limitReject(gateway))
-      const children = wanted.slice(0, room).map(({ name, type }) => ({ id: randomUUIDv7(), name, productId: products.get(type)! }))
+      for (const { name } of wanted.slice(taken, room)) refused.set(name, licenseReject)
+      const children = wanted.slice(0, taken).map(({ name, type }) => ({ id: randomUUIDv7(), name, productId: products.get(type)! }))
       // In one order everywhere, so that two gateways with the same names wait for each other instead of blocking each other.
       const inserted = await tx.execute<{ id: string }>(sql`
         insert into devices (tenant_id, id, customer_id, product_id, name, gateway_id)
@@ -117,6 +123,9 @@ export class ChildDevices {
         order by r.name collate "C"
         on conflict (tenant_id, name) where deleted_at is null do nothing returning id`)
       const ids = inserted.map(({ id }) => id)
+      for (const { id, name } of children.filter((child) => ids.includes(child.id))) {
+        recordAudit(tx, { type: 'device.create', subject: `device:${id}`, targetName: name, actor: `device:${gateway.id}` })
+      }
       const credentials = ids.map((deviceId) => {
         const token = createToken()
         const sealed = sealCredentials(secrets, scope.tenantId, deviceId, { type: 'access_token', token })

@@ -2,13 +2,15 @@
 import type { FastifyRequest } from 'fastify'
 import type { Scope } from '../db/client.ts'
 import { ProblemError } from '../errors.ts'
-import type { Language } from '../errors.ts'
+import type { ErrorCode, Language } from '../errors.ts'
 import type { Permission } from './permissions.ts'
 
 /** Who makes a request, as the authenticator found it. */
 export type Actor = {
   kind: 'user' | 'api-key'
   userId: string
+  /** Of an API key. */
+  keyId?: string
   /** Name or e-mail for "deleted by" and events. */
   name: string
   /** Undefined for API keys. */
@@ -33,6 +35,12 @@ declare module 'fastify' {
     public?: true
     /** Answered before the first administrator exists. */
     beforeSetup?: true
+    /** Code of a body above the route's limit, where it has one of its own. */
+    tooLarge?: ErrorCode
+    /** [L-56] How the license gate sees the route where its method misleads: `always` stays when a license has expired. */
+    license?: 'always' | 'write'
+    /** Only a place: the server of a module answers. */
+    isHandedOver?: true
     /** Waits long for something to come, bounded by itself: not counted with the requests in flight. */
     waits?: true
     /** ThingsBoard-style answers and errors. */

@@ -4,7 +4,7 @@ import type { Clock } from '../clock.ts'
 import type { Scope } from '../db/client.ts'
 import { ProblemError } from '../errors.ts'
 import type { People } from '../users/people.ts'
-import { plainAddress } from '../users/security-events.ts'
+import { plainAddress } from './client-address.ts'
 import { verifyAccessToken } from '../users/tokens.ts'
 import type { Actor, Authenticate } from './actor.ts'
 import { rolePermissions } from './permissions.ts'
@@ -59,6 +59,7 @@ async function findKeyOwner(people: People, text: string, address: string): Prom
   return {
     kind: 'api-key',
     userId: key.userId,
+    keyId: key.id,
     name: key.name,
     sessionId: undefined,
     authenticatedAt: 0,

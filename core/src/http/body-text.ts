@@ -21,11 +21,21 @@ export function parseJsonBody(request: FastifyRequest, text: string): unknown {
   }
 }
 
-/** Has the JSON bodies of a scope parsed by {@link parseJsonBody}. */
-export function keepBodyTexts(scope: App): void {
-  scope.addContentTypeParser('application/json', { parseAs: 'string' }, (request, body, done) => {
+/**
+ * Has the JSON bodies of a scope kept as text.
+ *
+ * @param names `any`: also `__proto__` and the like, which are names as any other in data [V-3]; `plain`: those are
+ *   refused, as everywhere else
+ */
+export function keepBodyTexts(scope: App, names: 'any' | 'plain'): void {
+  const parsePlain = scope.getDefaultJsonParser('error', 'error')
+  scope.addContentTypeParser<string>('application/json', { parseAs: 'string' }, (request, body, done) => {
+    if (names === 'plain') {
+      texts.set(request, body)
+      return parsePlain(request, body, done)
+    }
     try {
-      done(null, parseJsonBody(request, String(body)))
+      done(null, parseJsonBody(request, body))
     } catch (error) {
       done(error as ProblemError)
     }

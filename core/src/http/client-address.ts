@@ -29,3 +29,8 @@ export function createAddressOf(trustedProxies: readonly string[]): (request: In
 function plain(address: string): string {
   return address.startsWith('::ffff:') ? address.slice(7) : address
 }
+
+/** `::ffff:192.0.2.1`, as dual-stack sockets give it, is 192.0.2.1. */
+export function plainAddress(address: string): string {
+  return /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(address)?.[1] ?? address
+}

@@ -115,7 +115,18 @@ export function isBuildStale(dashboardDir: string): boolean {
   const built = join(dashboardDir, 'dist/build.json')
   if (!existsSync(built)) return true
   const builtAt = statSync(built).mtimeMs
-  return ['src', 'public', 'index.html', 'package.json', 'vite.config.ts'].some((name) => newestChange(join(dashboardDir, name)) > builtAt)
+  return ['src', 'public', 'index.html', 'package.json', 'vite.config.ts', ...listModuleDashboards(dashboardDir)].some(
+    (name) => newestChange(join(dashboardDir, name)) > builtAt,
+  )
+}
+
+/** Pages of modules, which are built together with ours. */
+function listModuleDashboards(dashboardDir: string): string[] {
+  return ['verticals', 'enterprise', 'saas'].flatMap((group) => {
+    const folder = join('../..', group)
+    const names = existsSync(join(dashboardDir, folder)) ? readdirSync(join(dashboardDir, folder)) : []
+    return names.map((name) => join(folder, name, 'dashboard'))
+  })
 }
 
 function newestChange(path: string): number {

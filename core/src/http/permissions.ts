@@ -27,8 +27,17 @@ export const permissions = [
   'alarm.write',
   'alarm.create',
   'alarm.delete',
+  'license.read',
+  'license.write',
 ] as const
-export type Permission = (typeof permissions)[number]
+/** Permissions that modules bring have the module's name first. */
+export type ModulePermission = `${string}.${string}.${string}`
+export type Permission = (typeof permissions)[number] | ModulePermission
+
+/** A permission that a module's manifest names. */
+export function modulePermission(name: string): ModulePermission {
+  return name as ModulePermission
+}
 
 const viewer: Permission[] = ['device.read', 'telemetry.read', 'product.read', 'alarm.read']
 const operator: Permission[] = [
@@ -45,8 +54,16 @@ const operator: Permission[] = [
   'alarm.create',
 ]
 
-export const rolePermissions: Record<UserRole, ReadonlySet<Permission>> = {
+const ofRoles: Record<UserRole, Set<Permission>> = {
   viewer: new Set(viewer),
   operator: new Set(operator),
   admin: new Set(permissions),
+}
+export const rolePermissions: Record<UserRole, ReadonlySet<Permission>> = ofRoles
+
+/** A permission of a module, for a role and all above it. It stays known when the module stops [MO-54]. */
+export function allowPermission(name: string, lowest: UserRole): void {
+  const roles: UserRole[] =
+    lowest === 'viewer' ? ['viewer', 'operator', 'admin'] : lowest === 'operator' ? ['operator', 'admin'] : ['admin']
+  for (const role of roles) ofRoles[role].add(name as ModulePermission)
 }

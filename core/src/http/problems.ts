@@ -12,12 +12,17 @@ export const maxBodyBytes = 1_048_576
 export type CompatProblem = (error: ProblemError) => { status: number; body: unknown }
 
 /** Answers every error as problem+json, or as a compat route's own form. */
-export function useErrors(app: App, compatProblem: CompatProblem): void {
+export function useErrors(
+  app: App,
+  compatProblem: CompatProblem,
+  denied: (request: FastifyRequest, code: string) => void = () => {},
+): void {
   app.setErrorHandler((error: FastifyError, request, reply) => {
     const problem = asProblemError(error, request)
     if (problem.status >= 500 && problem.code === 'INTERNAL') {
       request.log.error({ err: error, route: request.routeOptions.url, traceId: request.id }, 'request failed')
     }
+    if (problem.status === 403) denied(request, problem.code)
     return sendProblem(request, reply, problem, compatProblem)
   })
   app.setNotFoundHandler((request, reply) => sendProblem(request, reply, new ProblemError('NOT_FOUND'), compatProblem))
@@ -49,7 +54,10 @@ function asProblemError(error: FastifyError | ProblemError, request: FastifyRequ
   }
   switch (error.code) {
     case 'FST_ERR_CTP_BODY_TOO_LARGE':
-      return new ProblemError('BODY_TOO_LARGE', { params: { limit: request.routeOptions.bodyLimit }, cause: error })
+      return new ProblemError(request.routeOptions.config.tooLarge ?? 'BODY_TOO_LARGE', {
+        params: { limit: request.routeOptions.bodyLimit },
+        cause: error,
+      })
     case 'FST_ERR_CTP_INVALID_MEDIA_TYPE':
       return new ProblemError('CONTENT_TYPE', { cause: error })
     case 'FST_ERR_CTP_EMPTY_JSON_BODY':

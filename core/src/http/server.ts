@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { randomFillSync } from 'node:crypto'
+import type { IncomingMessage } from 'node:http'
 import { parse as parseQuery } from 'node:querystring'
 import cookie from '@fastify/cookie'
 import swagger from '@fastify/swagger'
@@ -10,11 +11,14 @@ import Fastify, { LogController } from 'fastify'
 import type {
   FastifyBaseLogger,
   FastifyInstance,
+  FastifyReply,
   FastifyRequest,
   RawReplyDefaultExpression,
   RawRequestDefaultExpression,
   RawServerDefault,
 } from 'fastify'
+import { withRequest } from '../audit.ts'
+import { reservedTokens } from '../devices/credentials.ts'
 import { ProblemError } from '../errors.ts'
 import { redact } from '../log.ts'
 import type { Log } from '../log.ts'
@@ -39,6 +43,8 @@ export type RouteGuard = {
   isPublic: boolean
   hasId: boolean
   requiredQuery: string[]
+  /** How the license gate sees it, where its method misleads. */
+  license: 'always' | 'write' | undefined
 }
 
 const guardsOf = new WeakMap<object, RouteGuard[]>()
@@ -60,6 +66,14 @@ export type ServerOptions = {
   testHooks: ReadonlySet<string>
   /** Path the product is served under, with both slashes. */
   basePath?: string
+  /** Ids of requests; the servers of modules go on with the id a request already has. */
+  createId?: (raw: IncomingMessage) => string
+  /** Requests in flight, counted over all servers of this process. */
+  load?: { inFlight: number }
+  /** Asked after authentication and permission: the license of a module. */
+  gate?: (request: FastifyRequest) => void
+  /** Told of writes that were refused. */
+  denied?: (request: FastifyRequest, code: string) => void
   /** Turns a problem into the ThingsBoard-style body on compat routes. */
   compatProblem: (error: ProblemError) => { status: number; body: unknown }
 }
@@ -68,6 +82,7 @@ export type ServerOptions = {
 const maxInFlight = 2000
 /** Whoever has shown no credential yet needs no more for a login or a set-up. */
 const publicBodyBytes = 16_384
+const devicePath = /^\/(api\/v1\/:token\/|api\/v2\/write$|write$)/
 const probePath = /^\/(livez|readyz|startupz|metrics)$/
 
 const noQuery = { type: 'object', properties: {}, additionalProperties: false } as const
@@ -86,7 +101,7 @@ export async function createServer(options: ServerOptions): Promise<App> {
     http: { headersTimeout: 10_000, maxHeaderSize: 16_384 },
     routerOptions: { maxParamLength: 256, querystringParser: (text) => parseQuery(text) },
     trustProxy: options.trustedProxies.length > 0 ? [...options.trustedProxies] : false,
-    genReqId: createRequestIds(),
+    genReqId: options.createId ?? createRequestIds(),
     requestIdHeader: false,
     rewriteUrl: (request) => withoutBase(request.url ?? '/', options.basePath ?? '/'),
     return503OnClosing: true,
@@ -95,14 +110,14 @@ export async function createServer(options: ServerOptions): Promise<App> {
 
   letLongBodiesTakeTime(app)
   useValidators(app)
-  useErrors(app, options.compatProblem)
+  useErrors(app, options.compatProblem, options.denied)
   const headers = securityHeaders(options)
   // These hooks call back: each promise per request would be felt where devices send over HTTP.
   app.addHook('onRequest', (_, reply, done) => {
     reply.headers(headers)
     done()
   })
-  limitLoad(app)
+  limitLoad(app, options.load ?? { inFlight: 0 })
   useGuards(app, options)
   app.addSchema({ $id: 'Problem', ...problemSchema })
   await app.register(cookie)
@@ -137,7 +152,7 @@ function letLongBodiesTakeTime(app: App): void {
 }
 
 /** Query and path text is turned into numbers and booleans; a body is taken as it is written [SC-45]. */
-function useValidators(app: App): void {
+export function useValidators(app: App): void {
   const shared = { allErrors: true, useDefaults: true, removeAdditional: false, strict: false } as const
   const exact = formatsPlugin.default(new Ajv({ ...shared, coerceTypes: false }))
   const coercing = formatsPlugin.default(new Ajv({ ...shared, coerceTypes: true }))
@@ -145,14 +160,14 @@ function useValidators(app: App): void {
 }
 
 /** Counted before anything is read or looked up. Probes are left out: a busy server is not a dead one. */
-function limitLoad(app: App): void {
-  let inFlight = 0
+function limitLoad(app: App, load: { inFlight: number }): void {
   app.addHook('onRequest', (request, reply, done) => {
-    if (probePath.test(request.routeOptions.url ?? '') || request.routeOptions.config.waits) return done()
-    if (inFlight >= maxInFlight) return done(new ProblemError('OVERLOADED', { retryAfterS: 1 }))
-    inFlight++
+    const { waits, isHandedOver } = request.routeOptions.config
+    if (waits || isHandedOver || probePath.test(request.routeOptions.url ?? '')) return done()
+    if (load.inFlight >= maxInFlight) return done(new ProblemError('OVERLOADED', { retryAfterS: 1 }))
+    load.inFlight++
     // Comes after the last byte of the answer, and when the connection is lost, once.
-    reply.raw.once('close', () => inFlight--)
+    reply.raw.once('close', () => load.inFlight--)
     done()
   })
 }
@@ -163,24 +178,29 @@ function useGuards(app: App, options: ServerOptions): void {
   const guards: RouteGuard[] = []
   guardsOf.set(app.server, guards)
   app.addHook('onRoute', (route) => {
-    const { permission, public: isPublic = false } = route.config ?? {}
+    if (route.config?.isHandedOver) return
+    const { permission, public: isPublic = false, license } = route.config ?? {}
     if (isApiPath(route.url) && !permission && !isPublic) throw new Error(`${String(route.method)} ${route.url} names no permission`)
     const requiredQuery = (route.schema?.querystring as { required?: string[] } | undefined)?.required ?? []
     // A query nobody declared is a mistake of the caller, on every route of the native API.
     if (route.url.startsWith('/api/v1/') && !isPublic) route.schema = { querystring: noQuery, ...route.schema }
     if (isPublic) route.bodyLimit ??= publicBodyBytes
+    // Devices' own calls are no acts of people, and the many.
+    if (!devicePath.test(route.url)) route.preHandler = [handleWithin, route.preHandler ?? []].flat()
     for (const method of [route.method].flat()) {
-      if (method !== 'HEAD') guards.push({ method, path: route.url, permission, isPublic, hasId: route.url.includes('/:'), requiredQuery })
+      if (method === 'HEAD') continue
+      guards.push({ method, path: route.url, permission, isPublic, hasId: route.url.includes('/:'), requiredQuery, license })
     }
   })
   app.addHook('onRequest', async (request, reply) => {
     const { config } = request.routeOptions
+    if (config.isHandedOver) return
     if (options.requireHttps && request.protocol !== 'https' && isApiPath(request.url)) throw new ProblemError('HTTPS_REQUIRED')
     if (isApiPath(request.url)) {
       reply.header('cache-control', 'no-store')
       if (!config.beforeSetup && !options.isSetUp()) throw new ProblemError('SETUP_REQUIRED')
     }
-    if (!config.permission) return
+    if (!config.permission) return config.public ? options.gate?.(request) : undefined
     request.actor = (await options.authenticate(request)) ?? null
     if (!request.actor) throw new ProblemError('TOKEN_INVALID')
     if (config.permission !== 'session' && !request.actor.permissions.has(config.permission)) {
@@ -189,10 +209,11 @@ function useGuards(app: App, options: ServerOptions): void {
     if (config.permission === 'session' && request.actor.kind !== 'user') {
       throw new ProblemError('PERMISSION_DENIED', { params: { permission: 'session' } })
     }
+    options.gate?.(request)
   })
   app.addHook('onResponse', (request, reply, done) => {
     done()
-    if (!options.log.isLevelEnabled('debug')) return
+    if (!options.log.isLevelEnabled('debug') || request.routeOptions.config.isHandedOver) return
     request.log.debug(
       {
         method: request.method,
@@ -206,11 +227,16 @@ function useGuards(app: App, options: ServerOptions): void {
   })
 }
 
+/** What the handler does is known to be of this request; reading its body may have lost it before. */
+function handleWithin(request: FastifyRequest, _: FastifyReply, done: () => void): void {
+  withRequest(request, done)
+}
+
 const requestIdBytes = 8
 const requestIdsAtOnce = 256
 
 /** Random ids; asking the system for many at a time costs a tenth of asking for each. */
-function createRequestIds(): () => string {
+export function createRequestIds(): () => string {
   const random = Buffer.alloc(requestIdBytes * requestIdsAtOnce)
   let at = random.length
   return () => {
@@ -250,6 +276,7 @@ function securityHeaders(options: ServerOptions): Record<string, string> {
 /** [H-5] Device tokens stand in the path; logs show their last four characters. */
 function maskUrl(url: string): string {
   const path = url.replace(/[?#].*$/, '')
-  const match = /^\/api\/v1\/([^/]+)\/(telemetry|attributes|rpc|claim|firmware|software)\b/.exec(path)
-  return redact(match?.[1] ? path.replace(match[1], `…${match[1].slice(-4)}`) : path)
+  const [, prefix, segment, rest] = /^(\/+api\/+v1\/+)([^/]+)(.*)$/is.exec(path) ?? []
+  // Whatever is no word of the API may be meant as a token, also where no route takes one or the path is mistyped.
+  return redact(segment === undefined || reservedTokens.has(segment) ? path : `${prefix}…${segment.slice(-4)}${rest}`)
 }

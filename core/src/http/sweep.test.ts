@@ -15,6 +15,7 @@ type Route = RouteGuard
 
 /** Routes anybody may call, each with its reason in the code beside it. */
 const publicRoutes = [
+  'GET /api/v1/editions',
   'GET /api/v1/setup',
   'GET /api/v1/:token/attributes',
   'GET /api/v1/:token/attributes/updates',

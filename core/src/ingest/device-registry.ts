@@ -10,7 +10,7 @@ import { certificateLookup, certificateProblem } from '../devices/certificates.t
 import { isEqual, sha256 } from '../secrets.ts'
 import { loadDeviceLimits } from '../products/device-limits.ts'
 import type { StoredSettings } from '../products/schemas.ts'
-import { completeSettings, defaultSettings } from '../products/settings.ts'
+import { completeSettings, defaultSettings, withExactReplies } from '../products/settings.ts'
 import { chooseLimits, noRates } from './rate-limits.ts'
 import type { ScopeRates } from './rate-limits.ts'
 import type { Device } from './registry.ts'
@@ -40,7 +40,7 @@ type DeviceRow = {
   productId: string
   inactivityTimeoutMs: string
 }
-type ProductRow = { id: string; version: number; settings: StoredSettings }
+type ProductRow = { id: string; version: number; settings: StoredSettings; replies: string | null }
 type CredentialRow = {
   deviceId: string
   kind: CredentialKind
@@ -50,6 +50,9 @@ type CredentialRow = {
 }
 
 const retryMs = 1000
+/** Changed devices that one reading takes in, and of these in a line of the log. */
+const mostTogether = 5000
+const mostLogged = 20
 
 /** Look-up text of an access token, and of an MQTT-basic pair; absent parts are empty. */
 export const tokenLookup = (token: string): Buffer => sha256(token)
@@ -66,6 +69,8 @@ export class DeviceRegistry {
   readonly #credentials = new Map<string, Credential>()
   readonly #lookups = new Map<string, string[]>()
   #turn: Promise<void> = Promise.resolve()
+  /** Devices whose rows wait to be read, by tenant, and the reading they wait for. */
+  readonly #changes = new Map<string, { ids: Set<string>; read: Promise<void> }>()
   /** Rate limits of the installation, for what a product leaves open. */
   #rates: ScopeRates = noRates
 
@@ -118,21 +123,35 @@ export class DeviceRegistry {
   }
 
   /**
-   * Takes in what has changed about one or several devices; deleted ones are forgotten. One change after the
-   * other, so that the newest row is the last one read. Never fails: while the rows cannot be read, the devices'
-   * credentials count as unknown, since the change may have revoked them.
+   * Takes in what has changed about one or several devices; deleted ones are forgotten. One reading after the
+   * other, so that the newest row is the last one read; whoever comes while one runs shares the next. Never fails:
+   * while the rows cannot be read, the devices' credentials count as unknown, since the change may have revoked them.
    */
   refresh(scope: Scope, ...deviceIds: string[]): Promise<void> {
-    this.#turn = this.#turn.then(async () => {
-      try {
-        await this.#load(scope, deviceIds)
-      } catch (error) {
-        for (const id of deviceIds) this.#forgetCredentials(id)
-        this.#context.log.warn({ err: error, devices: deviceIds }, 'changed devices could not be read yet')
-        this.#context.clock.after(retryMs, () => void this.refresh(scope, ...deviceIds))
-      }
+    const waiting = this.#changes.get(scope.tenantId)
+    if (waiting !== undefined && waiting.ids.size < mostTogether) {
+      for (const id of deviceIds) waiting.ids.add(id)
+      return waiting.read
+    }
+    const ids = new Set(deviceIds)
+    const read = this.#turn.then(() => {
+      // What comes from now on may be newer than what is read.
+      if (this.#changes.get(scope.tenantId)?.ids === ids) this.#changes.delete(scope.tenantId)
+      return this.#readChanged(scope, [...ids])
     })
-    return this.#turn
+    this.#changes.set(scope.tenantId, { ids, read })
+    this.#turn = read
+    return read
+  }
+
+  async #readChanged(scope: Scope, deviceIds: readonly string[]): Promise<void> {
+    try {
+      await this.#load(scope, deviceIds)
+    } catch (error) {
+      for (const id of deviceIds) this.#forgetCredentials(id)
+      this.#context.log.warn({ err: error, devices: deviceIds.slice(0, mostLogged) }, 'changed devices could not be read yet')
+      this.#context.clock.after(retryMs, () => void this.refresh(scope, ...deviceIds))
+    }
   }
 
   /** The devices of a product, whose settings changed; in one query, since they may be many. */
@@ -174,8 +193,9 @@ export class DeviceRegistry {
   }
 
   /** An older version may be read after a newer one, by a change of one device that overlaps one of the product. */
-  #takeProduct({ id, version, settings }: ProductRow): void {
+  #takeProduct({ id, version, ...row }: ProductRow): void {
     if ((this.#products.get(id)?.version ?? 0) >= version) return
+    const settings = withExactReplies(row)
     this.#products.set(id, { version, settings: Object.keys(settings).length > 0 ? completeSettings(settings) : defaultSettings })
   }
 
@@ -267,7 +287,7 @@ function selectDevices(tx: Tx, only: SQL) {
 }
 
 function selectProducts(tx: Tx, only: SQL) {
-  return tx.execute<ProductRow>(sql`select p.id, p.version, p.settings from products p ${only}`)
+  return tx.execute<ProductRow>(sql`select p.id, p.version, p.settings, p.settings->>'clientRpc' as replies from products p ${only}`)
 }
 
 /** How an MQTT-basic password is kept for comparison [M-9]. */

@@ -22,6 +22,7 @@ export const rejectCodes = [
   'RATE_LIMITED',
   'PROTOCOL_ERROR',
   'AUTH_FAILED',
+  'CODEC_UNAVAILABLE',
   'DEVICE_LIMIT',
   'CHILD_FORBIDDEN',
   'RPC_STALE',

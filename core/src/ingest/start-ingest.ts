@@ -86,6 +86,8 @@ export type IngestParts = {
   disk: DiskGuard
   metrics: Registry
   isDraining: () => boolean
+  /** What modules do after a commit. */
+  onStored?: (stored: Stored) => void
 }
 
 export function createIngest(context: Context, parts: IngestParts): Ingest {
@@ -138,6 +140,7 @@ export function createIngest(context: Context, parts: IngestParts): Ingest {
         run: (stored) => stored.kind === 'attributes' && announceClientAttributes(stored),
       },
       { name: 'live', run: (stored) => parts.topics.publish(stored) },
+      { name: 'modules', run: (stored) => parts.onStored?.(stored) },
       { name: 'updates', run: (stored) => ota.targets.note(stored) },
     ],
   })
@@ -204,7 +207,7 @@ export function createIngest(context: Context, parts: IngestParts): Ingest {
     if (device) limitNotes.add(device, '', { limit: String(entry['detail']) })
   })
   watchGauge(parts.metrics, 'iot_pms_sessions', 'MQTT sessions open', () => sessions.count)
-  for (const name of ['connections', 'unauthenticated', 'waiting', 'delayedRefusals'] as const) {
+  for (const name of ['connections', 'unauthenticated', 'waiting', 'delayedRefusals', 'waitingRequests'] as const) {
     watchGauge(
       parts.metrics,
       `iot_pms_mqtt_${name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)}`,

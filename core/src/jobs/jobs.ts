@@ -16,7 +16,7 @@ import { Poison } from './poison.ts'
 import { serialiseGroupFetches } from './group-fetch.ts'
 import { runBatch } from './run.ts'
 import type { Envelope, RunOutcome, RunParts } from './run.ts'
-import { jobsSchema } from './schema.ts'
+import { jobsSchema } from '../db/jobs-schema.ts'
 import { Supervisor } from './supervisor.ts'
 import { Wakes } from './wakes.ts'
 
@@ -44,7 +44,7 @@ const notifiedPollMs = 5000
 /** [jobs 6.4] Running jobs have so long after the stop began. */
 const graceMs = 10_000
 
-type JobsContext = Omit<Context, 'jobs'>
+type JobsContext = Pick<Context, 'config' | 'log' | 'clock' | 'db' | 'rootTenant'>
 
 /**
  * Everything that runs outside the ingest path: `ctx.jobs`. A feature declares its queues as constants

@@ -35,13 +35,13 @@ export type JobRouteParts = { console: JobConsole; schedules: Schedules }
 
 /** Queues, workers, schedules and state machines as administrators see them. */
 export function registerJobRoutes(app: App, context: Context, parts: JobRouteParts): void {
-  registerQueueRoutes(app, parts.console)
+  registerQueueRoutes(app, context, parts.console)
   registerDeadLetterRoutes(app, context, parts.console)
   registerScheduleRoutes(app, parts.schedules)
   registerWorkerRoutes(app, context)
 }
 
-function registerQueueRoutes(app: App, console: JobConsole): void {
+function registerQueueRoutes(app: App, context: Context, console: JobConsole): void {
   const read = { config: { permission: 'job.read' as const } }
   const write = { config: { permission: 'job.write' as const } }
   app.get(
@@ -143,7 +143,10 @@ function registerQueueRoutes(app: App, console: JobConsole): void {
         },
       },
       async (request, reply) => {
-        await console[action](request.params.queue, request.params.id)
+        const { queue, id } = request.params
+        await context.audit.around(actorOf(request).scope, { type: `job.${action}`, subject: `job:${id}`, targetName: queue }, () =>
+          console[action](queue, id),
+        )
         return reply.code(204).send(null)
       },
     )
@@ -166,7 +169,10 @@ function registerDeadLetterRoutes(app: App, context: Context, console: JobConsol
     },
     (request) => {
       const { createdBefore, ...filter } = request.body
-      return console.redrive(request.params.queue, { ...filter, ...(createdBefore ? { createdBefore: new Date(createdBefore) } : {}) })
+      const { queue } = request.params
+      const act = () => console.redrive(queue, { ...filter, ...(createdBefore ? { createdBefore: new Date(createdBefore) } : {}) })
+      if (filter.dryRun) return act()
+      return context.audit.around(actorOf(request).scope, { type: 'job.redrive', subject: `job_queue:${queue}`, targetName: queue }, act)
     },
   )
   app.get(
@@ -199,7 +205,10 @@ function registerDeadLetterRoutes(app: App, context: Context, console: JobConsol
     },
     async (request, reply) => {
       const { queue, hash } = request.body
-      if (!(await context.jobs.poison.release(actorOf(request).scope, queue, hash))) throw new ProblemError('NOT_FOUND')
+      const { scope } = actorOf(request)
+      await context.audit.around(scope, { type: 'job.release', subject: `job_queue:${queue}`, targetName: queue }, async () => {
+        if (!(await context.jobs.poison.release(scope, queue, hash))) throw new ProblemError('NOT_FOUND')
+      })
       return reply.code(204).send(null)
     },
   )
@@ -239,7 +248,14 @@ function registerWorkerRoutes(app: App, context: Context): void {
       },
     },
     async (request, reply) => {
-      if (!(await context.jobs.supervisor.restart(request.params.name))) throw new ProblemError('NOT_FOUND')
+      const { name } = request.params
+      await context.audit.around(
+        actorOf(request).scope,
+        { type: 'worker.restart', subject: `worker:${name}`, targetName: name },
+        async () => {
+          if (!(await context.jobs.supervisor.restart(name))) throw new ProblemError('NOT_FOUND')
+        },
+      )
       return reply.code(204).send(null)
     },
   )

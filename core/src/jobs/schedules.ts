@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { createHash, randomUUIDv7 } from 'node:crypto'
 import { and, eq, sql } from 'drizzle-orm'
+import { recordAudit } from '../audit.ts'
 import type { Context } from '../context.ts'
 import type { Scope, Tx } from '../db/client.ts'
 import { isUniqueViolation } from '../db/errors.ts'
 import { listTenants } from '../db/installation.ts'
-import { schedules } from '../db/tables.ts'
+import { schedules } from '../db/job-tables.ts'
 import { ProblemError } from '../errors.ts'
 import { formatCursor, parseCursor } from '../http/schemas.ts'
 import type { Jobs } from './jobs.ts'
@@ -128,6 +129,12 @@ export class Schedules {
         .catch((error: unknown) => {
           throw isUniqueViolation(error) ? new ProblemError('NAME_TAKEN', { params: { name: draft.name }, cause: error }) : error
         })
+      recordAudit(tx, {
+        type: 'schedule.create',
+        subject: `schedule:${made!.id}`,
+        targetName: made!.name,
+        changes: { from: null, to: draft },
+      })
       return made!
     })
   }
@@ -164,22 +171,30 @@ export class Schedules {
         .catch((error: unknown) => {
           throw isUniqueViolation(error) ? new ProblemError('NAME_TAKEN', { params: { name: row.name }, cause: error }) : error
         })
+      recordAudit(tx, {
+        type: 'schedule.update',
+        subject: `schedule:${id}`,
+        targetName: updated!.name,
+        changes: { from: current, to: updated },
+      })
       return updated!
     })
   }
 
   /** @throws {ProblemError} `NOT_FOUND` */
   async delete(scope: Scope, id: string): Promise<void> {
-    const rows = await this.#context.db.withTenant(scope, (tx) =>
-      tx.delete(schedules).where(eq(schedules.id, id)).returning({ id: schedules.id }),
-    )
-    if (rows.length === 0) throw new ProblemError('NOT_FOUND')
+    await this.#context.db.withTenant(scope, async (tx) => {
+      const rows = await tx.delete(schedules).where(eq(schedules.id, id)).returning({ name: schedules.name })
+      if (!rows[0]) throw new ProblemError('NOT_FOUND')
+      recordAudit(tx, { type: 'schedule.delete', subject: `schedule:${id}`, targetName: rows[0].name })
+    })
   }
 
   /** Runs it now, beside its plan; @returns the job's id */
   async runNow(scope: Scope, id: string): Promise<string | null> {
     return this.#context.db.withTenant(scope, async (tx) => {
       const schedule = await readSchedule(tx, id)
+      recordAudit(tx, { type: 'schedule.run', subject: `schedule:${id}`, targetName: schedule.name })
       return this.#send(tx, schedule, new Date(this.#context.clock.now()), 0)
     })
   }

@@ -121,8 +121,8 @@ export class CompatClient {
     if (command.what === 'attributes') {
       for (const scope of command.scopes ?? attributeScopes) {
         const { attributes } = this.#parts
-        const found = await attributes.list(source.scope, source.deviceId, scope, { keys: command.keys })
-        for (const one of found) keepNewest(values, one.key, [one.updatedAt, toCompatJsonText(one, false)])
+        const found = attributes.listAll(source.scope, source.deviceId, scope, command.keys)
+        for await (const one of found) keepNewest(values, one.key, [one.updatedAt, toCompatJsonText(one, false)])
       }
       return values
     }

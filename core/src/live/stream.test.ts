@@ -42,7 +42,7 @@ class Client {
   }
 
   async next(matches: (frame: Frame) => boolean): Promise<Frame> {
-    for (let waited = 0; waited < 15_000; waited += 10) {
+    for (let waited = 0; waited < 20_000; waited += 10) {
       const index = this.frames.findIndex(matches)
       if (index >= 0) return this.frames.splice(index, 1)[0]!
       await new Promise((resolve) => setTimeout(resolve, 10))

@@ -12,6 +12,7 @@ import { errorCodes } from '../errors.ts'
 import type { ErrorCode } from '../errors.ts'
 import { actorOf } from '../http/actor.ts'
 import type { Actor } from '../http/actor.ts'
+import type { Permission } from '../http/permissions.ts'
 import { problems } from '../http/schemas.ts'
 import type { App } from '../http/server.ts'
 import { refuseUpgrade } from '../http/upgrades.ts'
@@ -98,6 +99,9 @@ export class LiveStream {
           if (client.actor.sessionId === sessionId) client.socket.close(closeCodes.sessionEnded, 'session ended')
         }
       }),
+      // Pages of modules come and go; of the license itself only its readers hear [L-125].
+      this.#context.events.on('module.changed', ({ name, status }) => this.#tellAll('modules', { name, status })),
+      this.#context.events.on('license.changed', ({ state }) => this.#tellAll('license', { state }, 'license.read')),
     ]
   }
 
@@ -109,6 +113,12 @@ export class LiveStream {
       client.socket.close(closeCodes.goingAway, 'server stopping')
     }
     this.#sockets.close()
+  }
+
+  #tellAll(topic: string, data: Record<string, unknown>, permission?: Permission): void {
+    for (const client of this.#clients) {
+      if (!permission || client.actor.permissions.has(permission)) send(client, { op: 'event', topic, data })
+    }
   }
 
   upgrade(request: IncomingMessage, socket: Duplex, head: Buffer, url: URL): void {

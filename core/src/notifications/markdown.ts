@@ -76,11 +76,12 @@ const startsBlock = (line: string) => fence.test(line) || rule.test(line) || hea
  */
 const marks = [
   /^`([^`\n]+)`/,
-  /^\[((?:[^\][]|\\.)+)\]\(([^()\s]+(?:\([^()\s]*\)[^()\s]*)*)\)/,
-  /^\*\*(?=\S)([\s\S]*?\S)\*\*/,
-  /^~~(?=\S)([\s\S]*?\S)~~/,
-  /^\*(?=[^\s*])([^*\n]*?[^\s*])\*/,
-  /^_(?=[^\s_])([^_\n]*?[^\s_])_(?!\w)/,
+  /^\[((?:\\[\s\S]|[^\][\\])+)\]\(([^()\s]+(?:\([^()\s]*\)[^()\s]*)*)\)/,
+  // A mark behind a backslash neither begins nor ends anything.
+  /^\*\*(?=\S)((?:\\[\s\S]|[^\\])*?)(?<!\s)\*\*/,
+  /^~~(?=\S)((?:\\[\s\S]|[^\\])*?)(?<!\s)~~/,
+  /^\*(?=[^\s*])((?:\\[\s\S]|[^*\n\\])*?)(?<!\s)\*/,
+  /^_(?=[^\s_])((?:\\[\s\S]|[^_\n\\])*?)(?<!\s)_(?!\w)/,
 ] as const
 
 function parseInline(source: string, depth = 0): Inline[] {
@@ -113,10 +114,12 @@ function readMark(rest: string, depth: number, before: string): [Inline, number]
   const [code, link, bold, strike, star, underscore] = marks.map((mark) => mark.exec(rest))
   if (code) return [{ kind: 'code', text: code[1]! }, code[0].length]
   if (link) return [{ kind: 'link', url: link[2]!, children: parseInline(link[1]!, depth + 1) }, link[0].length]
-  if (bold) return [{ kind: 'bold', children: parseInline(bold[1]!, depth + 1) }, bold[0].length]
-  if (strike) return [{ kind: 'strike', children: parseInline(strike[1]!, depth + 1) }, strike[0].length]
-  if (star) return [{ kind: 'italic', children: parseInline(star[1]!, depth + 1) }, star[0].length]
+  if (bold?.[1]) return [{ kind: 'bold', children: parseInline(bold[1], depth + 1) }, bold[0].length]
+  if (strike?.[1]) return [{ kind: 'strike', children: parseInline(strike[1], depth + 1) }, strike[0].length]
+  if (star?.[1]) return [{ kind: 'italic', children: parseInline(star[1], depth + 1) }, star[0].length]
   // snake_case is one word.
-  if (underscore && !/\w/.test(before)) return [{ kind: 'italic', children: parseInline(underscore[1]!, depth + 1) }, underscore[0].length]
+  if (underscore?.[1] && !/\w/.test(before)) {
+    return [{ kind: 'italic', children: parseInline(underscore[1], depth + 1) }, underscore[0].length]
+  }
   return []
 }

@@ -53,8 +53,13 @@ export function escapeText(text: string, dialect: Dialect, isLineStart = true): 
     }
     case 'discord':
       return text.replace(/[\\*_~|[\]()<>#\-`]/g, '\\$&')
-    case 'commonmark':
-      return text.replace(/[\\*_~[\]<>#`]/g, '\\$&')
+    case 'commonmark': {
+      const escaped = text.replace(/[\\*_~[\]<>#`]/g, '\\$&')
+      // At the start of a line these would begin a list or a rule.
+      return escaped.replace(isLineStart ? /^( *)([-+]|\d+(?=[.)]))/gm : /(\n *)([-+]|\d+(?=[.)]))/g, (_, space: string, mark: string) =>
+        /\d/.test(mark) ? `${space}${mark}\\` : `${space}\\${mark}`,
+      )
+    }
     case 'html':
       return text.replace(/[&<>"']/g, (one) => htmlEntities[one]!)
   }
@@ -65,11 +70,6 @@ export function renderMarkdown(source: string, dialect: Dialect, values: Values 
   const writer = new Writer(dialect, values)
   parseMarkdown(source).forEach((block, index) => writer.block(block, index === 0))
   return writer.end()
-}
-
-/** The same words without any mark, for channels and messages in plain text. */
-export function renderPlain(source: string, values: Values = noValues): string {
-  return fill(source, values)
 }
 
 function fill(text: string, values: Values): string {

@@ -84,8 +84,9 @@ function connectFailure(error: unknown): Outcome {
 function failure(error: SmtpError, security: string): Outcome {
   // Refusing STARTTLS, or a certificate that is not right, is no reason to go on without it.
   const isTls = error.code === 'ETLS' || /^(ERR_TLS|CERT_|DEPTH_ZERO|SELF_SIGNED|UNABLE_TO)/.test(error.code ?? '')
-  if (isTls || (security === 'starttls' && /STARTTLS/i.test(error.message)))
+  if (isTls || (security === 'starttls' && /STARTTLS/i.test(error.message))) {
     return withWords(disabled('tls'), error.responseCode, error.message)
+  }
   if (error.responseCode !== undefined) return classifySmtp(error.responseCode, error.response ?? error.message)
   if (error.code === 'EAUTH') return withWords(disabled('auth'), undefined, error.message)
   if (error.code === 'EENVELOPE') return withWords({ outcome: 'rejected', reason: 'address' }, undefined, error.message)

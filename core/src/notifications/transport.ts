@@ -51,8 +51,9 @@ export async function call(made: HttpCall, options: CallOptions): Promise<Answer
 function connectFailure(error: unknown): Outcome {
   const blocked = blockedClass(error)
   if (blocked !== undefined) return disabled('address_blocked', `The address may not be connected to (${blocked}).`)
-  if (error instanceof ConnectError)
+  if (error instanceof ConnectError) {
     return error.reason === 'TLS_FAILED' ? disabled('tls', error.message) : retry(undefined, error.reason.toLowerCase())
+  }
   return retry(undefined, 'connection')
 }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { sql } from 'drizzle-orm'
+import { recordAudit } from '../audit.ts'
 import type { Context } from '../context.ts'
 import type { Db, Tx } from '../db/client.ts'
 import { ProblemError } from '../errors.ts'
@@ -21,9 +22,11 @@ export async function loadDeviceLimits(db: Db): Promise<ScopeRates> {
 /** @throws {ProblemError} `RATE_LIMIT_SYNTAX` */
 async function changeDeviceLimits(db: Db, patch: DeviceRatesPatch): Promise<ScopeRates> {
   return db.withRole('pms_jobs', async (tx) => {
-    const merged = mergePatch(await readStored(tx, sql`for update`), patch) as StoredRates
+    const before = await readStored(tx, sql`for update`)
+    const merged = mergePatch(before, patch) as StoredRates
     checkLimits(merged, '')
     await tx.execute(sql`update installation set device_limits = ${JSON.stringify(merged)}::jsonb`)
+    recordAudit(tx, { type: 'settings.update', subject: 'settings:device-limits', changes: { from: before, to: merged } })
     return completeScopes(merged)
   })
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { randomUUIDv7 } from 'node:crypto'
 import { and, eq, sql } from 'drizzle-orm'
+import { recordAudit } from '../audit.ts'
 import type { Context } from '../context.ts'
 import type { Scope, Tx } from '../db/client.ts'
 import { products } from '../db/tables.ts'
@@ -13,7 +14,7 @@ import type { DeviceRegistry } from '../ingest/device-registry.ts'
 import { namePatternProblem, patternProblems } from '../provisioning/name-pattern.ts'
 import { randomBase62, sha256 } from '../secrets.ts'
 import type { SealPlace } from '../secrets.ts'
-import { completeSettings, mergeSettings } from './settings.ts'
+import { completeSettings, mergeSettings, withExactReplies } from './settings.ts'
 import type { Product, ProductCreate, ProductPatch, StoredSettings } from './schemas.ts'
 
 export type ProductParts = { context: Context; registry: DeviceRegistry }
@@ -27,6 +28,8 @@ type ProductRow = {
   name: string
   description: string
   settings: StoredSettings
+  /** `settings.clientRpc` as text: its numbers keep their digits. */
+  replies: string | null
   inactivityTimeoutMs: number
   isDefault: boolean
   deviceCount: number
@@ -35,7 +38,7 @@ type ProductRow = {
   version: number
 }
 
-const productColumns = sql`p.id, p.name, p.description, p.settings, p.inactivity_timeout_ms::float8 as "inactivityTimeoutMs", p.is_default as "isDefault",
+const productColumns = sql`p.id, p.name, p.description, p.settings, p.settings->>'clientRpc' as replies, p.inactivity_timeout_ms::float8 as "inactivityTimeoutMs", p.is_default as "isDefault",
   (select count(*)::float8 from devices d where d.tenant_id = p.tenant_id and d.product_id = p.id and d.deleted_at is null) as "deviceCount",
   floor(extract(epoch from p.created_at) * 1000)::float8 as "createdAt", floor(extract(epoch from p.updated_at) * 1000)::float8 as "updatedAt", p.version`
 
@@ -54,7 +57,10 @@ export async function listProducts(
     ),
   )
   const page = rows.slice(0, limit)
-  return { items: page.map(toProduct), nextCursor: rows.length > limit ? formatCursor(['products', page.at(-1)!.name]) : null }
+  return {
+    items: page.map((row) => toProduct({ ...row, settings: withExactReplies(row) })),
+    nextCursor: rows.length > limit ? formatCursor(['products', page.at(-1)!.name]) : null,
+  }
 }
 
 /** @throws {ProblemError} `NOT_FOUND` */
@@ -85,6 +91,12 @@ export async function createProduct(context: Context, scope: Scope, wanted: Prod
         inactivityTimeoutMs: wanted.inactivityTimeoutMs ?? defaultInactivityTimeoutMs,
       }),
     )
+    recordAudit(tx, {
+      type: 'product.create',
+      subject: `product:${id}`,
+      targetName: wanted.name.trim(),
+      changes: { from: null, to: wanted },
+    })
   })
   context.events.emit('product.changed', { tenantId: scope.tenantId, productId: id })
   const { product, version } = await getProduct(context, scope, id)
@@ -131,6 +143,9 @@ export async function updateProduct(
         .set({ ...change, version: row.version + 1, updatedAt: new Date(context.clock.now()) })
         .where(eq(products.id, id)),
     )
+    const before: Record<string, unknown> = toProduct(row)
+    const from = Object.fromEntries(Object.keys(patch).map((name) => [name, before[name] ?? null]))
+    recordAudit(tx, { type: 'product.update', subject: `product:${id}`, targetName: row.name, changes: { from, to: patch } })
   })
   await registry.refreshProduct(scope, id)
   context.events.emit('product.changed', { tenantId: scope.tenantId, productId: id })
@@ -153,6 +168,7 @@ export async function deleteProduct(context: Context, scope: Scope, id: string, 
       .catch((error: unknown) => {
         throw isForeignKeyViolation(error) ? new ProblemError('PRODUCT_IN_USE', { cause: error }) : error
       })
+    recordAudit(tx, { type: 'product.delete', subject: `product:${id}`, targetName: row.name })
   })
   context.events.emit('product.changed', { tenantId: scope.tenantId, productId: id })
 }
@@ -160,7 +176,12 @@ export async function deleteProduct(context: Context, scope: Scope, id: string, 
 /** The product of that name, made when it does not exist; @returns its id. */
 export async function ensureProduct(context: Context, scope: Scope, name: string): Promise<string> {
   return context.db.withTenant(scope, async (tx) => {
-    await tx.insert(products).values({ tenantId: scope.tenantId, id: randomUUIDv7(), name: name.trim() }).onConflictDoNothing()
+    const made = await tx
+      .insert(products)
+      .values({ tenantId: scope.tenantId, id: randomUUIDv7(), name: name.trim() })
+      .onConflictDoNothing()
+      .returning({ id: products.id })
+    for (const { id } of made) recordAudit(tx, { type: 'product.create', subject: `product:${id}`, targetName: name.trim() })
     const [row] = await tx.select({ id: products.id }).from(products).where(eq(products.name, name.trim()))
     if (!row) throw new Error(`product ${name} is neither new nor old`)
     return row.id
@@ -170,11 +191,11 @@ export async function ensureProduct(context: Context, scope: Scope, name: string
 async function readRow(tx: Tx, id: string): Promise<ProductRow> {
   const [row] = await tx.execute<ProductRow>(sql`select ${productColumns} from products p where p.id = ${id}`)
   if (!row) throw new ProblemError('NOT_FOUND')
-  return row
+  return { ...row, settings: withExactReplies(row) }
 }
 
 function toProduct(row: ProductRow): Product {
-  const { settings, version: _, createdAt, updatedAt, ...product } = row
+  const { settings, version: _, replies: __, createdAt, updatedAt, ...product } = row
   return {
     ...product,
     model: { keys: settings.model?.keys ?? {}, primaryKey: settings.model?.primaryKey ?? null },

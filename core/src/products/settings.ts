@@ -3,6 +3,7 @@ import { ProblemError } from '../errors.ts'
 import type { FieldError } from '../errors.ts'
 import { parseRate } from '../ingest/rate-grammar.ts'
 import { defaultPayloadRules } from '../ingest/registry.ts'
+import { parseExactly } from '../telemetry/values.ts'
 import type { ProductPatch, ProductSettings, Rates, StoredSettings } from './schemas.ts'
 
 /** Defaults of device API §17.1. */
@@ -41,6 +42,12 @@ export function completeSettings(stored: StoredSettings): ProductSettings {
     clientRpc: clientRpc ?? {},
     ota: { firmwareId: null, softwareId: null, ...ota },
   })
+}
+
+/** What is stored, its ready answers with all digits of their numbers. @param row `replies` is `settings.clientRpc` as text */
+export function withExactReplies({ settings, replies }: { settings: StoredSettings; replies: string | null }): StoredSettings {
+  if (replies === null) return settings
+  return { ...settings, clientRpc: parseExactly(replies) as NonNullable<StoredSettings['clientRpc']> }
 }
 
 /** A product that changes nothing: one object, since most devices have it. */

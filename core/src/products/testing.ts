@@ -85,7 +85,7 @@ export async function startDeviceServer(register: (app: App, parts: DeviceServer
     childSessions: ingest.childSessions,
     rejects: ingest.rejects,
   })
-  registerProductRoutes(app, context, { registry: ingest.registry })
+  await registerProductRoutes(app, context, { registry: ingest.registry })
   await registerCompatScope(app, (scope) => registerCompatDeviceRoutes(scope, context, { devices }))
   const parts: DeviceServerParts = { context, ingest, devices, store, mqttPort: () => ingest.endpoint?.port }
   register(app, parts)

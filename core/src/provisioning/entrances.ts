@@ -8,7 +8,7 @@ import type { App } from '../http/server.ts'
 import { refusedError, withinCommitWait } from '../ingest/http.ts'
 import type { ProvisionHandler } from '../ingest/mqtt/provisioning-session.ts'
 import { bytesOf } from '../telemetry/answers.ts'
-import { plainAddress } from '../users/security-events.ts'
+import { plainAddress } from '../http/client-address.ts'
 import type { Provisioned, Provisioning } from './provisioning.ts'
 import { parseProvisionRequest } from './requests.ts'
 

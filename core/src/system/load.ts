@@ -16,6 +16,7 @@ export class Load {
   #isOverloaded = false
 
   start(): void {
+    this.#turnedAt = performance.now()
     this.#delay.enable()
     this.#timer = setInterval(() => {
       this.#turnedAt = performance.now()

@@ -3,6 +3,7 @@ import { randomUUIDv7 } from 'node:crypto'
 import { eq, sql } from 'drizzle-orm'
 import { Type } from 'typebox'
 import type { Static } from 'typebox'
+import { recordAudit } from '../audit.ts'
 import type { Context } from '../context.ts'
 import type { Scope, Tx } from '../db/client.ts'
 import { isUniqueViolation, sqlStateOf } from '../db/errors.ts'
@@ -98,6 +99,11 @@ export async function createRule(context: Context, scope: Scope, wanted: Retenti
         if (sqlStateOf(error) === '23503') throw unprocessable('/productId', 'There is no such product.')
         throw error
       })
+    recordAudit(tx, {
+      type: 'settings.update',
+      subject: `retention-rule:${id}`,
+      changes: { from: null, to: { productId, keyPattern, keepDays } },
+    })
     return toVersioned(await readRow(tx, id))
   })
 }
@@ -111,7 +117,8 @@ export async function updateRule(
   version?: number,
 ): Promise<Versioned> {
   return context.db.withTenant(scope, async (tx) => {
-    await checkVersion(tx, id, version)
+    const { keepDays } = await checkVersion(tx, id, version)
+    recordAudit(tx, { type: 'settings.update', subject: `retention-rule:${id}`, changes: { from: { keepDays }, to: patch } })
     await tx
       .update(retentionRules)
       .set({ keepDays: patch.keepDays, version: sql`${retentionRules.version} + 1`, updatedAt: new Date(context.clock.now()) })
@@ -123,15 +130,21 @@ export async function updateRule(
 /** @throws {ProblemError} `NOT_FOUND`, `VERSION_CONFLICT` when `version` is not the stored one */
 export async function deleteRule(context: Context, scope: Scope, id: string, version?: number): Promise<void> {
   await context.db.withTenant(scope, async (tx) => {
-    await checkVersion(tx, id, version)
+    const { productId, keyPattern, keepDays } = await checkVersion(tx, id, version)
+    recordAudit(tx, {
+      type: 'settings.update',
+      subject: `retention-rule:${id}`,
+      changes: { from: { productId, keyPattern, keepDays }, to: null },
+    })
     await tx.delete(retentionRules).where(eq(retentionRules.id, id))
   })
 }
 
-async function checkVersion(tx: Tx, id: string, version: number | undefined): Promise<void> {
+async function checkVersion(tx: Tx, id: string, version: number | undefined): Promise<Row> {
   await tx.execute(sql`select 1 from retention_rules where id = ${id} for update`)
   const row = await readRow(tx, id)
   if (version !== undefined && row.version !== version) throw new ProblemError('VERSION_CONFLICT')
+  return row
 }
 
 async function readRow(tx: Tx, id: string): Promise<Row> {

@@ -131,7 +131,11 @@ export class Retention {
       total.points += freed.points
       total.bytes += freed.bytes
     }
-    if (total.chunks > 0) this.#context.log.info({ tenant: scope.tenantId, ...total }, 'removed what the retention rules no longer keep')
+    if (total.chunks > 0) {
+      const draft = { type: 'retention.run', subject: '-', actor: 'job:retention', changes: { from: total, to: null } }
+      await this.#context.audit.note(scope, draft)
+      this.#context.log.info({ tenant: scope.tenantId, ...total }, 'removed what the retention rules no longer keep')
+    }
   }
 
   /** One step, in halves when the database did not come to its end in time. */

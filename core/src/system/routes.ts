@@ -3,6 +3,7 @@ import { networkInterfaces } from 'node:os'
 import { sql } from 'drizzle-orm'
 import type { Registry } from 'prom-client'
 import { Type } from 'typebox'
+import { recordAudit } from '../audit.ts'
 import type { Context } from '../context.ts'
 import { checkTimeZone } from '../devices/devices.ts'
 import { ProblemError } from '../errors.ts'
@@ -22,6 +23,8 @@ export type SystemParts = OverviewParts & {
   refused: RefusedConnections
   certificate: ServerCertificate | undefined
   metrics: Registry
+  /** Core's API document with the paths of active modules. */
+  describeApi: (core: Record<string, unknown>) => Record<string, unknown>
   authenticate: Authenticate
   health: Health
   ports: () => Ports
@@ -126,7 +129,9 @@ export function registerSystemRoutes(app: App, context: Context, parts: SystemPa
       return reply.code(204).send(null)
     },
   )
-  app.get('/api/v1/openapi.json', { config: { permission: 'session' }, schema: { hide: true } }, () => app.swagger())
+  app.get('/api/v1/openapi.json', { config: { permission: 'session' }, schema: { hide: true } }, () =>
+    parts.describeApi(app.swagger() as unknown as Record<string, unknown>),
+  )
 }
 
 function registerSite(app: App, context: Context): void {
@@ -160,11 +165,17 @@ function registerSite(app: App, context: Context): void {
       const { name, timeZone, language } = request.body
       checkTimeZone(timeZone)
       request.log.info({ by: actorOf(request).userId, address: originOf(request).address }, 'site settings changed')
-      const rows = await context.db.withTenant(actorOf(request).scope, (tx) =>
-        tx.execute<{ name: string; timeZone: string; language: string }>(sql`update tenants set name = coalesce(${name ?? null}, name),
+      const rows = await context.db.withTenant(actorOf(request).scope, async (tx) => {
+        const changes = { from: null, to: request.body }
+        recordAudit(tx, { type: 'settings.update', subject: 'settings:site', changes })
+        return tx.execute<{
+          name: string
+          timeZone: string
+          language: string
+        }>(sql`update tenants set name = coalesce(${name ?? null}, name),
           time_zone = coalesce(${timeZone ?? null}, time_zone), locale = coalesce(${language ?? null}, locale), updated_at = now()
-          returning name, time_zone as "timeZone", locale as language`),
-      )
+          returning name, time_zone as "timeZone", locale as language`)
+      })
       return rows[0]!
     },
   )

@@ -10,7 +10,7 @@ export type UpkeepStep = { name: string; run: (tenant: Scope) => Promise<void> }
 /** Once an hour: what the bin and the logs of every tenant no longer keep. */
 export class Upkeep {
   readonly #context: Context
-  readonly #steps: readonly UpkeepStep[]
+  #steps: readonly UpkeepStep[]
   #timer: NodeJS.Timeout | undefined
   #running: Promise<void> | undefined
   #isStopped = false
@@ -18,6 +18,15 @@ export class Upkeep {
   constructor(context: Context, steps: readonly UpkeepStep[]) {
     this.#context = context
     this.#steps = steps
+  }
+
+  /** Adds a step of a module. @returns takes it away again, after a run of it that is under way */
+  add(step: UpkeepStep): () => Promise<void> {
+    this.#steps = [...this.#steps, step]
+    return async () => {
+      this.#steps = this.#steps.filter((one) => one !== step)
+      await this.#running
+    }
   }
 
   start(): void {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { Readable } from 'node:stream'
 import type { FastifyRequest } from 'fastify'
+import type { Audit } from '../audit.ts'
 import type { Scope } from '../db/client.ts'
 import { ProblemError } from '../errors.ts'
 import type { FieldError } from '../errors.ts'
@@ -23,6 +24,7 @@ export type WriteOptions = {
 /** What the telemetry routes need from the parts that know devices and take in points. */
 export type TelemetryParts = {
   store: TelemetryStore
+  audit: Audit
   /** Undefined for devices the scope may not see. Only called with well-formed ids. */
   findDevice(scope: Scope, id: string): Promise<TelemetryDevice | undefined>
   /**

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import type pg from 'pg'
 import { copyOn } from '../db/copy-in.ts'
-import type { Log } from '../log.ts'
 import { ChunkDamaged, decodeChunk, encodeChunk } from './chunk-codec.ts'
 import { cutChunks, maxChunkMs, planRuns } from './chunk-plan.ts'
 import type { ChunkHead, Run } from './chunk-plan.ts'
@@ -10,6 +9,9 @@ import type { SeriesId } from './chunk-rows.ts'
 import { summarize } from './chunk-summary.ts'
 import { overlay } from './overlay.ts'
 import type { StoredPoint } from './store.ts'
+
+/** Where it is told what was merged, and what was damaged. */
+export type MergeLog = Record<'debug' | 'error', (fields: object, message: string) => void>
 
 /** New points of one series: ascending, each ts once, at least one. */
 export type SeriesPoints = SeriesId & { points: StoredPoint[] }
@@ -46,12 +48,12 @@ const turnMs = 5
  */
 export class ChunkMerger {
   readonly #client: pg.PoolClient
-  readonly #log: Log
+  readonly #log: MergeLog
   readonly #encoder = new ChunkEncoder()
   #removed: ChunkKey[] = []
   #turnStart = performance.now()
 
-  constructor(client: pg.PoolClient, log: Log) {
+  constructor(client: pg.PoolClient, log: MergeLog) {
     this.#client = client
     this.#log = log
   }
@@ -212,3 +214,14 @@ function splitAtGaps(series: SeriesPoints): SeriesPoints[] {
   }
   return parts
 }
+
+/**
+ * Changes of chunks, by compaction, deletion or retention, happen one after the other.
+ * Waits at most as long as a statement may take.
+ */
+export async function lockChunks(client: pg.PoolClient): Promise<void> {
+  await client.query('select pg_advisory_xact_lock($1)', [chunkLock])
+}
+
+/** Any number that no other program on the same database uses. */
+const chunkLock = 7_316_204_913

@@ -1,17 +1,13 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import type pg from 'pg'
 import type { Clock } from '../clock.ts'
-import { copyOut } from '../db/copy-out.ts'
 import { classifyDbError } from '../db/errors.ts'
 import { Lease } from '../db/lease.ts'
 import { inTransaction } from '../db/transaction.ts'
 import type { Log } from '../log.ts'
-import { ChunkMerger } from './chunk-merge.ts'
-import type { SeriesPoints } from './chunk-merge.ts'
+import { ChunkMerger, lockChunks } from './chunk-merge.ts'
 import type { FirstStore } from './first-store.ts'
-import { sortNewest } from './overlay.ts'
-import { RowCursor } from './segment-rows.ts'
-import { selectByDevice } from './segment-sql.ts'
+import type { MergeThread } from './merge-thread.ts'
 import type { SealedSegment, Segments } from './segments.ts'
 
 /** Sealed segments wait for this many rows, so that a chunk gets more than a few points at once, but not for ever. */
@@ -24,10 +20,6 @@ const wantedBytes = 48 * 1024 * 1024
 /** Rows and bytes of one transaction: some seconds of work. */
 const maxRows = 2_000_000
 const maxBytes = 128 * 1024 * 1024
-/** Points, series and UTF-16 units of texts merged at a time: what is held in memory. */
-const slicePoints = 100_000
-const sliceSeries = 10_000
-const sliceText = 8_000_000
 const tickMs = 1000
 const shortTickMs = 20
 const leaseSeconds = 30
@@ -37,6 +29,7 @@ export type CompactorOptions = {
   /** Connections as `pms_store`. */
   keeper: pg.Pool
   first: FirstStore
+  merger: MergeThread
   clock: Clock
   log: Log
   /** Merges as soon as a segment is sealed. */
@@ -69,6 +62,7 @@ export class Compactor {
   async stop(): Promise<void> {
     this.#isStopped = true
     this.#cancel?.()
+    await this.#options.merger.stop()
     await this.#running
     await this.#lease.release(this.#options.keeper).catch(() => {})
   }
@@ -122,52 +116,8 @@ export class Compactor {
   }
 
   async #compact(sealed: readonly SealedSegment[]): Promise<void> {
-    const { keeper, log } = this.#options
-    const chosen = takeSome(sealed)
-    const startedAt = performance.now()
-    log.debug({ segments: chosen.map(({ no }) => no) }, 'telemetry: merging')
-    // Both connections before the lock: whoever waits for the lock holds one of its own.
-    const reader = await keeper.connect()
-    let isComplete = false
-    try {
-      const points = await inTransaction(keeper, async (client) => {
-        await lockChunks(client)
-        await this.#lease.assertHeld(client)
-        const written = await this.#mergeRows(reader, new ChunkMerger(client, log), chosen)
-        isComplete = true
-        const { rowCount } = await client.query(
-          `update telemetry_segments set state = 'compacted', compacted_at = clock_timestamp() where segment_no = any($1) and state = 'sealed'`,
-          [chosen.map(({ no }) => no)],
-        )
-        if (rowCount !== chosen.length) throw new Error('a segment was compacted by another server')
-        log.debug('telemetry: committing chunks')
-        return written
-      })
-      log.debug({ segments: chosen.length, points, ms: Math.round(performance.now() - startedAt) }, 'telemetry: merged')
-    } finally {
-      // A COPY that was left in the middle cannot be taken up again.
-      reader.release(!isComplete)
-    }
-  }
-
-  /** All points of the segments by device, in slices; rows of a device come in the order they were written. */
-  async #mergeRows(reader: pg.PoolClient, merger: ChunkMerger, chosen: readonly SealedSegment[]): Promise<number> {
-    const slice = new Slice()
-    let total = 0
-    await reader.query(`set work_mem = '32MB'; set statement_timeout = 0`)
-    for await (const rows of copyOut(reader, selectByDevice(chosen.map(({ no }) => no)))) {
-      for (const row of rows) {
-        if (this.#isStopped) throw new Error('the server is stopping')
-        for (const cursor = slice.open(row); slice.fill(cursor);) {
-          total += slice.points
-          await merger.merge(slice.take())
-        }
-      }
-    }
-    total += slice.points
-    await merger.merge(slice.take())
-    await reader.query('reset work_mem; reset statement_timeout')
-    return total
+    const segments = takeSome(sealed).map(({ no }) => no)
+    await this.#options.merger.merge({ segments, lease: this.#lease.proof })
   }
 
   async #emptyFirstStore(): Promise<void> {
@@ -192,72 +142,6 @@ export class Compactor {
     this.#options.log[level]({ err: error }, 'telemetry segments could not be merged yet')
   }
 }
-
-/** Points of several series on their way into chunks, in the order they were written. */
-class Slice {
-  #series = new Map<string, SeriesPoints>()
-  #tenantNo = 0
-  #deviceNo = 0
-  points = 0
-  #text = 0
-
-  /** A row of three fields: tenant, device, bytes. */
-  open(row: Buffer): RowCursor {
-    this.#tenantNo = row.readInt32BE(6)
-    this.#deviceNo = row.readInt32BE(14)
-    return new RowCursor(row.subarray(22))
-  }
-
-  /** Takes points in. @returns true when the slice is full and must be taken, false at the end of the row */
-  fill(cursor: RowCursor): boolean {
-    let keyNo = -1
-    let points: StoredPoints | undefined
-    while (this.points < slicePoints && this.#series.size < sliceSeries && this.#text < sliceText) {
-      if (!cursor.next()) return false
-      if (cursor.keyNo !== keyNo || !points) {
-        keyNo = cursor.keyNo
-        points = this.#pointsOf(keyNo)
-      }
-      const point = cursor.point()
-      if (point.kind === 'string' || point.kind === 'json') this.#text += point.value.length
-      points.push(point)
-      this.points++
-    }
-    return true
-  }
-
-  take(): SeriesPoints[] {
-    const all = [...this.#series.values()]
-    for (const one of all) one.points = sortNewest(one.points)
-    this.#series = new Map()
-    this.points = 0
-    this.#text = 0
-    return all
-  }
-
-  #pointsOf(keyNo: number): StoredPoints {
-    const id = `${this.#tenantNo} ${this.#deviceNo} ${keyNo}`
-    let series = this.#series.get(id)
-    if (!series) {
-      series = { tenantNo: this.#tenantNo, deviceNo: this.#deviceNo, keyNo, points: [] }
-      this.#series.set(id, series)
-    }
-    return series.points
-  }
-}
-
-type StoredPoints = SeriesPoints['points']
-
-/**
- * Changes of chunks, by compaction, deletion or retention, happen one after the other.
- * Waits at most as long as a statement may take.
- */
-export async function lockChunks(client: pg.PoolClient): Promise<void> {
-  await client.query('select pg_advisory_xact_lock($1)', [chunkLock])
-}
-
-/** Any number that no other program on the same database uses. */
-const chunkLock = 7_316_204_913
 
 function isDue(sealed: readonly SealedSegment[]): boolean {
   const rows = sealed.reduce((sum, segment) => sum + segment.rows, 0)

@@ -89,7 +89,8 @@ export async function registerCompatTelemetryRoutes(app: App, parts: TelemetryPa
       const keys = requireKeys(request.query)
       const range = isEverything ? { from: 0, to: maxTs + 1 } : parseTimes(startTs, endTs)
       // The newest value is always the newest stored point: deleteLatest and rewriteLatestIfDeleted need no work.
-      await source.store.delete(source.scope, source.deviceId, keys, range.from, range.to)
+      const draft = { type: 'telemetry.delete', subject: `device:${source.deviceId}`, changes: { from: { keys, ...range }, to: null } }
+      await parts.audit.around(source.scope, draft, () => source.store.delete(source.scope, source.deviceId, keys, range.from, range.to))
       return reply.code(200).send()
     },
   )

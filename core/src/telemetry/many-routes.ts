@@ -109,6 +109,8 @@ export function registerManyRoutes(app: App, parts: TelemetryParts): void {
       const file = await createExport(devices, plan, { format, layout, language: lang }).catch((error: unknown) => {
         throw toBodyProblem(error)
       })
+      const draft = { type: 'export.create', subject: '-', changes: { from: null, to: request.body } }
+      await parts.audit.note(actorOf(request).scope, draft)
       await sendFile(reply, file)
       return reply
     },

@@ -12,7 +12,7 @@ import type { Piece, ReadOptions, SeriesRange, StoredPoint, Summaries } from './
 import { askTwice, blockBytes, readTail } from './tail.ts'
 
 /** Chunks brought with one question to the database: few at first, then as many as this many bytes hold. */
-const firstChunks = 4
+const firstChunks = 6
 const mostChunks = 32
 const pageBytes = 512 * 1024
 /** Chunks whose statistics are brought with one question. */

@@ -108,6 +108,11 @@ export async function registerTelemetryRoutes(app: App, context: Context, parts:
       const { source, device } = await open(parts, actorOf(request), request.params.id)
       const { format, layout = 'long', lang = languageOf(request) } = request.query
       const plan = planHistory(request.query, device.timeZone, { limit: Number.POSITIVE_INFINITY })
+      await parts.audit.note(source.scope, {
+        type: 'export.create',
+        subject: `device:${device.id}`,
+        changes: { from: null, to: request.query },
+      })
       await sendFile(reply, await createExport([{ device, source }], plan, { format, layout, language: lang }))
       return reply
     },
@@ -130,7 +135,8 @@ export async function registerTelemetryRoutes(app: App, context: Context, parts:
       const keys = parseKeys(request.query)
       if (!keys) throw new ProblemError('VALIDATION_FAILED', { errors: [{ pointer: '?keys', detail: 'at least one key is needed' }] })
       const { from, to } = parseRange(request.query)
-      const deleted = await store.delete(actor.scope, device.id, keys, from, to)
+      const draft = { type: 'telemetry.delete', subject: `device:${device.id}`, changes: { from: { keys, from, to }, to: null } }
+      const deleted = await parts.audit.around(actor.scope, draft, () => store.delete(actor.scope, device.id, keys, from, to))
       context.log.info({ deviceId: device.id, keys: keys.length, from, to, deleted, userId: actor.userId }, 'telemetry deleted')
       return { deleted }
     },

@@ -8,6 +8,7 @@ import { Compactor } from './compactor.ts'
 import { FirstStore } from './first-store.ts'
 import { registerKeys, withoutRefused } from './keys.ts'
 import { LatestValues } from './latest.ts'
+import { MergeThread, mergeConnections } from './merge-thread.ts'
 import { Reader } from './reader.ts'
 import { Removal } from './removal.ts'
 import type { DeviceNumber } from './removal.ts'
@@ -29,8 +30,8 @@ import type {
   WriteRefusals,
 } from './store.ts'
 
-/** Connections of compaction (one reads, one writes), of opening and sealing. */
-const keeperConnections = 4
+/** Connections of opening and sealing, and of what compaction asks for. */
+const keeperConnections = 3
 /** Deletions and retention wait for each other anyway; on connections of their own they keep nobody else waiting. */
 const removalConnections = 2
 const stopMs = 1000
@@ -68,13 +69,15 @@ export class TelemetryLog implements TelemetryStore {
   async start(): Promise<void> {
     if (this.#parts) return
     const { config, db, log, clock } = this.#context
-    const writer = db.openPool('pms_ingest', config.writer.connections, log, config.testHooks.has('sync-commit-off') ? 'off' : 'on')
-    const keeper = db.openPool('pms_store', keeperConnections, log)
-    const remover = db.openPool('pms_store', removalConnections, log)
+    const synchronousCommit = config.testHooks.has('sync-commit-off') ? 'off' : 'on'
+    const writer = db.openPool({ role: 'pms_ingest', connections: config.writer.connections, synchronousCommit }, log)
+    const keeper = db.openPool({ role: 'pms_store', connections: keeperConnections }, log)
+    const remover = db.openPool({ role: 'pms_store', connections: removalConnections }, log)
     const { graceMs, compacts = true } = this.#options
     const isEager = config.testHooks.has('eager-compaction')
     const segments = new Segments({ writer, keeper, clock, log, graceMs, maxRows: isEager ? eagerRows : undefined })
-    const compactor = new Compactor({ segments, keeper, first: this.#first, clock, log, isEager })
+    const merger = new MergeThread(db.poolOptions({ role: 'pms_store', connections: mergeConnections }), { clock, log })
+    const compactor = new Compactor({ segments, keeper, first: this.#first, merger, clock, log, isEager })
     this.#parts = { writer, keeper, segments, compactor, remover, removal: new Removal(remover, this.#first, log) }
     await this.#first.start()
     await segments.start()

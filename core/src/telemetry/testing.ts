@@ -56,6 +56,7 @@ export async function startReadingServer(): Promise<ReadingServer> {
   })
   const parts: TelemetryParts = {
     store,
+    audit: context.audit,
     async findDevice(scope, id) {
       const rows = await context.db.withTenant(scope, (tx) =>
         tx.execute<{ id: string; name: string; timeZone: string }>(

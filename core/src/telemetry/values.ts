@@ -6,6 +6,7 @@ import type { TypedValue } from './points.ts'
 const exactJson = JSON as unknown as {
   parse(text: string, reviver: (name: string, value: unknown, context: { source?: string }) => unknown): unknown
   rawJSON(text: string): unknown
+  isRawJSON(value: unknown): boolean
 }
 
 /**
@@ -50,6 +51,11 @@ export function parseExactly(text: string): unknown {
   return exactJson.parse(text, (_, member, { source }) =>
     typeof member === 'number' && source !== undefined && String(member) !== source ? exactJson.rawJSON(source) : member,
   )
+}
+
+/** Whether the value is a number that {@link parseExactly} keeps as its text. */
+export function isExactNumber(value: unknown): boolean {
+  return exactJson.isRawJSON(value)
 }
 
 /** True when the native API shows the value as a string of digits [N-6]. */

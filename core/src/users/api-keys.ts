@@ -3,6 +3,7 @@ import { randomUUIDv7 } from 'node:crypto'
 import { BlockList, isIP } from 'node:net'
 import { crc32 } from 'node:zlib'
 import { and, desc, eq, isNull, lt, or } from 'drizzle-orm'
+import { recordAudit } from '../audit.ts'
 import type { Context } from '../context.ts'
 import { apiKeys, users } from '../db/tables.ts'
 import type { UserRole } from '../db/tables.ts'
@@ -78,15 +79,18 @@ export class ApiKeys {
 
   /** Not awaited: a request does not wait for, or fail with, this note. */
   #noteUse(key: LiveKey, now: number): void {
+    const isFirst = key.lastUsedAt === 0
     key.lastUsedAt = now
     const { db, rootTenant, log } = this.#context
     const isDue = or(isNull(apiKeys.lastUsedAt), lt(apiKeys.lastUsedAt, new Date(now - usedStepMs + 1)))
-    db.withTenant(rootTenant, (tx) =>
-      tx
+    db.withTenant(rootTenant, async (tx) => {
+      await tx
         .update(apiKeys)
         .set({ lastUsedAt: new Date(now) })
-        .where(and(eq(apiKeys.tenantId, rootTenant.tenantId), eq(apiKeys.id, key.id), isDue)),
-    ).catch((error: unknown) => log.debug({ err: error }, 'noting the use of an API key failed'))
+        .where(and(eq(apiKeys.tenantId, rootTenant.tenantId), eq(apiKeys.id, key.id), isDue))
+      const subject = `api_key:${key.id}`
+      if (isFirst) recordAudit(tx, { type: 'api_key.first_use', subject, targetName: key.name, actor: subject })
+    }).catch((error: unknown) => log.debug({ err: error }, 'noting the use of an API key failed'))
   }
 
   /** After owners changed: their keys may do more, less or nothing now. */

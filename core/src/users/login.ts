@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { and, eq, isNull } from 'drizzle-orm'
+import { recordAudit } from '../audit.ts'
 import { users } from '../db/tables.ts'
 import { ProblemError } from '../errors.ts'
 import type { Actor } from '../http/actor.ts'
@@ -107,7 +108,10 @@ export async function reauthenticate(people: People, actor: Actor, password: str
   const sessionId = actor.sessionId
   if (!sessionId) throw new ProblemError('TOKEN_INVALID')
   await checkOwnPassword(people, actor, password, '/password', origin)
-  await db.withTenant(rootTenant, (tx) => people.sessions.confirm(tx, sessionId))
+  await db.withTenant(rootTenant, async (tx) => {
+    await people.sessions.confirm(tx, sessionId)
+    recordAudit(tx, { type: 'auth.reauth', subject: `session:${sessionId}` })
+  })
   people.sessions.forget(sessionId)
 }
 

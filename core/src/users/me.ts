@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { eq, sql } from 'drizzle-orm'
+import { recordAudit } from '../audit.ts'
 import { tenants, users } from '../db/tables.ts'
 import { ProblemError } from '../errors.ts'
 import type { Language } from '../errors.ts'
@@ -60,6 +61,7 @@ export async function updateOwnUser(people: People, actor: Actor, change: OwnCha
       const detail = origin.language === 'zh' ? `个人设置最多 ${maxPrefsBytes} 字节。` : `Preferences take at most ${maxPrefsBytes} bytes.`
       throw new ProblemError('UNPROCESSABLE', { errors: [{ pointer: '/prefs', detail }] })
     }
+    recordAudit(tx, { type: 'user.update', subject: `user:${user.id}`, targetName: user.name, changes: { from: null, to: change } })
     return user
   })
 }

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { randomUUIDv7 } from 'node:crypto'
 import type { FastifyRequest } from 'fastify'
+import { recordAudit } from '../audit.ts'
 import type { Tx } from '../db/client.ts'
 import { securityEvents } from '../db/tables.ts'
 import type { Language } from '../errors.ts'
 import { languageOf } from '../http/actor.ts'
 import type { Actor } from '../http/actor.ts'
+import { plainAddress } from '../http/client-address.ts'
 
 /** From where a call comes, for events, sessions, limits and the language of sentences. */
 export type Origin = { address: string; userAgent: string; requestId: string; language: Language }
@@ -23,11 +25,6 @@ export function originOf(request: FastifyRequest): Origin {
   }
 }
 
-/** `::ffff:192.0.2.1`, as dual-stack sockets give it, is 192.0.2.1. */
-export function plainAddress(address: string): string {
-  return /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(address)?.[1] ?? address
-}
-
 /** What an event says; never passwords, tokens, keys or links [SC-100]. */
 export type SecurityEvent = {
   /** `user:<id>`, `api-key:<user id>`, `system`, `console` or `anonymous`. */
@@ -37,6 +34,8 @@ export type SecurityEvent = {
   target: string
   outcome: 'ok' | 'failed' | 'denied'
   detail?: Record<string, unknown>
+  /** Where audit has a word of its own. */
+  type?: string
 }
 
 /** Notes a security event in the transaction of the change itself, so that neither exists without the other [SC-102]. */
@@ -53,6 +52,36 @@ export async function addSecurityEvent(tx: Tx, tenantId: string, origin: Origin,
     requestId: origin.requestId,
     detail: event.detail ?? {},
   })
+  const { email, name } = event.detail ?? {}
+  recordAudit(tx, {
+    type: event.type ?? auditTypes[event.action] ?? event.action,
+    outcome: event.outcome === 'ok' ? 'success' : event.outcome === 'failed' ? 'failure' : 'denied',
+    ...(event.outcome === 'ok' ? {} : { reason: event.action === 'password.check' ? 'PASSWORD_WRONG' : 'LOGIN_FAILED' }),
+    subject: event.target.includes(':') ? event.target.replace('api-key:', 'api_key:') : '-',
+    targetName: [name, email].find((one) => typeof one === 'string'),
+    ...(event.detail ? { changes: { from: null, to: event.detail } } : {}),
+    actor: event.actor.replace('api-key:', 'api_key:').replace('console', 'system'),
+    // Who signs in is known by now, but not to the request.
+    actorName: event.actor === event.target ? [name, email].find((one) => typeof one === 'string') : undefined,
+    from: origin,
+  })
+}
+
+/** The words of audit where they differ [AU-10]. */
+const auditTypes: Record<string, string | undefined> = {
+  login: 'auth.login',
+  logout: 'auth.logout',
+  setup: 'user.create',
+  'login.flood': 'auth.flood',
+  'session.reuse': 'auth.refresh_reuse',
+  'password.check': 'auth.reauth',
+  'password.change': 'auth.password.change',
+  'password.reset': 'auth.password.reset',
+  'password.reset-link': 'user.invite',
+  'api-key.create': 'api_key.create',
+  'api-key.delete': 'api_key.revoke',
+  'device.credentials.show': 'device.credentials.read',
+  'device.credentials.change': 'device.credentials.update',
 }
 
 export function actorName(actor: Actor): string {

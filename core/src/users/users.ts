@@ -119,6 +119,7 @@ export async function updateUser(people: People, actor: Actor, id: string, chang
       target: `user:${id}`,
       outcome: 'ok',
       detail: changes,
+      ...(isDisabling ? { type: 'user.disable' } : {}),
     })
     if (isDisabling) {
       await deleteLinksOf(tx, context, id)

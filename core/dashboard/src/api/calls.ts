@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: AGPL-3.0-only
-import { parseExact } from '../exact-json.ts'
+import { formatExact, parseExact } from '../exact-json.ts'
 import { client, download, sendText, unwrap, unwrapWithResponse, upload } from './client.ts'
 import type {
   Attribute,
   AttributeScope,
   Command,
   CommandResult,
+  ConnectorCreate,
+  ConnectorPatch,
+  ConnectorPreview,
+  ConnectorRule,
+  ConnectorTest,
   Credentials,
   DeviceLimitsPatch,
   DevicePatch,
@@ -17,6 +22,7 @@ import type {
   PackageCreate,
   PackageQuery,
   Page,
+  Product,
   ProductCreate,
   ProductPatch,
   Role,
@@ -128,16 +134,46 @@ export const commands = {
     unwrap(client.DELETE('/api/v1/devices/{id}/commands/{commandId}', { params: { path: { id, commandId } } })),
 }
 
+function exactProduct({ data, response }: { data: string; response: Response }) {
+  return { data: parseExact(data) as Product, response }
+}
+
 export const products = {
   list: () => unwrap(client.GET('/api/v1/products', { params: { query: { limit: 500 } } })),
   page: (query: PageQuery, signal: AbortSignal) => unwrap(client.GET('/api/v1/products', { params: { query }, signal })),
-  get: (id: string) => unwrapWithResponse(client.GET('/api/v1/products/{id}', byId(id))),
+  /** Ready answers keep their digits. */
+  get: async (id: string) =>
+    exactProduct(await unwrapWithResponse<string>(client.GET('/api/v1/products/{id}', { ...byId(id), parseAs: 'text' }))),
   create: (body: ProductCreate) => unwrap(client.POST('/api/v1/products', { body })),
-  update: (id: string, body: ProductPatch, etag: string | undefined) =>
-    unwrapWithResponse(
-      client.PATCH('/api/v1/products/{id}', { params: { path: { id } }, body, ...(etag ? { headers: { 'if-match': etag } } : {}) }),
+  update: async (id: string, body: ProductPatch, etag: string | undefined) =>
+    exactProduct(
+      await unwrapWithResponse<string>(
+        client.PATCH('/api/v1/products/{id}', {
+          ...byId(id),
+          body,
+          bodySerializer: formatExact,
+          parseAs: 'text',
+          ...(etag ? { headers: { 'if-match': etag } } : {}),
+        }),
+      ),
     ),
   delete: (id: string) => unwrap(client.DELETE('/api/v1/products/{id}', byId(id))),
+}
+
+export const connectors = {
+  list: (query: PageQuery, signal: AbortSignal) => unwrap(client.GET('/api/v1/connectors', { params: { query }, signal })),
+  get: (id: string) => unwrapWithResponse(client.GET('/api/v1/connectors/{id}', byId(id))),
+  create: (body: ConnectorCreate) => unwrap(client.POST('/api/v1/connectors', { body })),
+  update: (id: string, body: ConnectorPatch, etag?: string) =>
+    unwrapWithResponse(
+      client.PATCH('/api/v1/connectors/{id}', { params: { path: { id } }, body, ...(etag ? { headers: { 'if-match': etag } } : {}) }),
+    ),
+  delete: (id: string) => unwrap(client.DELETE('/api/v1/connectors/{id}', byId(id))),
+  messages: (id: string) => unwrap(client.GET('/api/v1/connectors/{id}/messages', byId(id))),
+  presets: () => unwrap(client.GET('/api/v1/connectors/presets')),
+  test: (body: ConnectorTest) => unwrap(client.POST('/api/v1/connectors/test', { body })),
+  preview: (topic: string, payload: string, rules: ConnectorRule[], signal: AbortSignal): Promise<ConnectorPreview> =>
+    unwrap(client.POST('/api/v1/connectors/preview', { body: { topic, payload, rules }, signal })),
 }
 
 export const deviceLimits = {
@@ -175,6 +211,27 @@ export const firmware = {
     kind === 'firmware'
       ? unwrap(client.DELETE('/api/v1/devices/{id}/firmware', byId(deviceId)))
       : unwrap(client.DELETE('/api/v1/devices/{id}/software', byId(deviceId))),
+}
+
+export const license = {
+  get: () => unwrap(client.GET('/api/v1/license')),
+  history: (query: PageQuery, signal: AbortSignal) => unwrap(client.GET('/api/v1/license/history', { params: { query }, signal })),
+  preview: (text: string) => unwrap(client.POST('/api/v1/license/preview', { body: { license: text } })),
+  install: (text: string, acknowledge: boolean) =>
+    unwrap(client.POST('/api/v1/license', { body: { license: text, acknowledge }, params: { query: {} } })),
+  remove: () => unwrap(client.DELETE('/api/v1/license', { params: { query: { acknowledge: 'true' } } })),
+  request: (body: { mode?: 'host' | 'instance' | 'cluster'; note?: string }) =>
+    unwrapWithResponse(client.POST('/api/v1/license/request', { body })),
+  installCrl: (text: string) => unwrap(client.POST('/api/v1/license/crl', { body: { crl: text } })),
+}
+
+export const editions = {
+  /** As it is now: the answer may be kept for a minute by others. */
+  get: () => unwrap(client.GET('/api/v1/editions', { cache: 'no-store' })),
+}
+
+export const modules = {
+  list: () => unwrap(client.GET('/api/v1/modules')),
 }
 
 export const system = {

@@ -190,10 +190,15 @@ export async function download(path: string, query: Record<string, string>): Pro
   const url = new URL(path.replace(/^\//, ''), baseUrl)
   for (const [name, value] of Object.entries(query)) url.searchParams.set(name, value)
   const response = await apiFetch(new Request(url))
+  saveFile(await response.blob(), fileNameOf(response) ?? 'export.csv')
+}
+
+/** The name the server gave a file. */
+export function fileNameOf(response: Response): string | undefined {
   const given = response.headers.get('content-disposition') ?? ''
   const extended = /filename\*=UTF-8''([^;]+)/i.exec(given)?.[1]
   const plain = /filename="?([^";]+)"?/i.exec(given)?.[1]
-  saveFile(await response.blob(), extended ? decodeURIComponent(extended) : (plain ?? 'export.csv'))
+  return extended ? decodeURIComponent(extended) : plain
 }
 
 export function saveFile(blob: Blob, name: string): void {

@@ -12,6 +12,8 @@ export class ApiError extends Error {
   readonly traceId: string | undefined
   readonly errors: readonly FieldError[]
   readonly retryAfterS: number | undefined
+  /** What else the answer says, such as `limit` and `used`. */
+  readonly members: Readonly<Record<string, unknown>>
 
   constructor(problem: {
     status: number
@@ -20,6 +22,7 @@ export class ApiError extends Error {
     traceId?: string | undefined
     errors?: readonly FieldError[]
     retryAfterS?: number | undefined
+    members?: Readonly<Record<string, unknown>>
   }) {
     super(problem.detail)
     this.name = 'ApiError'
@@ -29,6 +32,7 @@ export class ApiError extends Error {
     this.traceId = problem.traceId
     this.errors = problem.errors ?? []
     this.retryAfterS = problem.retryAfterS
+    this.members = problem.members ?? {}
   }
 }
 
@@ -51,6 +55,7 @@ export async function readError(response: Response): Promise<ApiError> {
     traceId: text('traceId'),
     errors: Array.isArray(body['errors']) ? body['errors'].filter(isFieldError) : [],
     retryAfterS,
+    members: body,
   })
 }
 

@@ -20,6 +20,8 @@ export const keys = {
   logins: () => ['me', 'sessions'],
   endpoints: () => ['system', 'endpoints'],
   refused: () => ['system', 'refused'],
+  license: () => ['license'],
+  modules: () => ['modules'],
 }
 
 /** How long an answer counts as fresh, ms. */

@@ -50,12 +50,27 @@ export type HistoryQuery = Query<'/api/v1/devices/{id}/telemetry/history', 'get'
 export type RawPoint = [ts: number, value: unknown]
 export type Series = { key: string; agg: string; points: RawPoint[]; int64?: true }
 
+export type License = Answer<'/api/v1/license', 'get', 200>
+export type LicenseFeature = License['features'][number]
+export type LicensePreview = Answer<'/api/v1/license/preview', 'post', 200>
+export type LicenseChange = LicensePreview['changes'][number]
+export type LicenseEvent = Answer<'/api/v1/license/history', 'get', 200>['items'][number]
+export type Module = Answer<'/api/v1/modules', 'get', 200>['items'][number]
 /** `value` as `parseExact` reads it. */
 export type Attribute = Answer<'/api/v1/devices/{id}/attributes/{scope}', 'get', 200>['items'][number]
 export type AttributeScope = 'client' | 'shared' | 'server'
 export type Command = Answer<'/api/v1/devices/{id}/commands/{commandId}', 'get', 200>
 export type CommandState = Command['state']
 export type CommandResult = Answer<'/api/v1/devices/{id}/commands', 'post', 200>
+
+export type Connector = Answer<'/api/v1/connectors/{id}', 'get', 200>
+export type ConnectorCreate = Body<'/api/v1/connectors', 'post'>
+export type ConnectorPatch = Body<'/api/v1/connectors/{id}', 'patch'>
+export type ConnectorTest = Body<'/api/v1/connectors/test', 'post'>
+export type ConnectorPreview = Answer<'/api/v1/connectors/preview', 'post', 200>
+export type ConnectorPreset = Answer<'/api/v1/connectors/presets', 'get', 200>[number]
+export type ConnectorRule = Connector['rules'][number]
+export type BrokerSample = Answer<'/api/v1/connectors/{id}/messages', 'get', 200>[number]
 
 export type OtaPackage = Answer<'/api/v1/ota-packages/{id}', 'get', 200>
 export type OtaKind = OtaPackage['kind']

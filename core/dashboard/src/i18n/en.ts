@@ -4,9 +4,11 @@ import bin from './en/bin.json'
 import commands from './en/commands.json'
 import common from './en/common.json'
 import connect from './en/connect.json'
+import connectors from './en/connectors.json'
 import device from './en/device.json'
 import devices from './en/devices.json'
 import firmware from './en/firmware.json'
+import license from './en/license.json'
 import overview from './en/overview.json'
 import products from './en/products.json'
 import reject from './en/reject.json'
@@ -20,9 +22,11 @@ export const messages = {
   commands,
   common,
   connect,
+  connectors,
   device,
   devices,
   firmware,
+  license,
   overview,
   products,
   reject,

@@ -23,10 +23,22 @@ export function currentLanguage(): Language {
   return i18n.global.locale.value === 'en' ? 'en' : 'zh'
 }
 
+type Loaders = Record<Language, () => Promise<Record<string, unknown>>>
+const added: Loaders[] = []
+
+/** Texts of a module, in the language of now and in any that is chosen later. */
+export async function addMessages(messages: Loaders): Promise<void> {
+  added.push(messages)
+  for (const language of ['zh', 'en'] as const) {
+    if (i18n.global.availableLocales.includes(language)) i18n.global.mergeLocaleMessage(language, await messages[language]())
+  }
+}
+
 /** Loads the texts if needed and switches every visible text at once. */
 export async function setLanguage(language: Language): Promise<void> {
   if (!i18n.global.availableLocales.includes(language)) {
     i18n.global.setLocaleMessage(language, await loaders[language]())
+    for (const messages of added) i18n.global.mergeLocaleMessage(language, await messages[language]())
   }
   i18n.global.locale.value = language
   document.documentElement.lang = language === 'en' ? 'en' : 'zh-CN'

@@ -4,9 +4,11 @@ import bin from './zh/bin.json'
 import commands from './zh/commands.json'
 import common from './zh/common.json'
 import connect from './zh/connect.json'
+import connectors from './zh/connectors.json'
 import device from './zh/device.json'
 import devices from './zh/devices.json'
 import firmware from './zh/firmware.json'
+import license from './zh/license.json'
 import overview from './zh/overview.json'
 import products from './zh/products.json'
 import reject from './zh/reject.json'
@@ -20,9 +22,11 @@ export const messages = {
   commands,
   common,
   connect,
+  connectors,
   device,
   devices,
   firmware,
+  license,
   overview,
   products,
   reject,

@@ -2,6 +2,14 @@
 import { describe, expect, it } from 'vitest'
 import { Inbox } from './inbox.ts'
 
+/** A promise and what ends it; the pages' language level has no `Promise.withResolvers`. */
+function defer(): { promise: Promise<void>; resolve: () => void; reject: (error: Error) => void } {
+  let resolve = () => {}
+  let reject: (error: Error) => void = () => {}
+  const promise = new Promise<void>((...ends) => ([resolve, reject] = ends))
+  return { promise, resolve, reject }
+}
+
 describe('the inbox of a page', () => {
   it('delivers what came in one go', async () => {
     const batches: number[][] = []
@@ -15,8 +23,8 @@ describe('the inbox of a page', () => {
   it('holds items back until the last fetch has ended, whether it succeeds or not', async () => {
     const batches: number[][] = []
     const inbox = new Inbox<number>((items) => batches.push(items))
-    const first = Promise.withResolvers<void>()
-    const second = Promise.withResolvers<void>()
+    const first = defer()
+    const second = defer()
     const held = [inbox.holdFor(first.promise), inbox.holdFor(second.promise)]
     inbox.push([1])
     first.resolve()

@@ -12,6 +12,14 @@ export const liveStatus = readonly(current)
 
 let socket: LiveSocket | undefined
 
+const listeners = new Set<(topic: string) => void>()
+
+/** Hears what concerns the whole application: `license`, `modules`, and `open` after each connecting. */
+export function onLiveEvent(listener: (topic: string) => void): () => void {
+  listeners.add(listener)
+  return () => listeners.delete(listener)
+}
+
 /** The tab's socket, made on first use. */
 export function liveSocket(): LiveSocket {
   if (socket) return socket
@@ -27,6 +35,9 @@ export function liveSocket(): LiveSocket {
     status: (status) => (current.value = status),
     // The next ticket request meets a 401, and that leads to the sign-in dialog.
     sessionEnded: () => void session.renew(),
+    event: (topic) => {
+      for (const listener of listeners) listener(topic)
+    },
   })
   session.onEnd(() => made.stop())
   session.onEnter(() => made.wake())

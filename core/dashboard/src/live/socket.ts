@@ -36,6 +36,8 @@ export type SocketOptions = {
   address(): Promise<URL | undefined>
   status(status: LiveStatus): void
   sessionEnded(): void
+  /** Something happened that concerns the whole application. */
+  event(topic: string): void
 }
 
 /** One WebSocket per tab for everything [D-37]. Equal subscriptions share one [D-38]. */
@@ -168,6 +170,8 @@ export class LiveSocket {
       if (Date.now() - this.#lastPong > lostMs) socket.close(4000)
       else this.#send({ op: 'ping', t: Date.now() })
     }, pingMs)
+    // What happened meanwhile was told to nobody.
+    this.#options.event('open')
     for (const subscription of this.#subscriptions.values()) this.#open(subscription)
   }
 
@@ -191,6 +195,7 @@ export class LiveSocket {
     }
     if (frame.op === 'event') {
       if (frame.topic === 'session') this.#options.sessionEnded()
+      else this.#options.event(frame.topic)
       return
     }
     for (const subscription of this.#subscriptions.values()) {

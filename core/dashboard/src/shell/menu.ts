@@ -2,6 +2,7 @@
 import { computed } from 'vue'
 import type { Component } from 'vue'
 import { useRouter } from 'vue-router'
+import { routesVersion } from '../module-pages.ts'
 import { useSession } from '../session.ts'
 
 export const menuGroups = ['monitor', 'configure', 'operate', 'settings'] as const
@@ -15,6 +16,8 @@ declare module 'vue-router' {
     group?: MenuGroup
     permission?: string
     order?: number
+    /** Path of the entry that is marked while this page is open, where it has none of its own. */
+    under?: string
     /** Reachable signed out. */
     isPublic?: boolean
     /** Also in the bottom bar of phones. */
@@ -28,8 +31,10 @@ export type MenuEntry = { path: string; name: string; title: string; icon: Compo
 export function useMenu() {
   const router = useRouter()
   const session = useSession()
-  const entries = computed<MenuEntry[]>(() =>
-    router
+  const entries = computed<MenuEntry[]>(() => {
+    // Read so that pages of modules come and go.
+    void routesVersion.value
+    return router
       .getRoutes()
       .filter(({ meta }) => meta.group && meta.icon && meta.title && (!meta.permission || session.has(meta.permission)))
       .sort((a, b) => menuGroups.indexOf(a.meta.group!) - menuGroups.indexOf(b.meta.group!) || (a.meta.order ?? 0) - (b.meta.order ?? 0))
@@ -40,8 +45,8 @@ export function useMenu() {
         icon: meta.icon!,
         group: meta.group!,
         isPrimary: meta.isPrimary === true,
-      })),
-  )
+      }))
+  })
   const groups = computed(() =>
     menuGroups
       .map((group) => ({ group, entries: entries.value.filter((entry) => entry.group === group) }))

@@ -47,7 +47,7 @@ export class Discovery {
 
   async #load(device: Device): Promise<Map<string, Hint>> {
     const hints = new Map<string, Hint>()
-    for (const { key, kind, value } of await this.#parts.attributes.list(scopeOf(device), device.id, 'client')) {
+    for await (const { key, kind, value } of this.#parts.attributes.listAll(scopeOf(device), device.id, 'client')) {
       const hint = key.startsWith(prefix) && kind === 'json' ? parseHint(key.slice(prefix.length), value) : undefined
       if (hint && hints.size < maxHints) hints.set(hint.key, hint)
     }

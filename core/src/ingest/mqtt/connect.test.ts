@@ -376,7 +376,7 @@ describe('rates', () => {
       client.send(generate({ cmd: 'pingreq' }))
       client.end()
     }
-    await sleep(100)
-    expect(bench.endpoint.depths).toEqual({ connections: 0, unauthenticated: 0, waiting: 0, delayedRefusals: 0 })
+    const nothing = { connections: 0, unauthenticated: 0, waiting: 0, delayedRefusals: 0, waitingRequests: 0 }
+    await expect.poll(() => bench.endpoint.depths, { timeout: 10_000 }).toEqual(nothing)
   })
 })

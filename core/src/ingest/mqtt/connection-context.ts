@@ -10,6 +10,7 @@ import type { ClientCertificate, Connect, Credentials } from './connect.ts'
 import type { Connection } from './connection.ts'
 import type { MqttLimits } from './limits.ts'
 import type { ProvisionHandler } from './provisioning-session.ts'
+import type { RequestRoom } from './request-room.ts'
 import type { RejectRecorder } from './uplinks.ts'
 
 /** What a CONNECT leads to: a session of a device, one for provisioning, or none. */
@@ -24,6 +25,7 @@ export type ConnectionContext = {
   sessions: Sessions
   rejects: RejectRecorder
   requests: RequestHandlers
+  requestRoom: RequestRoom
   clock: Clock
   log: Log
   limits: MqttLimits

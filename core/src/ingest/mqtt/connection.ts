@@ -15,6 +15,7 @@ import { packetType } from './packets.ts'
 import { ProvisioningSession } from './provisioning-session.ts'
 
 const connectByte = packetType.connect << 4
+
 /**
  * One socket from its first byte to its end: waits for CONNECT, then serves the session. Reading
  * stops while the session must be slowed down [M-32]; everything that waits then stays in the
@@ -242,16 +243,18 @@ export class Connection {
       // A message that only waits for its commit has nothing to write yet.
       if (!this.#output.isEmpty) this.#context.markDirty(this)
     } else if (ending === 'client') this.#close('client')
-    else if ('holdMs' in ending) this.#hold(frame, bodyAt, ending)
+    else if ('until' in ending) this.#hold(frame, bodyAt, ending)
     else this.#fail(ending)
   }
 
-  #hold(frame: Buffer, bodyAt: number, { holdMs, thenCloses }: Hold): void {
-    const held = Buffer.from(frame)
-    this.#held = held
-    this.#context.clock.after(Math.ceil(holdMs), () => {
-      if (this.#held !== held || this.#state !== 'open') return
+  #hold(frame: Buffer, bodyAt: number, { until, thenCloses }: Hold): void {
+    // Alone in its memory, which it may hold for a minute.
+    this.#held = Buffer.allocUnsafeSlow(frame.length)
+    frame.copy(this.#held)
+    until(() => {
+      const held = this.#held
       this.#held = undefined
+      if (held === undefined || this.#state !== 'open') return
       if (thenCloses) return this.#close('protocol')
       try {
         this.#onPacket(held, packetType.publish, bodyAt)
@@ -295,6 +298,7 @@ export class Connection {
     if (this.#state === 'connecting' && !this.#isLoggingIn) this.#context.leaveUnauthenticated(this)
     const wasOpen = this.#state === 'open'
     this.#state = 'closed'
+    this.#held = undefined
     if (wasOpen) this.#conversation!.end('network')
     this.#context.closed(this)
   }

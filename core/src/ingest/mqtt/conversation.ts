@@ -8,8 +8,8 @@ export type Frame = { frame: Buffer; type: number; bodyAt: number }
 /** A mistake of the client that its connection can't go on after. */
 export type Mistake = { code: number; detail: string; sample?: Buffer; logCode?: RejectCode }
 
-/** A message that came too fast: it is served again after that time, or closes the connection then. */
-export type Hold = { holdMs: number; thenCloses: boolean }
+/** A message that has to wait: it is served again as soon as `until` calls back, or closes the connection then. */
+export type Hold = { until: (goOn: () => void) => void; thenCloses: boolean }
 
 /** What a connection serves after its CONNECT: the session of a device, or one for provisioning [§7]. */
 export type Conversation = {

@@ -30,7 +30,7 @@ export class DeviceConversation implements Conversation {
   readonly #most: number
 
   constructor(context: ConnectionContext, { connect, device, peer, output, changed, close }: DeviceConversationOptions) {
-    const { clock, limits, sink, rejects, log } = context
+    const { clock, limits, sink, rejects, requestRoom, log } = context
     this.#context = context
     this.output = output
     this.maxPacketSize = connect.maxPacketSize
@@ -55,7 +55,7 @@ export class DeviceConversation implements Conversation {
       close,
       countInFlight: () => this.uplinks.unanswered,
     })
-    this.uplinks = new Uplinks({ session: this.session, output, sink, rejects, client: connect, settled: changed, log })
+    this.uplinks = new Uplinks({ session: this.session, output, sink, rejects, requestRoom, client: connect, settled: changed, log })
   }
 
   get protocol(): number {

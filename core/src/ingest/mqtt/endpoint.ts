@@ -18,6 +18,7 @@ import { defaultMqttLimits } from './limits.ts'
 import type { MqttLimits } from './limits.ts'
 import { readIntoOneBuffer } from './one-buffer.ts'
 import type { ProvisionHandler } from './provisioning-session.ts'
+import { RequestRoom } from './request-room.ts'
 import { readClientCertificate, startTls } from './tls.ts'
 import type { RejectRecorder } from './uplinks.ts'
 
@@ -111,6 +112,7 @@ export class MqttEndpoint {
       sessions,
       rejects,
       requests: options.requests ?? {},
+      requestRoom: new RequestRoom(this.#limits),
       clock,
       log,
       limits: this.#limits,
@@ -134,9 +136,10 @@ export class MqttEndpoint {
   }
 
   /** Depths of what is bounded here, for the metrics [RE-50]. */
-  get depths(): { connections: number; unauthenticated: number; waiting: number; delayedRefusals: number } {
+  get depths(): Record<'connections' | 'unauthenticated' | 'waiting' | 'delayedRefusals' | 'waitingRequests', number> {
     const { unauthenticated, waiting } = this.#admission
-    return { connections: this.#connections.size, unauthenticated, waiting, delayedRefusals: this.#delayedRefusals }
+    const waitingRequests = this.#context.requestRoom.waiting
+    return { connections: this.#connections.size, unauthenticated, waiting, delayedRefusals: this.#delayedRefusals, waitingRequests }
   }
 
   async start(): Promise<void> {

@@ -129,7 +129,7 @@ describe('slow and silent sockets', () => {
     const now = process.memoryUsage()
     expect(now.external - memory.external).toBeLessThan(20 << 20)
     await until(() => bench.endpoint.depths.connections === 1)
-    expect(bench.endpoint.depths).toEqual({ connections: 1, unauthenticated: 0, waiting: 0, delayedRefusals: 0 })
+    expect(bench.endpoint.depths).toEqual({ connections: 1, unauthenticated: 0, waiting: 0, delayedRefusals: 0, waitingRequests: 0 })
   })
 })
 

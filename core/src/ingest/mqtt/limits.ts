@@ -11,6 +11,9 @@ export type MqttLimits = {
   payloadBytes: number
   /** Unanswered uplinks, and open QoS 2 packet ids, per session. */
   inFlight: number
+  /** Requests that wait for their outcome, of all sessions together, and their bytes [M-29]. */
+  requests: number
+  requestBytes: number
   /** Sockets that have not sent their CONNECT yet: all, and per address. */
   unauthenticated: number
   unauthenticatedPerAddress: number
@@ -50,6 +53,8 @@ export const defaultMqttLimits: MqttLimits = {
   connectBytes: 4_096,
   payloadBytes: 65_536,
   inFlight: 100,
+  requests: 1_000,
+  requestBytes: 16_777_216,
   unauthenticated: 1_000,
   unauthenticatedPerAddress: 50,
   waiting: 20_000,

@@ -65,6 +65,38 @@ describe('a request', () => {
     expect(seen[0]?.session).toBe(bench.sessions.get(seen[0]!.device.id))
   })
 
+  it('waits for room while too many wait for their outcome, those of ended sessions included [M-29]', async () => {
+    const waiting: { id: number; settle: (outcome: Outcome) => void }[] = []
+    const handler: RequestHandler = ({ id }) => new Promise((settle) => waiting.push({ id, settle }))
+    const ids = () => waiting.map(({ id }) => id)
+    bench = await startEndpoint({ requests: serveAll(handler), limits: { requests: 2 } })
+    const gone = await bench.session('gone')
+    gone.publish('v2/r/req/1', '{}', { messageId: 1 })
+    gone.publish('v2/r/req/2', '{}', { messageId: 2 })
+    await expect.poll(ids).toEqual([1, 2])
+    gone.end()
+    const busy = await bench.session('busy')
+    for (const id of [3, 4, 5]) busy.publish(`v2/r/req/${id}`, '{}', { messageId: id })
+    const other = await bench.session('other')
+    other.publish('v2/t', '{"a":1}', { messageId: 6 })
+    expect((await other.next('puback')).messageId).toBe(6)
+    other.publish('v2/r/req/7', '{}', { messageId: 7 })
+    await expect.poll(() => bench.endpoint.depths.waitingRequests).toBe(2)
+    expect(ids()).toEqual([1, 2])
+    // One of each connection in turn.
+    waiting[0]!.settle(served)
+    await expect.poll(ids).toEqual([1, 2, 3])
+    waiting[1]!.settle(served)
+    await expect.poll(ids).toEqual([1, 2, 3, 7])
+    waiting[3]!.settle(served)
+    expect((await other.next('puback')).messageId).toBe(7)
+    await expect.poll(ids).toEqual([1, 2, 3, 7, 4])
+    for (const at of [2, 4]) waiting[at]!.settle(served)
+    await expect.poll(ids).toEqual([1, 2, 3, 7, 4, 5])
+    waiting[5]!.settle(served)
+    for (const id of [3, 4, 5]) expect((await busy.next('puback')).messageId).toBe(id)
+  })
+
   it('is answered in its turn, after the messages before it [M-23]', async () => {
     const { promise, resolve } = Promise.withResolvers<Outcome>()
     bench = await startEndpoint({ requests: serveAll(({ id }) => (id === 1 ? promise : served)) })

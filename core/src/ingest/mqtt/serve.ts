@@ -12,6 +12,7 @@ import type { MqttLimits } from './limits.ts'
 import { findOwnTopic, isFixedTopic } from './own-topics.ts'
 import { isTopicAllowed, packetType, parsePacket, parsePublish } from './packets.ts'
 import type { Publish } from './packets.ts'
+import type { RequestRoom } from './request-room.ts'
 import { grantFilters, releaseFilters } from './subscriptions.ts'
 import { routeTopic } from './topics.ts'
 import type { Route } from './topics.ts'
@@ -33,7 +34,7 @@ const announced: Route = { kind: 'discovery', form: 'v1', id: 0 }
 const pingreq = 0xc0
 const pingresp = Buffer.from([0xd0, 0])
 
-type ServeContext = { clock: Clock; limits: MqttLimits; sessions: Sessions; requests: RequestHandlers }
+type ServeContext = { clock: Clock; limits: MqttLimits; sessions: Sessions; requests: RequestHandlers; requestRoom: RequestRoom }
 
 /** Serves one complete packet of an open session; tells when the session ends by it. */
 export function servePacket(live: Live, { frame, type, bodyAt }: Frame, context: ServeContext): 'client' | Mistake | Hold | undefined {
@@ -100,6 +101,8 @@ function servePublish(live: Live, publish: Publish, context: ServeContext): Mist
   }
   const { settings, limits: rates } = session.device
   const kind = publish.known?.kind ?? findOwnTopic(settings.transport, publish.topic)
+  const { requestRoom } = context
+  if (kind === undefined && requestRoom.isFull) return { until: (goOn) => requestRoom.wait(goOn), thenCloses: false }
   const limiter = rates?.own
   if (limiter !== undefined && !uplinks.isRepeated(publish)) {
     const excess = serveExcess(live, publish, { limiter, isTelemetry: kind === 'telemetry' || publish.topic === gatewayTelemetry }, context)
@@ -130,7 +133,7 @@ function serveExcess(
   const excess = limiter.admit(isTelemetry, now)
   if (excess === undefined) return undefined
   const { waitMs } = excess
-  if (waitMs <= mostWaitMs) return { holdMs: waitMs, thenCloses: false }
+  if (waitMs <= mostWaitMs) return holdFor(waitMs, clock, false)
   const reject = rateReject(excess)
   if (session.protocol === 5 || publish.qos === 0) {
     session.messagesIn++
@@ -139,7 +142,11 @@ function serveExcess(
     return isTooMuch ? { code: reason.messageRateTooHigh, detail: reject.detail, logCode: 'RATE_LIMITED' } : 'refused'
   }
   uplinks.record(reject, publish.payload, publish.topic, publish.packetId)
-  return { holdMs: Math.min(waitMs, mostHoldMs), thenCloses: waitMs > mostHoldMs }
+  return holdFor(Math.min(waitMs, mostHoldMs), clock, waitMs > mostHoldMs)
+}
+
+function holdFor(ms: number, clock: Clock, thenCloses: boolean): Hold {
+  return { until: (goOn) => void clock.after(Math.ceil(ms), goOn), thenCloses }
 }
 
 /** A message that is neither telemetry nor client attributes. */

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-only
+import { classifyDbError } from '../../db/errors.ts'
 import type { Log } from '../../log.ts'
 import type { Reject } from '../rejects.ts'
 import type { RequestHandler } from '../requests.ts'
@@ -8,6 +9,7 @@ import { answerOutcome, encodeExplainedAck, reason } from './answers.ts'
 import type { Answer } from './answers.ts'
 import type { Output } from './output.ts'
 import type { Publish } from './packets.ts'
+import type { RequestRoom } from './request-room.ts'
 import { hasSecretPayload } from './topics.ts'
 import type { Route } from './topics.ts'
 
@@ -25,6 +27,7 @@ export type UplinksOptions = {
   output: Output
   sink: IngestSink
   rejects: RejectRecorder
+  requestRoom: RequestRoom
   client: { maxPacketSize: number; wantsProblems: boolean }
   /** Something was settled: `release` should be called soon. */
   settled: () => void
@@ -121,28 +124,33 @@ export class Uplinks {
 
   /** Hands a request to its handler; the outcome is answered in its turn like that of any message. */
   request(publish: Publish, route: Route, handler: RequestHandler, receivedAt: number): void {
-    const { session, log } = this.#options
+    const { session, requestRoom, log } = this.#options
     const { topic, payload, packetId } = publish
+    requestRoom.enter(payload.length)
     const waiting = this.#enqueue(new Waiting(session, publish, 'telemetry', receivedAt))
     waiting.payload = noPayload
     const { kind, form, id, chunk } = route
     const request = { device: session.device, session, kind, form, id, chunk, topic, payload, receivedAt, source: waiting.source }
     const settle = (outcome: Outcome): void => {
+      requestRoom.leave(payload.length)
       if (outcome.status === 'refused') this.record(outcome.reject, payload, topic, packetId)
       this.#settle(waiting, outcome)
     }
     // Not acknowledged, so that the device sends it again.
     const fail = (err: unknown): void => {
-      log.error({ err, topic, deviceId: session.device.id }, 'a request of a device failed')
+      // Such as at the end of the server, when the connections to the database have gone.
+      const level = classifyDbError(err) === 'unavailable' ? 'warn' : 'error'
+      log[level]({ err, topic, deviceId: session.device.id }, 'a request of a device failed')
       settle({ status: 'unavailable' })
     }
+    let outcome: Outcome | Promise<Outcome>
     try {
-      const outcome = handler(request)
-      if (outcome instanceof Promise) outcome.then(settle, fail)
-      else settle(outcome)
+      outcome = handler(request)
     } catch (err) {
-      fail(err)
+      return fail(err)
     }
+    if (outcome instanceof Promise) outcome.then(settle, fail)
+    else settle(outcome)
   }
 
   /** Refuses a message that never gets to the sink, and logs it [M-42]. */

@@ -26,7 +26,7 @@ function build(
   config: ChannelConfig,
   change: Partial<Rendered> = {},
   where: Partial<BuildAt> = {},
-): HttpCall & { json: any } {
+): HttpCall & { json: ReturnType<typeof JSON.parse> } {
   const channel = channelTypeOf(type)
   if (!isHttp(channel)) throw new Error(type)
   const call = channel.build({ ...message, ...change }, config, { ...at, ...where })

@@ -17,8 +17,9 @@ function judge(code: number, words: string, reply: Reply, at: At): Outcome {
   if (code === -1) return retry(5000, 'busy')
   if (code === 310000) {
     if (/keywords/i.test(words)) return rejected('keyword', "Set the robot's keyword in the channel.")
-    if (/sign|timestamp/i.test(words))
+    if (/sign|timestamp/i.test(words)) {
       return disabled('sign', 'The secret is wrong, or the clock of this server is off by more than an hour.')
+    }
     return disabled(/\bip\b/i.test(words) ? 'ip' : 'security')
   }
   if ([300001, 300005, 400101].includes(code)) return disabled('token')
@@ -29,8 +30,9 @@ function judge(code: number, words: string, reply: Reply, at: At): Outcome {
 
 function classify(reply: Reply, at: At): Outcome {
   const body = jsonOf(reply)
-  if (body?.['status'] === 1111 && typeof body['wait'] === 'number')
+  if (body?.['status'] === 1111 && typeof body['wait'] === 'number') {
     return withWords(retry(body['wait'] * 1000, 'punished'), 1111, body['punish'])
+  }
   const code = body?.['errcode']
   if (typeof code !== 'number') return byStatus(reply, at) ?? unknown()
   return withWords(judge(code, String(body?.['errmsg'] ?? ''), reply, at), code, body?.['errmsg'])

@@ -44,7 +44,7 @@ export const flomo: HttpChannelType = {
     const body = jsonOf(reply)
     const general = byStatus(reply, at)
     if (general) return withWords(general, body?.['code'], body?.['message'])
-    if (!body || body['code'] === undefined) return unknown()
+    if (body?.['code'] === undefined) return unknown()
     const outcome = body['code'] === 0 ? sent(memberOf(body, 'memo')?.['slug']) : rejected()
     return withWords(outcome, body['code'], body['message'])
   },

@@ -24,8 +24,9 @@ function judge(reply: Reply, body: Record<string, unknown> | undefined, at: At):
   }
   // One code for different things: the second code or the words tell them apart.
   if (code === 40001 && (body?.['scode'] === 461 || words.includes('错误的Key'))) return disabled('token')
-  if (code === 40001 && (body?.['scode'] === 471 || words.includes('超过当天的发送次数')))
+  if (code === 40001 && (body?.['scode'] === 471 || words.includes('超过当天的发送次数'))) {
     return retry(untilChinaMorning(at.now), 'daily_limit')
+  }
   if (code === 20001) return rejected()
   if (code === undefined) return byStatus(reply, at) ?? unknown()
   return unknown(`code_${String(code)}`)

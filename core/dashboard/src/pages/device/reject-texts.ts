@@ -15,6 +15,7 @@ const withFix = new Set([
   'PACKET_TOO_LARGE',
   'KEY_INVALID',
   'AUTH_FAILED',
+  'CODEC_UNAVAILABLE',
   'STORE_FAILED',
   'RPC_STALE',
   'DEVICE_LIMIT',
@@ -22,8 +23,12 @@ const withFix = new Set([
   'DOWNLINK_TOO_LARGE',
 ])
 
+/** What a connector refuses because of its mapping, and not because of what the device is. */
+const ofMapping = new Set(['TOPIC_UNKNOWN', 'SHAPE_INVALID', 'KEY_INVALID', 'TS_INVALID'])
+
 /** Key of the sentence that says how to mend what was refused. */
-export function fixOf(code: string): string {
+export function fixOf(code: string, transport = ''): string {
+  if (transport === 'connector' && ofMapping.has(code)) return 'reject.fix.connector'
   return withFix.has(code) ? `reject.fix.${code}` : 'reject.fix.other'
 }
 
@@ -31,7 +36,8 @@ export function fixOf(code: string): string {
  * The page of the product's setting that would let it through, with the setting's name; undefined when none would.
  * What is refused in any case, such as a payload that is no JSON under the relaxed rules, has none.
  */
-export function settingOf(code: string, product: Pick<Product, 'id' | 'payload'>): string | undefined {
+export function settingOf(code: string, product: Pick<Product, 'id' | 'payload'>, transport = ''): string | undefined {
+  if (transport === 'connector' && ofMapping.has(code)) return '/connectors'
   const page = (tab: string, name?: string) => `/products/${product.id}/${tab}${name ? `#${name}` : ''}`
   switch (code) {
     case 'TS_SECONDS':

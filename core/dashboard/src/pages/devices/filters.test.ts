@@ -10,6 +10,7 @@ it('takes the filters of an address that the API would take, and leaves out the 
       state: 'online',
       productId: id,
       tag: '冷藏',
+      firmware: 'Boiler 1.2',
       disabled: 'true',
       lastSeenBefore: '2026-11-21T00:00:00Z',
       add: '1',
@@ -19,6 +20,7 @@ it('takes the filters of an address that the API would take, and leaves out the 
     state: 'online',
     productId: id,
     tag: '冷藏',
+    firmware: 'Boiler 1.2',
     disabled: 'true',
     lastSeenBefore: '2026-11-21T00:00:00Z',
   })

