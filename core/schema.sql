@@ -1076,6 +1076,99 @@ CREATE POLICY maintenance ON retention_rules TO pms_owner USING (true) WITH CHEC
 CREATE POLICY tenant ON retention_rules TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
 GRANT DELETE, INSERT, SELECT, UPDATE ON retention_rules TO pms_app;
 
+CREATE TABLE rule_checkpoints (
+  name text NOT NULL,
+  segment_no integer NOT NULL,
+  seq integer NOT NULL,
+  at timestamp with time zone NOT NULL,
+  CONSTRAINT rule_checkpoints_pkey PRIMARY KEY (name)
+);
+ALTER TABLE rule_checkpoints OWNER TO pms_owner;
+GRANT DELETE, INSERT, SELECT, UPDATE ON rule_checkpoints TO pms_jobs;
+GRANT SELECT ON rule_checkpoints TO pms_store;
+
+CREATE TABLE rule_dry_runs (
+  tenant_id uuid NOT NULL,
+  rule_id uuid NOT NULL,
+  id uuid NOT NULL,
+  device_id uuid NOT NULL,
+  kind text NOT NULL,
+  data jsonb NOT NULL DEFAULT '{}'::jsonb,
+  at timestamp with time zone NOT NULL,
+  CONSTRAINT rule_dry_runs_pkey PRIMARY KEY (tenant_id, rule_id, id),
+  CONSTRAINT rule_dry_runs_tenant_id_device_id_fkey FOREIGN KEY (tenant_id, device_id) REFERENCES devices(tenant_id, id) ON DELETE CASCADE,
+  CONSTRAINT rule_dry_runs_tenant_id_rule_id_fkey FOREIGN KEY (tenant_id, rule_id) REFERENCES rules(tenant_id, id) ON DELETE CASCADE
+);
+ALTER TABLE rule_dry_runs OWNER TO pms_owner;
+ALTER TABLE rule_dry_runs ENABLE ROW LEVEL SECURITY;
+ALTER TABLE rule_dry_runs FORCE ROW LEVEL SECURITY;
+CREATE POLICY maintenance ON rule_dry_runs TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON rule_dry_runs TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
+GRANT DELETE, INSERT, SELECT, UPDATE ON rule_dry_runs TO pms_app;
+
+CREATE TABLE rule_states (
+  tenant_id uuid NOT NULL,
+  rule_id uuid NOT NULL,
+  device_id uuid NOT NULL,
+  version integer NOT NULL,
+  state jsonb NOT NULL,
+  at bigint NOT NULL,
+  active_since bigint NOT NULL,
+  CONSTRAINT rule_states_pkey PRIMARY KEY (tenant_id, rule_id, device_id),
+  CONSTRAINT rule_states_tenant_id_device_id_fkey FOREIGN KEY (tenant_id, device_id) REFERENCES devices(tenant_id, id) ON DELETE CASCADE,
+  CONSTRAINT rule_states_tenant_id_rule_id_fkey FOREIGN KEY (tenant_id, rule_id) REFERENCES rules(tenant_id, id) ON DELETE CASCADE
+);
+ALTER TABLE rule_states OWNER TO pms_owner;
+ALTER TABLE rule_states ENABLE ROW LEVEL SECURITY;
+ALTER TABLE rule_states FORCE ROW LEVEL SECURITY;
+CREATE POLICY maintenance ON rule_states TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON rule_states TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
+GRANT DELETE, INSERT, SELECT, UPDATE ON rule_states TO pms_app;
+
+CREATE TABLE rule_versions (
+  tenant_id uuid NOT NULL,
+  rule_id uuid NOT NULL,
+  version integer NOT NULL,
+  document jsonb NOT NULL,
+  author text NOT NULL,
+  note text NOT NULL DEFAULT ''::text,
+  created_at timestamp with time zone NOT NULL DEFAULT now(),
+  CONSTRAINT rule_versions_pkey PRIMARY KEY (tenant_id, rule_id, version),
+  CONSTRAINT rule_versions_tenant_id_rule_id_fkey FOREIGN KEY (tenant_id, rule_id) REFERENCES rules(tenant_id, id) ON DELETE CASCADE
+);
+ALTER TABLE rule_versions OWNER TO pms_owner;
+ALTER TABLE rule_versions ENABLE ROW LEVEL SECURITY;
+ALTER TABLE rule_versions FORCE ROW LEVEL SECURITY;
+CREATE POLICY maintenance ON rule_versions TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON rule_versions TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
+GRANT DELETE, INSERT, SELECT, UPDATE ON rule_versions TO pms_app;
+
+CREATE TABLE rules (
+  tenant_id uuid NOT NULL,
+  id uuid NOT NULL,
+  kind text NOT NULL,
+  name text NOT NULL,
+  mode text NOT NULL,
+  document jsonb NOT NULL,
+  version integer NOT NULL DEFAULT 1,
+  failure text,
+  created_at timestamp with time zone NOT NULL DEFAULT now(),
+  updated_at timestamp with time zone NOT NULL DEFAULT now(),
+  updated_by text NOT NULL,
+  deleted_at timestamp with time zone,
+  CONSTRAINT rules_pkey PRIMARY KEY (tenant_id, id),
+  CONSTRAINT rules_kind_check CHECK ((kind = ANY (ARRAY['alarm'::text, 'calculated'::text]))),
+  CONSTRAINT rules_mode_check CHECK ((mode = ANY (ARRAY['on'::text, 'dryRun'::text, 'off'::text]))),
+  CONSTRAINT rules_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenants(id)
+);
+ALTER TABLE rules OWNER TO pms_owner;
+ALTER TABLE rules ENABLE ROW LEVEL SECURITY;
+ALTER TABLE rules FORCE ROW LEVEL SECURITY;
+CREATE UNIQUE INDEX rules_name ON public.rules USING btree (tenant_id, name) WHERE (deleted_at IS NULL);
+CREATE POLICY maintenance ON rules TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON rules TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
+GRANT DELETE, INSERT, SELECT, UPDATE ON rules TO pms_app;
+
 CREATE TABLE schedules (
   tenant_id uuid NOT NULL,
   id uuid NOT NULL,

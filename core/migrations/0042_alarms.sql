@@ -62,3 +62,78 @@ CREATE TABLE alarm_events (
 );
 CREATE INDEX alarm_events_alarm ON alarm_events (tenant_id, alarm_id, id);
 SELECT protect_customer_table('alarm_events');
+
+-- Rules. `document` is what people write; `state` says whether it runs, or why it rests. In the bin while deleted_at is set.
+CREATE TABLE rules (
+  tenant_id uuid NOT NULL REFERENCES tenants,
+  id uuid NOT NULL,
+  kind text NOT NULL CHECK (kind IN ('alarm', 'calculated')),
+  name text NOT NULL,
+  mode text NOT NULL CHECK (mode IN ('on', 'dryRun', 'off')),
+  document jsonb NOT NULL,
+  version int4 NOT NULL DEFAULT 1,
+  failure text,
+  created_at timestamptz NOT NULL DEFAULT now(),
+  updated_at timestamptz NOT NULL DEFAULT now(),
+  updated_by text NOT NULL,
+  deleted_at timestamptz,
+  PRIMARY KEY (tenant_id, id)
+);
+CREATE UNIQUE INDEX rules_name ON rules (tenant_id, name) WHERE deleted_at IS NULL;
+SELECT protect_tenant_table('rules');
+
+-- Every version of a rule, the present one too.
+CREATE TABLE rule_versions (
+  tenant_id uuid NOT NULL,
+  rule_id uuid NOT NULL,
+  version int4 NOT NULL,
+  document jsonb NOT NULL,
+  author text NOT NULL,
+  note text NOT NULL DEFAULT '',
+  created_at timestamptz NOT NULL DEFAULT now(),
+  PRIMARY KEY (tenant_id, rule_id, version),
+  FOREIGN KEY (tenant_id, rule_id) REFERENCES rules (tenant_id, id) ON DELETE CASCADE
+);
+SELECT protect_tenant_table('rule_versions');
+
+-- What is to be remembered of a rule at a device, while there is something: `version` is that of the rule it belongs to,
+-- `at` the last instant that was judged, `active_since` when the rule began there; ms since 1970.
+CREATE TABLE rule_states (
+  tenant_id uuid NOT NULL,
+  rule_id uuid NOT NULL,
+  device_id uuid NOT NULL,
+  version int4 NOT NULL,
+  state jsonb NOT NULL,
+  at int8 NOT NULL,
+  active_since int8 NOT NULL,
+  PRIMARY KEY (tenant_id, rule_id, device_id),
+  FOREIGN KEY (tenant_id, rule_id) REFERENCES rules (tenant_id, id) ON DELETE CASCADE,
+  FOREIGN KEY (tenant_id, device_id) REFERENCES devices (tenant_id, id) ON DELETE CASCADE
+) WITH (fillfactor = 70);
+SELECT protect_tenant_table('rule_states');
+
+-- What a rule on trial would have told.
+CREATE TABLE rule_dry_runs (
+  tenant_id uuid NOT NULL,
+  rule_id uuid NOT NULL,
+  id uuid NOT NULL,
+  device_id uuid NOT NULL,
+  kind text NOT NULL,
+  data jsonb NOT NULL DEFAULT '{}',
+  at timestamptz NOT NULL,
+  PRIMARY KEY (tenant_id, rule_id, id),
+  FOREIGN KEY (tenant_id, rule_id) REFERENCES rules (tenant_id, id) ON DELETE CASCADE,
+  FOREIGN KEY (tenant_id, device_id) REFERENCES devices (tenant_id, id) ON DELETE CASCADE
+);
+SELECT protect_tenant_table('rule_dry_runs');
+
+-- Up to where in the segments of telemetry everything was judged, and what came of it is committed. From there on
+-- segments are not merged, so that they can be read again in the order of their commits.
+CREATE TABLE rule_checkpoints (
+  name text PRIMARY KEY,
+  segment_no int4 NOT NULL,
+  seq int4 NOT NULL,
+  at timestamptz NOT NULL
+);
+GRANT SELECT, INSERT, UPDATE, DELETE ON rule_checkpoints TO pms_jobs;
+GRANT SELECT ON rule_checkpoints TO pms_store;

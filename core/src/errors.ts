@@ -49,6 +49,16 @@ export const errorCodes = {
   ALARM_OPEN: { status: 409, zh: '告警仍为活动状态，恢复后才能删除。', en: 'The alarm is active; only cleared ones can be deleted.' },
   COMMENT_CLOSED: { status: 409, zh: '备注只能在 15 分钟内修改。', en: 'A comment can be edited for 15 minutes only.' },
   ASSIGNEE_NO_ACCESS: { status: 422, zh: '该用户看不到此设备。', en: 'This user does not see the device.' },
+  RULE_NAME_TAKEN: { status: 409, zh: '规则名称“{name}”已被使用。', en: 'The rule name "{name}" is taken.' },
+  LIMIT_ALARM_RULES: { status: 402, zh: '规则数量已达上限 {limit}。', en: 'There are {limit} rules already.' },
+  RULE_INVALID: { status: 422, zh: '规则不合法。', en: 'The rule is not valid.' },
+  RULE_TOO_LARGE: { status: 413, zh: '规则超过 {limit} 字节。', en: 'The rule is larger than {limit} bytes.' },
+  PREVIEW_TOO_LARGE: {
+    status: 413,
+    zh: '预演范围过大：最多 31 天、20 台设备、{limit} 个数据点。',
+    en: 'The preview is too large: at most 31 days, 20 devices and {limit} points.',
+  },
+  IF_MATCH_REQUIRED: { status: 428, zh: '缺少 If-Match 请求头。', en: 'The header If-Match is missing.' },
   PRODUCT_IN_USE: { status: 409, zh: '产品下还有设备。', en: 'The product still has devices.' },
   OTA_PACKAGE_EXISTS: {
     status: 409,

@@ -27,6 +27,8 @@ export type Events = {
   'device.called': { tenantId: string; deviceId: string; requestId: number; method: string; params: unknown }
   /** An alarm was raised, changed or cleared, and that is committed. */
   'alarm.changed': { tenantId: string; customerId: string | null; kind: AlarmEventKind | 'deleted'; alarm: Alarm }
+  /** A rule was saved, deleted or restored, and that is committed. */
+  'rule.changed': { tenantId: string; ruleId: string }
   'product.changed': { tenantId: string; productId: string }
   /** Something was done with the license, or refused; stored in `license_events`, listened to by who keeps records. */
   'license.event': LicenseEvent

@@ -34,6 +34,8 @@ import type { LicenseRouteParts } from './license/routes.ts'
 import { registerProductRoutes } from './products/routes.ts'
 import type { Retention } from './system/retention.ts'
 import { registerRetentionRoutes } from './system/retention-routes.ts'
+import { registerRuleRoutes } from './rules/routes.ts'
+import type { Rules } from './rules/rules.ts'
 import { registerSystemRoutes } from './system/routes.ts'
 import type { Health, SystemParts } from './system/routes.ts'
 import { refuseHeavyWork, registerStorageRoutes } from './system/storage.ts'
@@ -49,6 +51,7 @@ import type { Setup } from './users/setup.ts'
 
 export type RouteParts = {
   alarms: Alarms
+  rules: Rules
   store: TelemetryStore
   counters: IngestCounters
   ingest: Ingest
@@ -100,6 +103,7 @@ export async function registerRoutes(app: App, context: Context, parts: RoutePar
     rejects: ingest.rejects,
   })
   registerAlarmRoutes(app, { alarms: parts.alarms })
+  registerRuleRoutes(app, { rules: parts.rules })
   registerClaimRoutes(app, { claims: ingest.claims, devices })
   registerConnectorRoutes(app, context, { connectors: parts.connectors })
   await registerCommandRoutes(app, { commands: ingest.commands, devices })

@@ -58,6 +58,7 @@ import { Outbound } from './outbound.ts'
 import { NotificationHub } from './notifications/hub.ts'
 import { removeOldNotifications } from './notifications/delivery-log.ts'
 import { registerRoutes } from './routes.ts'
+import { Rules } from './rules/rules.ts'
 import { runBackwards } from './stops.ts'
 import type { Stop } from './stops.ts'
 import { DiskGuard, databaseSpace, watchDisk } from './system/disk-guard.ts'
@@ -218,7 +219,8 @@ async function start(config: Config, log: Log, parts: PlatformParts, stops: Stop
     ? new CompatStream(context, { topics, store, attributes: ingest.attributes, devices, people })
     : undefined
   const alarms = new Alarms(context)
-  const upkeep = createUpkeep(context, { ingest, devices, alarms })
+  const rules = new Rules(context)
+  const upkeep = createUpkeep(context, { ingest, devices, alarms, rules })
   const health: Health = {
     isAlive: () => load.isAlive,
     hasBeenReady: false,
@@ -233,6 +235,7 @@ async function start(config: Config, log: Log, parts: PlatformParts, stops: Stop
   }
   await registerRoutes(app, context, {
     alarms,
+    rules,
     store,
     counters,
     ingest,
@@ -347,8 +350,10 @@ function createOffers(context: Context, ingest: Ingest, store: TelemetryLog): Ot
   })
 }
 
+type Kept = { ingest: Ingest; devices: Devices; alarms: Alarms; rules: Rules }
+
 /** What the bin, the logs and the reject log no longer keep. */
-function createUpkeep(context: Context, { ingest, devices, alarms }: { ingest: Ingest; devices: Devices; alarms: Alarms }): Upkeep {
+function createUpkeep(context: Context, { ingest, devices, alarms, rules }: Kept): Upkeep {
   return new Upkeep(context, [
     { name: 'bin', run: (tenant) => devices.purgeExpired(tenant) },
     { name: 'reject log', run: (tenant) => ingest.rejects.removeOld(tenant) },
@@ -358,6 +363,7 @@ function createUpkeep(context: Context, { ingest, devices, alarms }: { ingest: I
     { name: 'claims', run: (tenant) => ingest.claims.removeOld(tenant) },
     { name: 'commands', run: (tenant) => ingest.commands.removeOld(tenant) },
     { name: 'alarms', run: (tenant) => alarms.removeOld(tenant) },
+    { name: 'rules', run: (tenant) => rules.removeOld(tenant) },
     { name: 'notifications', run: (tenant) => removeOldNotifications(context, tenant) },
     { name: 'rates', run: (tenant) => removeOldRates(context.db, tenant) },
     { name: 'state machines', run: (tenant) => context.db.withTenant(tenant, removeOldMachineEvents) },

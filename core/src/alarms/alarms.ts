@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { randomUUIDv7 } from 'node:crypto'
 import { sql } from 'drizzle-orm'
+import { recordAudit } from '../audit.ts'
 import type { Context } from '../context.ts'
 import type { Scope, Tx } from '../db/client.ts'
 import { ProblemError } from '../errors.ts'
@@ -77,6 +78,7 @@ export class Alarms {
         on conflict do nothing returning id`)
       if (inserted.length > 0) {
         await addAlarmEvent(tx, scope, id, { kind: 'raised', at: new Date(now), actor: who, data: { severity } })
+        recordAudit(tx, { type: 'alarm.create', subject: `alarm:${id}`, targetName: title, changes: { from: null, to: wanted } })
         return { alarm: await readAlarm(tx, id), isNew: true }
       }
       return { alarm: await this.#renew(tx, who, wanted), isNew: false }
@@ -97,6 +99,12 @@ export class Alarms {
       const data = { from: open.severity, to: severity }
       await addAlarmEvent(tx, who.scope, open.id, { kind: 'severity_changed', at: new Date(this.#context.clock.now()), actor: who, data })
     }
+    recordAudit(tx, {
+      type: 'alarm.update',
+      subject: `alarm:${open.id}`,
+      targetName: title,
+      changes: { from: null, to: { severity, title } },
+    })
     return readAlarm(tx, open.id)
   }
 
@@ -156,6 +164,7 @@ export class Alarms {
       if (event.isClosed) throw new ProblemError('COMMENT_CLOSED')
       const data = JSON.stringify({ comment, editedAt: new Date(now).toISOString() })
       await tx.execute(sql`update alarm_events set data = ${data}::text::jsonb where id = ${eventId}`)
+      recordAudit(tx, { type: 'alarm.comment', subject: `alarm:${id}`, changes: { from: null, to: { comment } } })
       return readAlarm(tx, id)
     })
     this.#tell(who.scope, alarm, 'comment')
@@ -169,6 +178,7 @@ export class Alarms {
       // Judged by the deletion itself too: it may be raised again meanwhile.
       const deleted = await tx.execute(sql`delete from alarms where id = ${alarm.id} and cleared_ts is not null returning id`)
       if (deleted.length === 0) throw new ProblemError('ALARM_OPEN')
+      recordAudit(tx, { type: 'alarm.delete', subject: `alarm:${id}`, targetName: alarm.title })
       return alarm
     })
     this.#tell(scope, gone, 'deleted')
@@ -226,6 +236,7 @@ export class Alarms {
       if (change.set) await tx.execute(sql`update alarms set ${change.set} where id = ${id}`)
       const data = { ...change.data, ...(comment ? { comment } : {}) }
       await addAlarmEvent(tx, scope, id, { kind: change.kind, at, actor: who, data })
+      recordAudit(tx, { type: `alarm.${change.kind}`, subject: `alarm:${id}`, targetName: before.title, changes: { from: null, to: data } })
       return { alarm: await readAlarm(tx, id), kind: change.kind }
     })
     if (kind) this.#tell(scope, alarm, kind)

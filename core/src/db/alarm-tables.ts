@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { sql } from 'drizzle-orm'
-import { integer, pgTable, smallint, text, uuid } from 'drizzle-orm/pg-core'
+import { integer, jsonb, pgTable, smallint, text, uuid } from 'drizzle-orm/pg-core'
 import { instant, json, ms } from './columns.ts'
 
 export const alarms = pgTable('alarms', {
@@ -44,4 +44,49 @@ export const alarmEvents = pgTable('alarm_events', {
   actorId: uuid('actor_id'),
   kind: text('kind').notNull(),
   data: json<Record<string, unknown>>('data'),
+})
+
+export const rules = pgTable('rules', {
+  tenantId: uuid('tenant_id').notNull(),
+  id: uuid('id').notNull(),
+  kind: text('kind').notNull(),
+  name: text('name').notNull(),
+  mode: text('mode').notNull(),
+  document: jsonb('document').$type<Record<string, unknown>>().notNull(),
+  version: integer('version').notNull().default(1),
+  failure: text('failure'),
+  createdAt: instant('created_at').notNull().defaultNow(),
+  updatedAt: instant('updated_at').notNull().defaultNow(),
+  updatedBy: text('updated_by').notNull(),
+  deletedAt: instant('deleted_at'),
+})
+
+export const ruleVersions = pgTable('rule_versions', {
+  tenantId: uuid('tenant_id').notNull(),
+  ruleId: uuid('rule_id').notNull(),
+  version: integer('version').notNull(),
+  document: jsonb('document').$type<Record<string, unknown>>().notNull(),
+  author: text('author').notNull(),
+  note: text('note').notNull().default(''),
+  createdAt: instant('created_at').notNull().defaultNow(),
+})
+
+export const ruleStates = pgTable('rule_states', {
+  tenantId: uuid('tenant_id').notNull(),
+  ruleId: uuid('rule_id').notNull(),
+  deviceId: uuid('device_id').notNull(),
+  version: integer('version').notNull(),
+  state: jsonb('state').$type<Record<string, unknown>>().notNull(),
+  at: ms('at').notNull(),
+  activeSince: ms('active_since').notNull(),
+})
+
+export const ruleDryRuns = pgTable('rule_dry_runs', {
+  tenantId: uuid('tenant_id').notNull(),
+  ruleId: uuid('rule_id').notNull(),
+  id: uuid('id').notNull(),
+  deviceId: uuid('device_id').notNull(),
+  kind: text('kind').notNull(),
+  data: json<Record<string, unknown>>('data'),
+  at: instant('at').notNull(),
 })

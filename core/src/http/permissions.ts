@@ -27,6 +27,8 @@ export const permissions = [
   'alarm.write',
   'alarm.create',
   'alarm.delete',
+  'rule.read',
+  'rule.write',
   'license.read',
   'license.write',
 ] as const
@@ -39,7 +41,7 @@ export function modulePermission(name: string): ModulePermission {
   return name as ModulePermission
 }
 
-const viewer: Permission[] = ['device.read', 'telemetry.read', 'product.read', 'alarm.read']
+const viewer: Permission[] = ['device.read', 'telemetry.read', 'product.read', 'alarm.read', 'rule.read']
 const operator: Permission[] = [
   ...viewer,
   'device.write',
@@ -52,6 +54,7 @@ const operator: Permission[] = [
   'alarm.ack',
   'alarm.write',
   'alarm.create',
+  'rule.write',
 ]
 
 const ofRoles: Record<UserRole, Set<Permission>> = {

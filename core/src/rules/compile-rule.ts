@@ -84,6 +84,15 @@ export function compileAlarmRule(document: unknown): { rule: AlarmRule; compiled
   return findings.problems.length > 0 || !compiled ? findings.problems : { rule: document, compiled }
 }
 
+/** A rule of any kind that may be saved, as it runs. */
+export type CompiledDocument = { document: AlarmRule; alarm: CompiledRule }
+
+/** @returns the rule as it runs, or everything that is wrong with it but for its references */
+export function compileDocument(document: unknown): CompiledDocument | readonly RuleProblem[] {
+  const result = compileAlarmRule(document)
+  return 'compiled' in result ? { document: result.rule, alarm: result.compiled } : result
+}
+
 function checkShape<T extends typeof RuleLogic | typeof AlarmRule>(
   schema: T,
   document: unknown,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { Type } from 'typebox'
 import type { Static } from 'typebox'
-import { Id, Nullable } from '../http/schemas.ts'
+import { Id, Instant, Nullable, pageQuery } from '../http/schemas.ts'
 import { weekdays } from './schedule.ts'
 
 function Choice<const T extends readonly string[]>(...values: T) {
@@ -100,3 +100,72 @@ export const AlarmRule = Type.Object(
   closed,
 )
 export type AlarmRule = Static<typeof AlarmRule>
+
+/** A document as it comes: what is wrong with it is told by the compiler, all of it at once. */
+export const RuleDocument = Type.Unsafe<Record<string, unknown>>({
+  type: 'object',
+  additionalProperties: true,
+  description: 'A rule: kind alarm with target, levels, clear, schedule, title, labels and actions.',
+})
+
+/** A rule as it is saved; `state` is failing while it rests because it threw again and again. */
+export const RuleView = Type.Object({
+  id: Id,
+  kind: Choice('alarm', 'calculated'),
+  name: Type.String(),
+  mode: Choice('on', 'dryRun', 'off'),
+  version: Type.Integer(),
+  state: Choice('ok', 'failing'),
+  failure: Nullable(Type.String()),
+  rule: RuleDocument,
+  createdAt: Instant,
+  updatedAt: Instant,
+  updatedBy: Type.String(),
+})
+export type RuleView = Static<typeof RuleView>
+
+export const RuleListQuery = Type.Object(
+  {
+    ...pageQuery,
+    kind: Type.Optional(Choice('alarm', 'calculated')),
+    mode: Type.Optional(Choice('on', 'dryRun', 'off')),
+    state: Type.Optional(Choice('ok', 'failing')),
+    deviceId: Type.Optional(Id),
+    q: Type.Optional(Type.String({ maxLength: 255 })),
+  },
+  closed,
+)
+export type RuleListQuery = Static<typeof RuleListQuery>
+
+export const RuleVersion = Type.Object({
+  version: Type.Integer(),
+  rule: RuleDocument,
+  author: Type.String(),
+  note: Type.String(),
+  createdAt: Instant,
+})
+export type RuleVersion = Static<typeof RuleVersion>
+
+export const RuleRestore = Type.Object({ version: Type.Integer({ minimum: 1 }) }, closed)
+/** A note about the change, for the list of versions. */
+export const RuleNote = Type.Object({ note: Type.Optional(Type.String({ maxLength: 500 })) }, closed)
+
+export const RuleDryRun = Type.Object({
+  id: Id,
+  deviceId: Id,
+  deviceName: Type.String(),
+  at: Instant,
+  kind: Type.String(),
+  data: Type.Record(Type.String(), Type.Unknown()),
+})
+export type RuleDryRun = Static<typeof RuleDryRun>
+
+export const ruleBulkActions = ['enable', 'disable', 'dryRun', 'delete'] as const
+export const RuleBulk = Type.Object(
+  { ids: Type.Array(Id, { minItems: 1, maxItems: 500, uniqueItems: true }), action: Choice(...ruleBulkActions) },
+  closed,
+)
+export type RuleBulk = Static<typeof RuleBulk>
+export const RuleBulkResult = Type.Object({
+  items: Type.Array(Type.Object({ id: Id, ok: Type.Boolean(), code: Nullable(Type.String()) })),
+})
