@@ -1,12 +1,32 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { randomBytes } from 'node:crypto'
+import { createServer } from 'node:http'
 import type { IClientOptions } from 'mqtt'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import { Installation } from '../faults/installation.ts'
+import { freePort } from '../faults/ports.ts'
 import { ThingsBoardClient, provision } from './thingsboard-client.ts'
 
 /** A server as users run it, at the level that says most. */
-const installation = new Installation({ name: 'log', environment: { IOT_PMS_LOG_LEVEL: 'debug' } })
+const providerPort = await freePort()
+/** A provider of notifications that refuses everything and says back what it was told. */
+const provider = createServer((request, response) => {
+  const chunks: Buffer[] = []
+  request.on('data', (chunk: Buffer) => chunks.push(chunk))
+  request.on('end', () => {
+    const msg = `${request.url} ${JSON.stringify(request.headers)} ${Buffer.concat(chunks).toString()}`
+    response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify({ code: 19001, errcode: 310000, errmsg: msg, msg }))
+  })
+})
+const providerUrl = `http://127.0.0.1:${providerPort}`
+const installation = new Installation({
+  name: 'log',
+  environment: {
+    IOT_PMS_LOG_LEVEL: 'debug',
+    IOT_PMS_NOTIFY_ENDPOINTS: JSON.stringify({ feishu: providerUrl, dingtalk: providerUrl }),
+    IOT_PMS_OUTBOUND_ALLOW: '127.0.0.1',
+  },
+})
 /** Everything that must not be in the log, by what it is. */
 const secrets = new Map<string, string>()
 let admin = ''
@@ -32,12 +52,16 @@ async function tryConnect(options: IClientOptions): Promise<void> {
 }
 
 beforeAll(async () => {
+  await new Promise<void>((resolve) => provider.listen(providerPort, '127.0.0.1', resolve))
   await installation.start()
   admin = await installation.login()
   secret('session of the administrator', admin.replace('Bearer ', ''))
   await installation.openApi()
 }, 120_000)
-afterAll(() => installation.dispose(false))
+afterAll(async () => {
+  provider.close()
+  await installation.dispose(false)
+})
 
 describe('the log', { timeout: 120_000 }, () => {
   it('says nothing of the secrets of provisioning, whatever comes of it [P-6]', async () => {
@@ -110,6 +134,33 @@ describe('the log', { timeout: 120_000 }, () => {
     const { key } = await asAdmin<{ key: string }>('POST', '/api/v1/api-keys', { name: 'log', scopes: ['device.read'], expiresInDays: 1 })
     expect((await http('GET', '/api/v1/devices', undefined, { authorization: `ApiKey ${secret('API key', key)}` })).status).toBe(200)
     await http('GET', `/api/ws/plugins/telemetry?token=${secret('session in an address')}`)
+  })
+
+  it('says nothing of the secrets of notification channels, of numbers and of what was said', async () => {
+    const channels = [
+      ['feishu', { token: secret('token of feishu'), signSecret: secret('sign secret of feishu') }],
+      ['dingtalk', { accessToken: secret('token of dingtalk', randomBytes(32).toString('hex')), signSecret: secret('secret of dingtalk') }],
+      ['webhook', { url: `${providerUrl}/hook`, headerSecrets: { 'x-key': secret('header of a webhook') } }],
+      [
+        'email',
+        { host: '127.0.0.1', port: providerPort, security: 'none', from: 'a@example.com', user: 'u', password: secret('SMTP password') },
+      ],
+    ] as const
+    for (const [type, config] of channels) {
+      const { id } = await asAdmin<{ id: string }>('POST', '/api/v1/notifications/channels', { name: type, type, config })
+      await asAdmin('POST', `/api/v1/notifications/channels/${id}/test`, { text: secret(`test by ${type}`) })
+      const address = type === 'email' ? { address: `${secret('recipient')}@example.com` } : {}
+      const { id: message } = await asAdmin<{ id: string }>('POST', '/api/v1/notifications/messages', {
+        to: { channelId: id, ...address },
+        title: secret(`title by ${type}`),
+        text: secret(`text by ${type}`),
+      })
+      const tried = () => asAdmin<{ deliveries: { log: unknown[] }[] }>('GET', `/api/v1/notifications/messages/${message}`)
+      await vi.waitFor(async () => expect((await tried()).deliveries[0]!.log.length).toBeGreaterThan(0), { timeout: 90_000, interval: 200 })
+    }
+    const made = { type: 'feishu', config: { token: secret('token of no channel'), surprise: 1 } }
+    await http('POST', '/api/v1/notifications/channel-tests', made, { authorization: admin })
+    await http('POST', '/api/v1/notifications/channels', `{"config":"${secret('channel in broken JSON')}"`, { authorization: admin })
   })
 
   it('was written all the time, and holds none of them', async () => {

@@ -4,6 +4,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { sql } from 'drizzle-orm'
+import fc from 'fast-check'
 import { pino } from 'pino'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import type { Clock } from '../clock.ts'
@@ -21,6 +22,8 @@ import { installCrl, installLicense, removeLicense } from './install.ts'
 import type { LicenseService } from './license.ts'
 import { hashFactors } from './machine.ts'
 import { verifyRequest } from './request.ts'
+import { normaliseToken } from './text.ts'
+import { damageToken } from './testing-damage.ts'
 import { createTestJti, createTestVendor, findLeak } from './testing.ts'
 import { decodeUnverified } from './jws.ts'
 
@@ -220,6 +223,37 @@ describe('installing a license', () => {
     expect((await lastEvents(1))[0]).toMatchObject({ code: 'LIC_CRL_REQUIRED', jti: jtiOf(bad.at(-1)!) })
     expect((await lastEvents(3))[2]).toMatchObject({ code: 'LIC_CLOCK' })
   })
+
+  it(
+    'refuses 10,000 damaged tokens without a run of one of them in a log line, an event or an answer [L-4]',
+    { timeout: 600_000 },
+    async () => {
+      const inForce = vendor.license({ features: ['vehicle'] })
+      await install(inForce)
+      const [good, other] = [vendor.license({ cust: { name: 'ACME' }, limits: { devices: 1000 } }), vendor.license()]
+      const before = await countEvents()
+      const said = new Set<string>()
+      let refused = 0
+      const attempt = fc.asyncProperty(damageToken(good, other), async (text) => {
+        if (normaliseToken(text) === good) return
+        const error = (await install(text).catch((thrown: unknown) => thrown)) as Error & {
+          members: (language: 'en') => object
+          code: string
+        }
+        expect(error?.code).toMatch(/^LIC_/)
+        refused++
+        said.add(JSON.stringify([error.message, error.stack, error.members('en')]))
+      })
+      await fc.assert(attempt, { numRuns: 10_000 })
+      expect(await countEvents()).toBe(before + refused)
+      const rows = await lastEvents(refused)
+      const all = [...said, JSON.stringify(events), ...rows.map(({ text }) => text), logged].join('\n')
+      for (const token of [inForce, good, other]) expect(findLeak(all, token)).toBeUndefined()
+      // The same search finds what is there.
+      expect(findLeak(`${all} ${good.slice(100, 130)}`, good)).toBeDefined()
+      expect([...license.get().features]).toEqual(['vehicle'])
+    },
+  )
 
   it('says plainly that a build has no vendor key [L-22]', async () => {
     const bare = createLicense({ ...context, clock }, { licenseKeys: new Map(), factors: async () => factors })

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-only
-import { and, eq, inArray, sql } from 'drizzle-orm'
+import { and, eq, getTableColumns, inArray, sql } from 'drizzle-orm'
 import { recordAudit } from '../audit.ts'
 import type { Context } from '../context.ts'
 import type { Scope } from '../db/client.ts'
@@ -61,6 +61,7 @@ export async function getMessage(context: Context, scope: Scope, id: string) {
 
 export type DeliveryFilter = { state?: string; channelId?: string; type?: string; from?: string; to?: string }
 
+/** With the title of what was sent. */
 export async function listDeliveries(context: Context, scope: Scope, filter: DeliveryFilter, limit: number, cursor?: string) {
   const after = afterCursor(cursor)
   const wanted = and(
@@ -73,8 +74,9 @@ export async function listDeliveries(context: Context, scope: Scope, filter: Del
   )
   const rows = await context.db.withTenant(scope, (tx) =>
     tx
-      .select()
+      .select({ ...getTableColumns(notifyDeliveries), title: notifyMessages.title })
       .from(notifyDeliveries)
+      .innerJoin(notifyMessages, eq(notifyMessages.id, notifyDeliveries.messageId))
       .where(wanted)
       .orderBy(sql`${notifyDeliveries.id} desc`)
       .limit(limit + 1),

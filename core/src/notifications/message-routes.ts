@@ -28,7 +28,7 @@ import {
   Batch,
   BatchAnswer,
   DeliveriesQuery,
-  DeliveryView,
+  DeliveryEntry,
   InboxPage,
   InboxRead,
   MessageCreate,
@@ -197,13 +197,13 @@ function registerLog(app: App, context: Context): void {
         tags,
         summary: 'Deliveries, newest first',
         querystring: DeliveriesQuery,
-        response: { 200: Page(DeliveryView), ...problems(400, 401, 403) },
+        response: { 200: Page(DeliveryEntry), ...problems(400, 401, 403) },
       },
     },
     async (request) => {
       const { limit = 50, cursor, ...filter } = request.query
       const { items, nextCursor } = await listDeliveries(context, actorOf(request).scope, filter, limit, cursor)
-      return { items: items.map(deliveryView), nextCursor }
+      return { items: items.map(({ title, ...row }) => ({ ...deliveryView(row), title })), nextCursor }
     },
   )
   app.post(

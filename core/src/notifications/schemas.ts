@@ -192,6 +192,8 @@ export const DeliveryView = Type.Object({
   sentAt: Nullable(Instant),
 })
 export type DeliveryView = Static<typeof DeliveryView>
+/** A row of the log: with the title of its message. */
+export const DeliveryEntry = Type.Object({ ...DeliveryView.properties, title: Type.String() })
 export const MessageDetail = Type.Object({
   ...MessageView.properties,
   deliveries: Type.Array(Type.Object({ ...DeliveryView.properties, log: Type.Array(AttemptView) })),

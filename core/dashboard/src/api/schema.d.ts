@@ -3914,6 +3914,7 @@ export interface paths {
                                 /** Format: date-time */
                                 createdAt: string;
                                 sentAt: string | null;
+                                title: string;
                             }[];
                             nextCursor: string | null;
                         };
