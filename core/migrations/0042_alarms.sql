@@ -112,6 +112,17 @@ CREATE TABLE rule_states (
 ) WITH (fillfactor = 70);
 SELECT protect_tenant_table('rule_states');
 
+-- What rules knew of a device when a state of it was stored last: key → [ts, value, value before, receipt]. After a start
+-- what was sent since then is judged again, and nothing before it.
+CREATE TABLE rule_values (
+  tenant_id uuid NOT NULL,
+  device_id uuid NOT NULL,
+  slots jsonb NOT NULL,
+  PRIMARY KEY (tenant_id, device_id),
+  FOREIGN KEY (tenant_id, device_id) REFERENCES devices (tenant_id, id) ON DELETE CASCADE
+) WITH (fillfactor = 70);
+SELECT protect_tenant_table('rule_values');
+
 -- What a rule on trial would have told.
 CREATE TABLE rule_dry_runs (
   tenant_id uuid NOT NULL,

@@ -58,6 +58,8 @@ import { Outbound } from './outbound.ts'
 import { NotificationHub } from './notifications/hub.ts'
 import { removeOldNotifications } from './notifications/delivery-log.ts'
 import { registerRoutes } from './routes.ts'
+import { RuleEngine } from './rules/engine.ts'
+import { watchRules } from './rules/metrics.ts'
 import { Rules } from './rules/rules.ts'
 import { runBackwards } from './stops.ts'
 import type { Stop } from './stops.ts'
@@ -83,6 +85,7 @@ export type Platform = {
   routes: readonly RouteGuard[]
   ingest: Ingest
   notifications: NotificationHub
+  ruleEngine: RuleEngine
   demo: Demo
   license: LicenseService
   modules: Modules
@@ -186,7 +189,13 @@ async function start(config: Config, log: Log, parts: PlatformParts, stops: Stop
   const ports: Ports = { http: undefined, mqtt: undefined, mqtts: undefined }
   let isDraining = false
   const hooks = new PointHooks(context.clock, log)
-  const onStored = (stored: Stored) => hooks.run(stored)
+  const engine = new RuleEngine(context, { store })
+  watchRules(metrics, engine)
+  stops.push(() => engine.stop())
+  const onStored = (stored: Stored) => {
+    engine.take(stored)
+    hooks.run(stored)
+  }
   const ingest = createIngest(context, { store, counters, topics, load, disk, metrics, isDraining: () => isDraining, onStored })
   const { devices } = ingest
   const offers = createOffers(context, ingest, store)
@@ -265,6 +274,7 @@ async function start(config: Config, log: Log, parts: PlatformParts, stops: Stop
 
   // From here devices come in; the work of starting before it is no overload.
   load.start()
+  engine.start()
   await ingest.start().catch(explainMqttPort(config))
   ports.mqtt = ingest.endpoint.port || undefined
   ports.mqtts = ingest.endpoint.tlsPort || undefined
@@ -323,6 +333,7 @@ async function start(config: Config, log: Log, parts: PlatformParts, stops: Stop
     routes: listRoutes(app),
     ingest,
     notifications,
+    ruleEngine: engine,
     demo,
     license,
     modules: extension.modules,

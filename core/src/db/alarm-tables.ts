@@ -81,6 +81,12 @@ export const ruleStates = pgTable('rule_states', {
   activeSince: ms('active_since').notNull(),
 })
 
+export const ruleValues = pgTable('rule_values', {
+  tenantId: uuid('tenant_id').notNull(),
+  deviceId: uuid('device_id').notNull(),
+  slots: jsonb('slots').$type<Record<string, unknown>>().notNull(),
+})
+
 export const ruleDryRuns = pgTable('rule_dry_runs', {
   tenantId: uuid('tenant_id').notNull(),
   ruleId: uuid('rule_id').notNull(),

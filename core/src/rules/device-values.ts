@@ -21,10 +21,13 @@ export function instantOf(point: Pick<RulePoint, 'ts' | 'receivedAt'>): number {
   return point.ts > point.receivedAt + maxAheadMs ? point.receivedAt : point.ts
 }
 
+const noSamples: ReadonlyMap<string, Samples> = new Map()
+
 /** What rules know of the telemetry of one device. */
 export class DeviceValues {
   readonly slots = new Map<string, Slot>()
-  readonly samples = new Map<string, Samples>()
+  /** Few devices have any. */
+  samples: ReadonlyMap<string, Samples> = noSamples
   /** Receipt of the newest telemetry of any key; undefined before the first. */
   lastReceivedAt: number | undefined
 
@@ -32,7 +35,15 @@ export class DeviceValues {
   hold(key: string, windowMs: number): void {
     const held = this.samples.get(key)
     if (held) held.windowMs = Math.max(held.windowMs, windowMs)
-    else this.samples.set(key, new Samples(windowMs))
+    else this.samples = new Map([...this.samples, [key, new Samples(windowMs)]])
+  }
+
+  /** Takes a value in that was there before, without judging it: a newer one stays. */
+  seed(key: string, slot: Slot): void {
+    const known = this.slots.get(key)
+    if (!known || known.ts < slot.ts) this.slots.set(key, slot)
+    else if (known.ts === slot.ts) known.previous ??= slot.previous
+    this.lastReceivedAt = Math.max(this.lastReceivedAt ?? slot.receivedAt, slot.receivedAt)
   }
 
   apply(point: RulePoint): Applied {
@@ -67,6 +78,18 @@ export class Samples {
 
   constructor(windowMs: number) {
     this.windowMs = windowMs
+  }
+
+  /** Puts what was measured before what is held already. */
+  prepend(older: Iterable<{ ts: number; value: RuleValue }>): void {
+    const times = this.#times.slice(this.#first)
+    const values = this.#values.slice(this.#first)
+    this.#times = []
+    this.#values = []
+    this.#first = 0
+    const from = times[0] ?? Number.POSITIVE_INFINITY
+    for (const { ts, value } of older) if (ts < from) this.push(ts, value)
+    for (const [index, ts] of times.entries()) this.push(ts, values[index]!)
   }
 
   push(ts: number, value: RuleValue): void {

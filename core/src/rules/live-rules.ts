@@ -3,31 +3,28 @@ import type { Clock } from '../clock.ts'
 import type { AttributeChange } from '../attributes/attributes.ts'
 import type { Stored } from '../ingest/pipeline.ts'
 import type { Log } from '../log.ts'
+import type { Point } from '../telemetry/points.ts'
 import type { CompiledRule } from './compile-rule.ts'
 import { DueQueue } from './due-queue.ts'
-import { Lane } from './lane.ts'
-import type { Pair } from './lane.ts'
-import type { DeviceScene } from './moment.ts'
-import type { PairState, Transition } from './pair.ts'
+import type { LaneOptions, Pair } from './lane.ts'
+import { LiveScene } from './live-scene.ts'
+import type { DeviceCard } from './live-scene.ts'
+import type { Transition } from './pair.ts'
 import { toRuleValue } from './values.ts'
 
-/** A rule in force, and the devices it is for. */
-export type LiveRule = { id: string; compiled: CompiledRule; includes: (deviceId: string) => boolean }
-
 /** What came of judging a pair; told after the points were committed, in the order in which it came about. */
-export type Judged = { ruleId: string; deviceId: string; transitions: readonly Transition[]; state: PairState; at: number }
+export type Judged = { scene: LiveScene; pair: Pair; transitions: readonly Transition[]; at: number }
 
 export type LiveRulesOptions = {
   clock: Clock
   log: Log
-  /** What is known of a device beside its telemetry. */
-  sceneOf: (deviceId: string) => DeviceScene
+  /** Called for every judgement, also for those that change nothing. */
   onJudged: (judged: Judged) => void
   /** A rule threw ten times in a row and rests from now on [4.1]. */
-  onFailing: (ruleId: string, error: unknown) => void
+  onFailing: (rule: CompiledRule, error: unknown) => void
+  /** More waits than is held: all of it was let go of, and what is committed has to be read again. */
+  onOverflow: () => void
 }
-
-type LiveLane = { lane: Lane; deviceId: string; lastReceivedAt: number; rules: Map<Pair, string> }
 
 /** A device that sends what it had kept is not judged on half of it [4.3]. */
 const graceMs = 5000
@@ -36,6 +33,8 @@ const turnMs = 5
 const mostFailures = 10
 /** Messages that are judged and not yet let go of. */
 const maxJudgedHeld = 10_000
+/** Points that wait to be judged; the database holds them too, so that letting go of them loses nothing. */
+const maxWaitingPoints = 200_000
 /** A timer waits no longer at once: longer ones overflow. */
 const longestWaitMs = 3_600_000
 
@@ -45,22 +44,38 @@ const longestWaitMs = 3_600_000
  */
 export class LiveRules {
   readonly #options: LiveRulesOptions
-  readonly #rules = new Map<string, LiveRule>()
-  readonly #failures = new Map<string, number>()
-  readonly #lanes = new Map<string, LiveLane>()
-  readonly #due = new DueQueue<LiveLane>()
-  readonly #waiting: Stored[] = []
+  readonly #laneOptions: LaneOptions
+  readonly #failures = new Map<CompiledRule, number>()
+  readonly #scenes = new Map<string, LiveScene>()
+  readonly #due = new DueQueue<LiveScene>()
+  readonly #maxWaitingPoints: number
+  /** Lists of rules that devices share: what comes of adding a rule to a list, and of taking it away. */
+  readonly #added = new WeakMap<readonly CompiledRule[], Map<CompiledRule, readonly CompiledRule[]>>()
+  readonly #removed = new WeakMap<readonly CompiledRule[], Map<CompiledRule, readonly CompiledRule[]>>()
+  /** Keys that rules in force read; undefined while one reads all. */
+  #keys: ReadonlySet<string> | undefined = new Set()
+  #waiting: Stored[] = []
   #first = 0
+  #waitingPoints = 0
+  #isOn = false
+  #isHeld = true
   #turn: NodeJS.Immediate | undefined
   #cancelTimer: (() => void) | undefined
   #timerAt = Number.POSITIVE_INFINITY
-  readonly #readyAt: number
-  /** The rule that is being put in force at a device: its pair has no name yet. */
-  #joining: string | undefined
+  /** Messages that were taken, and those of them that were judged. */
+  takenCount = 0
+  judgedCount = 0
+  /** How often all that waited was let go of. */
+  lossCount = 0
+  overflowCount = 0
+  evaluationCount = 0
+  lateCount = 0
 
-  constructor(options: LiveRulesOptions) {
+  constructor(options: LiveRulesOptions, maxPoints = maxWaitingPoints) {
     this.#options = options
-    this.#readyAt = options.clock.now()
+    this.#maxWaitingPoints = maxPoints
+    const onFailed = (pair: Pair, error: unknown) => this.#fail(pair, error)
+    this.#laneOptions = { forgets: true, onFailed, readyAt: options.clock.now() }
   }
 
   /** Messages that wait to be judged. */
@@ -73,66 +88,133 @@ export class LiveRules {
     return this.#due.size
   }
 
+  /** Whether messages and timers wait until {@link release}. */
+  get isHeld(): boolean {
+    return this.#isHeld
+  }
+
+  get scenes(): ReadonlyMap<string, LiveScene> {
+    return this.#scenes
+  }
+
   stop(): void {
-    clearImmediate(this.#turn)
+    this.switch(false)
     this.#cancelTimer?.()
-    this.#waiting.length = this.#first = 0
+    this.#isHeld = true
   }
 
-  /** Puts a rule in force, for these devices that are there already; others come in with {@link join}. */
-  addRule(rule: LiveRule, deviceIds: Iterable<string>): void {
-    this.#rules.set(rule.id, rule)
-    this.#failures.delete(rule.id)
-    for (const deviceId of deviceIds) if (rule.includes(deviceId)) this.#put(this.#laneOf(deviceId), rule)
+  /** On: what is committed from now on is taken, to be judged once nothing is {@link hold held}. */
+  switch(isOn: boolean): void {
+    this.#isOn = isOn
+    if (isOn) return
+    clearImmediate(this.#turn)
+    this.#turn = undefined
+    this.#letGo()
   }
 
-  /** Takes a rule out of force; @returns the pairs it had, for whoever closes their alarms. */
-  removeRule(ruleId: string): { deviceId: string; pair: Pair }[] {
-    this.#rules.delete(ruleId)
-    const removed: { deviceId: string; pair: Pair }[] = []
-    for (const live of this.#lanes.values()) {
-      for (const [pair, id] of live.rules) if (id === ruleId) removed.push({ deviceId: live.deviceId, pair: this.#take(live, pair) })
-    }
-    return removed
+  #letGo(): void {
+    this.#waiting = []
+    this.#first = this.#waitingPoints = 0
+    this.judgedCount = this.takenCount
+    this.lossCount++
   }
 
-  /** A device is new, or what rules are for it has changed; @returns the pairs it has left. */
-  join(deviceId: string): { ruleId: string; pair: Pair }[] {
-    const live = this.#laneOf(deviceId)
-    const left: { ruleId: string; pair: Pair }[] = []
-    for (const [pair, ruleId] of live.rules) {
-      if (this.#rules.get(ruleId)?.includes(deviceId) !== true) left.push({ ruleId, pair: this.#take(live, pair) })
-    }
-    const present = new Set(live.rules.values())
-    for (const rule of this.#rules.values()) if (!present.has(rule.id) && rule.includes(deviceId)) this.#put(live, rule)
-    if (live.rules.size === 0) this.#forget(live)
-    return left
+  /** Lets messages and timers wait until {@link release}. */
+  hold(): void {
+    this.#isHeld = true
+    clearImmediate(this.#turn)
+    this.#turn = undefined
+  }
+
+  release(): void {
+    this.#isHeld = false
+    if (this.depth > 0) this.#turn ??= setImmediate(this.#work)
+    this.#runDue()
+  }
+
+  /** Which keys rules read; messages without any of them are passed over. */
+  read(keys: ReadonlySet<string> | undefined): void {
+    this.#keys = keys
+  }
+
+  ensure(card: DeviceCard): LiveScene {
+    const known = this.#scenes.get(card.id)
+    if (known) return known
+    const scene = new LiveScene(card, this.#tell, this.#laneOptions)
+    this.#scenes.set(card.id, scene)
+    return scene
+  }
+
+  /** Puts a rule in force at a device; `isJudged` when that was so before a start and nothing has changed since. */
+  put(scene: LiveScene, rule: CompiledRule, isJudged = false): void {
+    const { lane } = scene
+    const rules = remember(this.#added, lane.rules, rule, () => [...lane.rules, rule])
+    lane.hold(rule, rules)
+    if (!isJudged) lane.add(rule, this.#options.clock.now())
+    this.#wait(scene)
+  }
+
+  restore(scene: LiveScene, saved: Omit<Pair, 'due'>): void {
+    this.put(scene, saved.rule, true)
+    scene.lane.restore(saved)
+    this.#wait(scene)
+  }
+
+  /** Takes a rule out of force at a device; @returns what was remembered of it */
+  take(scene: LiveScene, rule: CompiledRule): Pair | undefined {
+    const { lane } = scene
+    const rules = remember(this.#removed, lane.rules, rule, () => lane.rules.filter((one) => one !== rule))
+    const pair = lane.remove(rule, rules)
+    this.#wait(scene)
+    if (lane.rules.length === 0) this.forget(scene)
+    return pair
+  }
+
+  forget(scene: LiveScene): void {
+    this.#due.set(scene, Number.POSITIVE_INFINITY)
+    this.#scenes.delete(scene.id)
   }
 
   /** A step after the commit: no more than a place in a queue, and nothing at all without a rule. */
-  take(stored: Stored): void {
-    if (this.#rules.size === 0 || stored.kind !== 'telemetry' || stored.points.length === 0) return
+  enqueue(stored: Stored): void {
+    if (!this.#isOn || stored.kind !== 'telemetry' || stored.points.length === 0) return
+    this.takenCount++
+    this.#waitingPoints += stored.points.length
+    if (this.#waitingPoints > this.#maxWaitingPoints) {
+      this.switch(false)
+      this.overflowCount++
+      return this.#options.onOverflow()
+    }
     this.#waiting.push(stored)
-    this.#turn ??= setImmediate(this.#work)
+    if (!this.#isHeld) this.#turn ??= setImmediate(this.#work)
   }
 
-  /** An attribute changed, and that is committed; `apply` is what makes the scene know it. */
-  takeAttributes({ deviceId, scope, values, deleted }: AttributeChange, apply: () => void): void {
+  /** An attribute changed, and that is committed. */
+  takeAttributes({ deviceId, scope, values, deleted }: AttributeChange): void {
     const names = new Set([...values.map(({ key }) => key), ...deleted].map((key) => `${scope}/${key}`))
-    this.#change(deviceId, ({ reads }) => !reads.attributes.isDisjointFrom(names), apply)
+    this.change(
+      deviceId,
+      ({ reads }) => !reads.attributes.isDisjointFrom(names),
+      (scene) => {
+        for (const value of values) scene.setAttribute(`${scope}/${value.key}`, toRuleValue(value))
+        for (const key of deleted) scene.setAttribute(`${scope}/${key}`, undefined)
+      },
+    )
   }
 
   /** A device came or went. */
   takeConnection(deviceId: string, connection: { isOnline: boolean; since: number }): void {
     const isConcerned = ({ reads }: CompiledRule) => reads.hasTimers || reads.fields.has('device.online')
-    this.#change(deviceId, isConcerned, (scene) => (scene.connection = connection))
+    this.change(deviceId, isConcerned, (scene) => (scene.connection = connection))
   }
 
-  #change(deviceId: string, isConcerned: (rule: CompiledRule) => boolean, apply: (scene: DeviceScene) => void): void {
-    const live = this.#lanes.get(deviceId)
-    if (!live) return
-    live.lane.change(this.#options.clock.now(), isConcerned, () => apply(live.lane.device))
-    this.#wait(live)
+  /** Judges the rules that read what has changed of a device beside telemetry. */
+  change(deviceId: string, isConcerned: (rule: CompiledRule) => boolean, apply: (scene: LiveScene) => void): void {
+    const scene = this.#scenes.get(deviceId)
+    if (!scene) return
+    if (scene.lane.rules.some(isConcerned)) scene.lane.change(this.#options.clock.now(), isConcerned, () => apply(scene))
+    else apply(scene)
+    this.#wait(scene)
   }
 
   readonly #work = (): void => {
@@ -140,12 +222,16 @@ export class LiveRules {
     const { clock } = this.#options
     const until = clock.monotonic() + turnMs
     do {
-      const stored = this.#waiting[this.#first++]
+      const stored = this.#waiting[this.#first]
       if (!stored) break
-      this.#judge(stored)
+      this.#first++
+      this.#waitingPoints -= stored.points.length
+      this.judge(stored.device.id, stored.points, stored.receivedAt)
+      this.judgedCount++
     } while (clock.monotonic() < until)
     if (this.#first >= this.#waiting.length) {
-      this.#waiting.length = this.#first = 0
+      this.#waiting = []
+      this.#first = 0
       return
     }
     // What was judged goes before the queue is empty, which it may never be.
@@ -156,87 +242,75 @@ export class LiveRules {
     this.#turn = setImmediate(this.#work)
   }
 
-  #judge({ device, points, receivedAt }: Stored): void {
-    const live = this.#lanes.get(device.id)
-    if (!live) return
-    live.lastReceivedAt = Math.max(live.lastReceivedAt, receivedAt)
-    live.lane.apply(points.map((point) => ({ key: point.key, ts: point.ts, value: toRuleValue(point), receivedAt })))
-    this.#wait(live)
+  /** Judges one message. */
+  judge(deviceId: string, points: readonly Point[], receivedAt: number): void {
+    const scene = this.#scenes.get(deviceId)
+    if (!scene) return
+    scene.lastReceivedAt = Math.max(scene.lastReceivedAt, receivedAt)
+    const keys = this.#keys
+    const read = keys && points.some(({ key }) => !keys.has(key)) ? points.filter(({ key }) => keys.has(key)) : points
+    if (read.length === 0) return
+    const { lane } = scene
+    const late = lane.lateCount
+    lane.apply(read.map((point) => ({ key: point.key, ts: point.ts, value: toRuleValue(point), receivedAt })))
+    this.lateCount += lane.lateCount - late
+    this.#wait(scene)
   }
 
-  #laneOf(deviceId: string): LiveLane {
-    const known = this.#lanes.get(deviceId)
-    if (known) return known
-    const rules = new Map<Pair, string>()
-    const lane = new Lane(this.#options.sceneOf(deviceId), (pair, transitions, at) => this.#tell(live, pair, transitions, at), {
-      onFailed: (pair, error) => this.#fail(live, pair, error),
-      readyAt: this.#readyAt,
-    })
-    const live: LiveLane = { lane, deviceId, lastReceivedAt: Number.NEGATIVE_INFINITY, rules }
-    this.#lanes.set(deviceId, live)
-    return live
+  readonly #tell = (pair: Pair, transitions: readonly Transition[], at: number, scene: LiveScene): void => {
+    this.evaluationCount++
+    if (this.#failures.size > 0) this.#failures.delete(pair.rule)
+    this.#options.onJudged({ scene, pair, transitions, at })
   }
 
-  #put(live: LiveLane, rule: LiveRule): void {
-    this.#joining = rule.id
-    const pair = live.lane.add(rule.compiled, this.#options.clock.now())
-    live.rules.set(pair, rule.id)
-    this.#joining = undefined
-    this.#wait(live)
-  }
-
-  #take(live: LiveLane, pair: Pair): Pair {
-    live.lane.remove(pair)
-    live.rules.delete(pair)
-    this.#wait(live)
-    return pair
-  }
-
-  #forget(live: LiveLane): void {
-    this.#due.set(live, Number.POSITIVE_INFINITY)
-    this.#lanes.delete(live.deviceId)
-  }
-
-  #tell({ deviceId, rules }: LiveLane, pair: Pair, transitions: readonly Transition[], at: number): void {
-    const ruleId = rules.get(pair) ?? this.#joining!
-    this.#failures.delete(ruleId)
-    if (transitions.length > 0) this.#options.onJudged({ ruleId, deviceId, transitions, state: pair.state, at })
-  }
-
-  #fail({ rules }: LiveLane, pair: Pair, error: unknown): void {
-    const ruleId = rules.get(pair) ?? this.#joining!
-    const count = (this.#failures.get(ruleId) ?? 0) + 1
-    this.#failures.set(ruleId, count)
-    if (count !== mostFailures) return
-    this.#options.log.error({ err: error, ruleId }, 'a rule failed again and again and rests')
-    this.#options.onFailing(ruleId, error)
+  #fail({ rule }: Pair, error: unknown): void {
+    const count = (this.#failures.get(rule) ?? 0) + 1
+    this.#failures.set(rule, count)
+    if (count === mostFailures) this.#options.onFailing(rule, error)
   }
 
   /** Lets the device wait for its next instant: silence by the server's clock, everything else after the grace. */
-  #wait(live: LiveLane): void {
-    const { event, server } = live.lane.due
-    this.#due.set(live, Math.min(server, Math.max(event, live.lastReceivedAt + graceMs)))
+  #wait(scene: LiveScene): void {
+    const { event, server } = scene.lane.due
+    this.#due.set(scene, Math.min(server, Math.max(event, scene.lastReceivedAt + graceMs)))
     this.#setTimer()
   }
 
   #setTimer(): void {
     const { clock } = this.#options
     const at = this.#due.nextAt
-    if (at >= this.#timerAt || at === Number.POSITIVE_INFINITY) return
+    if (this.#isHeld || at >= this.#timerAt || at === Number.POSITIVE_INFINITY) return
     this.#cancelTimer?.()
     this.#timerAt = at
     this.#cancelTimer = clock.after(Math.min(Math.max(at - clock.now(), 0), longestWaitMs), this.#runDue)
   }
 
   readonly #runDue = (): void => {
+    this.#cancelTimer?.()
     this.#cancelTimer = undefined
     this.#timerAt = Number.POSITIVE_INFINITY
-    const now = this.#options.clock.now()
-    for (let live = this.#due.take(now); live; live = this.#due.take(now)) {
-      const isSettled = now >= live.lastReceivedAt + graceMs
-      live.lane.runTimers(isSettled ? now + 1 : Number.NEGATIVE_INFINITY, now + 1)
-      this.#wait(live)
+    if (this.#isHeld) return
+    const { clock } = this.#options
+    const now = clock.now()
+    const until = clock.monotonic() + turnMs
+    for (let scene = this.#due.take(now); scene; scene = this.#due.take(now)) {
+      const isSettled = now >= scene.lastReceivedAt + graceMs
+      scene.lane.runTimers(isSettled ? now + 1 : Number.NEGATIVE_INFINITY, now + 1)
+      this.#wait(scene)
+      // Many at once, such as after a start: acknowledgements go between.
+      if (clock.monotonic() >= until) break
     }
     this.#setTimer()
   }
+}
+
+type Transits = WeakMap<readonly CompiledRule[], Map<CompiledRule, readonly CompiledRule[]>>
+
+/** The same list for all devices that come from the same list the same way. */
+function remember(from: Transits, list: readonly CompiledRule[], rule: CompiledRule, make: () => readonly CompiledRule[]) {
+  const known = from.get(list) ?? new Map<CompiledRule, readonly CompiledRule[]>()
+  from.set(list, known)
+  const next = known.get(rule) ?? make()
+  known.set(rule, next)
+  return next
 }
