@@ -32,7 +32,9 @@ export async function readAlarm(tx: Tx, id: string): Promise<StoredAlarm> {
 /** Those of these ids that are shown, in no order. */
 export async function readAlarms(tx: Tx, ids: readonly string[]): Promise<StoredAlarm[]> {
   if (ids.length === 0) return []
-  return [...(await tx.execute<StoredAlarm>(sql`select ${columns} from ${tables} where a.id = any(${sql.param(ids)}::uuid[]) and ${shown}`))]
+  return [
+    ...(await tx.execute<StoredAlarm>(sql`select ${columns} from ${tables} where a.id = any(${sql.param(ids)}::uuid[]) and ${shown}`)),
+  ]
 }
 
 export type AlarmPage = { items: Alarm[]; nextCursor: string | null; total?: number }

@@ -83,7 +83,14 @@ describe('telemetry that breaks a rule', () => {
       points.map(([s, t]) => ({ ts: start + s * 1000, values: { t } })),
     )
     await expectAlarms(device.id, [
-      { status: 'cleared', severity: 'warning', highestSeverity: 'critical', startTs: start, endTs: start + 360_000, clearedTs: start + 480_000 },
+      {
+        status: 'cleared',
+        severity: 'warning',
+        highestSeverity: 'critical',
+        startTs: start,
+        endTs: start + 360_000,
+        clearedTs: start + 480_000,
+      },
     ])
     const [alarm] = await alarmsOf(device.id)
     const told = await timeline(alarm!.id)
@@ -152,7 +159,10 @@ describe('a device', () => {
     await platform.ruleEngine.settled()
     await platform.ruleEngine.journal.flush()
     await platform.call('POST', '/api/v1/bin/restore', { body: { ids: [device.id] } })
-    await expectAlarms(device.id, [{ status: 'active', ruleId: id }, { id: alarm!.id, clearReason: 'device_deleted' }])
+    await expectAlarms(device.id, [
+      { status: 'active', ruleId: id },
+      { id: alarm!.id, clearReason: 'device_deleted' },
+    ])
   })
 })
 
@@ -167,7 +177,10 @@ describe('people', () => {
     await send(device, { t: 10 })
     await send(device, { t: 1 })
     await send(device, { t: 11 })
-    await expectAlarms(device.id, [{ status: 'active', trigger: { t: 11 } }, { id: alarm!.id, clearReason: 'manual' }])
+    await expectAlarms(device.id, [
+      { status: 'active', trigger: { t: 11 } },
+      { id: alarm!.id, clearReason: 'manual' },
+    ])
   })
 
   it('change a rule: what is not true any more is cleared, what is stays, and a rule that is switched off clears', async () => {

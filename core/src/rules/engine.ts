@@ -5,7 +5,6 @@ import type { Context } from '../context.ts'
 import type { Scope } from '../db/client.ts'
 import { listTenants } from '../db/installation.ts'
 import type { Stored } from '../ingest/pipeline.ts'
-import type { LogPosition } from '../telemetry/segments.ts'
 import type { TelemetryStore } from '../telemetry/store.ts'
 import type { CompiledRule } from './compile-rule.ts'
 import { LiveRules } from './live-rules.ts'
@@ -14,21 +13,15 @@ import type { DeviceCard, LiveScene } from './live-scene.ts'
 import type { Pair } from './lane.ts'
 import { adoptRule, clearByHand, closePair, newPairState } from './pair.ts'
 import type { ClearReason, Transition } from './pair.ts'
-import { loadAttributes, loadCards, loadRules, loadStates, loadValues, loadVersion } from './rule-loader.ts'
+import { loadCards, loadRules, loadStates, loadValues, loadVersion } from './rule-loader.ts'
 import type { RuleInForce, StoredState } from './rule-loader.ts'
 import { isTargeted } from './rule-targets.ts'
+import { SceneLoader, sliceMs } from './scene-loader.ts'
 import { Journal } from './journal.ts'
-import { toRuleValue } from './values.ts'
 
 export type EngineParts = { store: TelemetryStore }
 
-/** Work between two looks at sockets. */
-const sliceMs = 5
 const retryMs = 2000
-/** Devices whose values are read at a time. */
-const devicesAtOnce = 1000
-/** What a dwell or a rate may look back at is read for so many series at a time. */
-const seriesAtOnce = 8
 
 /**
  * Keeps rules in force: brings them, their devices and what was known of those into {@link LiveRules}, and what comes
@@ -39,6 +32,7 @@ export class RuleEngine {
   readonly journal: Journal
   readonly #context: Context
   readonly #store: TelemetryStore
+  readonly #loader: SceneLoader
   readonly #rules = new Map<string, RuleInForce>()
   readonly #byCompiled = new Map<CompiledRule, RuleInForce>()
   readonly #stops: (() => void)[] = []
@@ -62,7 +56,12 @@ export class RuleEngine {
         this.#enqueueWork('catching up', () => this.#catchUp())
       },
     })
-    this.journal = new Journal(context, { live: this.live, ruleOf: (compiled) => this.#byCompiled.get(compiled), position: () => store.position })
+    this.#loader = new SceneLoader(context, { store, live: this.live })
+    this.journal = new Journal(context, {
+      live: this.live,
+      ruleOf: (compiled) => this.#byCompiled.get(compiled),
+      position: () => store.position,
+    })
   }
 
   get ruleCount(): number {
@@ -139,10 +138,10 @@ export class RuleEngine {
       this.live.switch(false)
       await this.journal.dropCheckpoint()
     } else {
-      await this.#loadBase(from)
-      await this.#seedWindows([...this.live.scenes.values()])
+      await this.#loader.loadBase(from, this.#keysRead())
+      await this.#loader.seedWindows([...this.live.scenes.values()])
       await this.#restore(states)
-      await this.#replay(from, checkpoint?.at ?? this.#context.clock.now())
+      await this.#loader.replay(from, checkpoint?.at ?? this.#context.clock.now())
       this.journal.start(from)
     }
     this.#isLive = true
@@ -155,10 +154,16 @@ export class RuleEngine {
     this.#byCompiled.set(rule.compiled, rule)
   }
 
-  #announceKeys(): void {
+  /** Keys of all rules; undefined while one reads any. */
+  #keysRead(): string[] | undefined {
     const all = [...this.#rules.values()]
-    const isAny = all.some(({ compiled }) => compiled.reads.isAnyKey)
-    this.live.read(isAny ? undefined : new Set(all.flatMap(({ compiled }) => [...compiled.reads.keys.keys()])))
+    if (all.some(({ compiled }) => compiled.reads.isAnyKey)) return undefined
+    return [...new Set(all.flatMap(({ compiled }) => [...compiled.reads.keys.keys()]))]
+  }
+
+  #announceKeys(): void {
+    const keys = this.#keysRead()
+    this.live.read(keys && new Set(keys))
   }
 
   /** Devices, attributes and stored values of a tenant at the start, and the states that were stored. */
@@ -167,7 +172,7 @@ export class RuleEngine {
     for (const rule of rules) {
       const cards = await db.withTenant(tenant, (tx) => loadCards(tx, tenant, { ruleId: rule.id }))
       for (const card of cards) this.live.put(this.live.ensure(card), rule.compiled, true)
-      await this.#loadAttributesOf(tenant, cards, rule.compiled.reads.attributes)
+      await this.#loader.loadAttributes(tenant, cards, rule.compiled.reads.attributes)
     }
     const { values, states } = await db.withTenant(tenant, async (tx) => ({ values: await loadValues(tx), states: await loadStates(tx) }))
     for (const { deviceId, slots } of values) {
@@ -175,68 +180,6 @@ export class RuleEngine {
       for (const [key, slot] of scene ? readSlots(slots) : []) scene!.values.seed(key, slot)
     }
     return states
-  }
-
-  async #loadAttributesOf(tenant: Scope, cards: readonly DeviceCard[], names: ReadonlySet<string>): Promise<void> {
-    for (let start = 0; start < cards.length && names.size > 0; start += devicesAtOnce) {
-      const ids = cards.slice(start, start + devicesAtOnce).map(({ id }) => id)
-      const found = await this.#context.db.withTenant(tenant, (tx) => loadAttributes(tx, ids, names))
-      for (const { deviceId, name, value } of found) this.live.scenes.get(deviceId)?.setAttribute(name, value)
-    }
-  }
-
-  /** What devices had sent before `from`: what is in segments first, since it moves into chunks. */
-  async #loadBase(from: LogPosition): Promise<void> {
-    const byNo = this.#scenesByNo()
-    for await (const page of this.#store.readLog(undefined, from)) {
-      for (const { tenantNo, deviceNo, points } of page) {
-        const scene = byNo.get(`${tenantNo} ${deviceNo}`)
-        for (const point of scene ? points : []) seed(scene!, point.key, point.ts, toRuleValue(point))
-      }
-      await nextTurn()
-    }
-    await this.#loadMerged([...this.live.scenes.values()], this.#keysRead())
-  }
-
-  /** Keys of all rules; undefined while one reads any. */
-  #keysRead(): string[] | undefined {
-    const all = [...this.#rules.values()]
-    if (all.some(({ compiled }) => compiled.reads.isAnyKey)) return undefined
-    return [...new Set(all.flatMap(({ compiled }) => [...compiled.reads.keys.keys()]))]
-  }
-
-  #scenesByNo(): Map<string, LiveScene> {
-    return new Map([...this.live.scenes.values()].map((scene) => [`${scene.card.tenantNo} ${scene.card.no}`, scene]))
-  }
-
-  async #loadMerged(scenes: readonly LiveScene[], keys: readonly string[] | undefined): Promise<void> {
-    if (keys?.length === 0) return
-    for (const [tenantId, some] of Map.groupBy(scenes, ({ card }) => card.tenantId)) {
-      const byNo = new Map(some.map((scene) => [scene.card.no, scene]))
-      const { tenantNo } = some[0]!.card
-      await this.#store.readMerged({ tenantId, tenantNo }, [...byNo.keys()], keys, (found) => {
-        for (const { deviceNo, key, point } of found) if (point) seed(byNo.get(deviceNo)!, key, point.ts, toRuleValue(point))
-      })
-    }
-  }
-
-  /** Samples of windows are not stored: they are read from telemetry, up to what is known [5.3]. */
-  async #seedWindows(scenes: readonly LiveScene[]): Promise<void> {
-    const wanted = scenes.flatMap((scene) => [...scene.values.samples].map(([key, samples]) => ({ scene, key, samples })))
-    for (let start = 0; start < wanted.length; start += seriesAtOnce) {
-      const some = wanted.slice(start, start + seriesAtOnce).map(async ({ scene, key, samples }) => {
-        const newest = scene.values.slots.get(key)
-        if (!newest) return
-        const { tenantId, tenantNo } = scene.card
-        const range = { deviceId: scene.id, key, from: newest.ts - 2 * samples.windowMs, to: newest.ts + 1 }
-        const older: { ts: number; value: ReturnType<typeof toRuleValue> }[] = []
-        for await (const block of this.#store.read({ tenantId, tenantNo }, range)) {
-          for (const point of block) older.push({ ts: point.ts, value: toRuleValue(point) })
-        }
-        samples.prepend(older)
-      })
-      await Promise.all(some)
-    }
   }
 
   /** Goes on with the pairs as they were stored; those of an earlier version of their rule are taken over to the present one. */
@@ -249,9 +192,16 @@ export class RuleEngine {
       known.add(`${ruleId} ${deviceId}`)
       const saved = JSON.stringify(state)
       if (isCleared) clearByHand(rule.compiled, state, Math.max(at, state.toldAt ?? at))
-      const before = version === rule.version ? rule.compiled : await this.#context.db.withTenant(rule.tenant, (tx) => loadVersion(tx, ruleId, version))
+      const before =
+        version === rule.version ? rule.compiled : await this.#context.db.withTenant(rule.tenant, (tx) => loadVersion(tx, ruleId, version))
       const isSame = before === rule.compiled || before === undefined
-      this.live.restore(scene, { rule: isSame ? rule.compiled : before, state: isSame && before ? state : newPairState(rule.compiled), at, activeSince, saved })
+      this.live.restore(scene, {
+        rule: isSame ? rule.compiled : before,
+        state: isSame && before ? state : newPairState(rule.compiled),
+        at,
+        activeSince,
+        saved,
+      })
       if (!isSame) this.#adopt(scene, before, rule)
     }
     for (const rule of this.#rules.values()) {
@@ -264,34 +214,12 @@ export class RuleEngine {
     }
   }
 
-  /** Judges what was committed from `from` on, up to what is taken by itself since the start. */
-  async #replay(from: LogPosition, checkpointAt: number): Promise<void> {
-    const { clock } = this.#context
-    const byNo = this.#scenesByNo()
-    // Rows of before may have their commit still to come; those are taken by themselves.
-    const { segmentNo, seq } = this.#store.position
-    let until = clock.monotonic() + sliceMs
-    for await (const page of this.#store.readLog(from, { segmentNo, seq })) {
-      for (const { tenantNo, deviceNo, points } of page) {
-        const scene = byNo.get(`${tenantNo} ${deviceNo}`)
-        if (!scene) continue
-        // Nobody wrote down when it came: not before the checkpoint, and not after now.
-        const newest = Math.max(...points.map(({ ts }) => ts))
-        const receivedAt = Math.min(Math.max(newest, checkpointAt), clock.now())
-        this.live.judge(scene.id, points, receivedAt)
-        if (clock.monotonic() < until) continue
-        await nextTurn()
-        until = clock.monotonic() + sliceMs
-      }
-    }
-  }
-
   /** More came than was held: what is stored since the checkpoint is judged again, of which some was already. */
   async #catchUp(): Promise<void> {
     this.live.hold()
     this.live.switch(true)
     const { position, at } = this.journal.lastCheckpoint
-    await this.#replay(position, at)
+    await this.#loader.replay(position, at)
     this.live.release()
   }
 
@@ -353,7 +281,7 @@ export class RuleEngine {
       await this.journal.flush()
     }
     const scenes = cards.map((card) => this.live.ensure(card))
-    await this.#prepare(rule.tenant, scenes, [rule])
+    await this.#loader.prepare(rule.tenant, scenes, [rule])
     const targeted = new Set(scenes)
     let until = this.#context.clock.monotonic() + sliceMs
     for (const scene of scenes) {
@@ -365,37 +293,6 @@ export class RuleEngine {
     }
     if (!before) return
     for (const scene of this.live.scenes.values()) if (!targeted.has(scene)) this.#leave(scene, before, 'out_of_scope', false)
-  }
-
-  /** Reads what rules need to know of devices that nobody has followed so far. */
-  async #prepare(tenant: Scope, scenes: readonly LiveScene[], rules: readonly RuleInForce[]): Promise<void> {
-    for (const { compiled } of rules) {
-      for (const [key, windowMs] of compiled.reads.keys) if (windowMs > 0) for (const scene of scenes) scene.values.hold(key, windowMs)
-    }
-    const names = new Set(rules.flatMap(({ compiled }) => [...compiled.reads.attributes]))
-    await this.#loadAttributesOf(
-      tenant,
-      scenes.map(({ card }) => card),
-      names,
-    )
-    const isAny = rules.some(({ compiled }) => compiled.reads.isAnyKey)
-    const keys = [...new Set(rules.flatMap(({ compiled }) => [...compiled.reads.keys.keys()]))]
-    for (let start = 0; start < scenes.length && (isAny || keys.length > 0); start += devicesAtOnce) {
-      const some = scenes.slice(start, start + devicesAtOnce)
-      const latest = await this.#store.latest(
-        tenant,
-        some.map(({ id }) => id),
-        isAny ? { maxKeys: 100 } : { keys },
-      )
-      for (const scene of some) {
-        for (const point of latest.get(scene.id) ?? []) {
-          // A key that is followed already knows what was judged; what is stored may be ahead of that.
-          const isFollowed = scene.lane.rules.some(({ reads }) => reads.isAnyKey || reads.keys.has(point.key))
-          if (!isFollowed) seed(scene, point.key, point.ts, toRuleValue(point))
-        }
-      }
-    }
-    if (rules.some(({ compiled }) => [...compiled.reads.keys.values()].some((windowMs) => windowMs > 0))) await this.#seedWindows(scenes)
   }
 
   #adopt(scene: LiveScene, before: CompiledRule, rule: RuleInForce): void {
@@ -445,7 +342,9 @@ export class RuleEngine {
     const rules = [...this.#rules.values()].filter(({ tenant }) => tenant.tenantId === tenantId)
     const tenant = rules[0]?.tenant
     if (!tenant) return
-    const cards = new Map((await this.#context.db.withTenant(tenant, (tx) => loadCards(tx, tenant, { ids: deviceIds }))).map((card) => [card.id, card]))
+    const cards = new Map(
+      (await this.#context.db.withTenant(tenant, (tx) => loadCards(tx, tenant, { ids: deviceIds }))).map((card) => [card.id, card]),
+    )
     const fresh: { scene: LiveScene; rules: RuleInForce[] }[] = []
     for (const id of deviceIds) {
       const card = cards.get(id)
@@ -456,12 +355,14 @@ export class RuleEngine {
       }
       if (known) this.#rename(known, card)
       for (const rule of known ? rules : []) if (!isTargeted(rule.document.target, card)) this.#leave(known!, rule, 'out_of_scope', false)
-      const wanted = rules.filter(({ document, compiled }) => isTargeted(document.target, card) && known?.lane.rules.includes(compiled) !== true)
+      const wanted = rules.filter(
+        ({ document, compiled }) => isTargeted(document.target, card) && known?.lane.rules.includes(compiled) !== true,
+      )
       if (wanted.length > 0) fresh.push({ scene: this.live.ensure(card), rules: wanted })
     }
     if (fresh.length === 0) return
     const wanted = [...new Set(fresh.flatMap((one) => one.rules))]
-    await this.#prepare(
+    await this.#loader.prepare(
       tenant,
       fresh.map(({ scene }) => scene),
       wanted,
@@ -521,8 +422,4 @@ export class RuleEngine {
       this.#announceKeys()
     })
   }
-}
-
-function seed(scene: LiveScene, key: string, ts: number, value: ReturnType<typeof toRuleValue>): void {
-  scene.values.seed(key, { ts, value, previous: undefined, receivedAt: ts })
 }

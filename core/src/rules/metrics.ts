@@ -8,7 +8,12 @@ import type { RuleEngine } from './engine.ts'
 export function watchRules(registry: Registry, { live, journal }: RuleEngine): void {
   watchCounter(registry, 'iot_pms_rule_evaluations_total', 'Rules judged at a device', () => live.evaluationCount)
   watchCounter(registry, 'iot_pms_rule_late_points_total', 'Points older than the newest of their key', () => live.lateCount)
-  watchCounter(registry, 'iot_pms_rule_overflows_total', 'Times rules went on with what is stored, since too much waited', () => live.overflowCount)
+  watchCounter(
+    registry,
+    'iot_pms_rule_overflows_total',
+    'Times rules went on with what is stored, since too much waited',
+    () => live.overflowCount,
+  )
   watchCounter(registry, 'iot_pms_alarm_transitions_total', 'Alarms raised, changed and cleared by rules', () => journal.transitionCount)
   watchGauge(registry, 'iot_pms_rule_timers', 'Devices at which a rule waits for an instant', () => live.timerCount)
   watchGauge(registry, 'iot_pms_rule_devices', 'Devices under a rule', () => live.scenes.size)

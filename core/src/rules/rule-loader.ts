@@ -65,7 +65,11 @@ export async function loadVersion(tx: Tx, ruleId: string, version: number): Prom
 type CardRow = Omit<DeviceCard, 'tenantId' | 'tenantNo' | 'connection'> & { state: string; since: number | null }
 
 /** Devices that are there: these, or those that a rule is for. */
-export async function loadCards(tx: Tx, { tenantId, tenantNo }: Scope, of: { ids: readonly string[] } | { ruleId: string }): Promise<DeviceCard[]> {
+export async function loadCards(
+  tx: Tx,
+  { tenantId, tenantNo }: Scope,
+  of: { ids: readonly string[] } | { ruleId: string },
+): Promise<DeviceCard[]> {
   const only = 'ids' in of ? sql`d.id = any(${sql.param(of.ids)}::uuid[])` : sql`r.id = ${of.ruleId} and ${targetSql}`
   const rows = await tx.execute<CardRow>(sql`
     select d.id, d.number as no, d.name, d.label, d.tags, d.product_id as "productId", p.name as product,
