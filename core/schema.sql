@@ -620,6 +620,24 @@ CREATE TABLE module_migrations (
 );
 ALTER TABLE module_migrations OWNER TO pms_owner;
 
+CREATE TABLE notify_ack_tokens (
+  tenant_id uuid NOT NULL,
+  token_sha256 bytea NOT NULL,
+  delivery_id uuid NOT NULL,
+  group_id text NOT NULL,
+  recipient text NOT NULL,
+  expires_at timestamp with time zone NOT NULL,
+  CONSTRAINT notify_ack_tokens_pkey PRIMARY KEY (tenant_id, token_sha256),
+  CONSTRAINT notify_ack_tokens_tenant_id_delivery_id_fkey FOREIGN KEY (tenant_id, delivery_id) REFERENCES notify_deliveries(tenant_id, id) ON DELETE CASCADE,
+  CONSTRAINT notify_ack_tokens_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenants(id)
+);
+ALTER TABLE notify_ack_tokens OWNER TO pms_owner;
+ALTER TABLE notify_ack_tokens ENABLE ROW LEVEL SECURITY;
+ALTER TABLE notify_ack_tokens FORCE ROW LEVEL SECURITY;
+CREATE POLICY maintenance ON notify_ack_tokens TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON notify_ack_tokens TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
+GRANT DELETE, INSERT, SELECT, UPDATE ON notify_ack_tokens TO pms_app;
+
 CREATE TABLE notify_alerts (
   tenant_id uuid NOT NULL,
   id text NOT NULL,
@@ -629,6 +647,8 @@ CREATE TABLE notify_alerts (
   starts_at timestamp with time zone NOT NULL,
   ends_at timestamp with time zone,
   updated_at timestamp with time zone NOT NULL DEFAULT now(),
+  acked_at timestamp with time zone,
+  acked_by text,
   CONSTRAINT notify_alerts_pkey PRIMARY KEY (tenant_id, id),
   CONSTRAINT notify_alerts_status_check CHECK ((status = ANY (ARRAY['firing'::text, 'resolved'::text]))),
   CONSTRAINT notify_alerts_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenants(id)
@@ -699,6 +719,30 @@ CREATE POLICY maintenance ON notify_channels TO pms_owner USING (true) WITH CHEC
 CREATE POLICY tenant ON notify_channels TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
 GRANT DELETE, INSERT, SELECT, UPDATE ON notify_channels TO pms_app;
 
+CREATE TABLE notify_contact_points (
+  tenant_id uuid NOT NULL,
+  id uuid NOT NULL,
+  user_id uuid NOT NULL,
+  type text NOT NULL,
+  address text NOT NULL,
+  verified_at timestamp with time zone,
+  code_hash text,
+  code_expires_at timestamp with time zone,
+  code_tries integer NOT NULL DEFAULT 0,
+  created_at timestamp with time zone NOT NULL DEFAULT now(),
+  CONSTRAINT notify_contact_points_pkey PRIMARY KEY (tenant_id, id),
+  CONSTRAINT notify_contact_points_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenants(id),
+  CONSTRAINT notify_contact_points_tenant_id_user_id_fkey FOREIGN KEY (tenant_id, user_id) REFERENCES users(tenant_id, id) ON DELETE CASCADE,
+  CONSTRAINT notify_contact_points_tenant_id_user_id_type_address_key UNIQUE (tenant_id, user_id, type, address),
+  CONSTRAINT notify_contact_points_type_check CHECK ((type = ANY (ARRAY['email'::text, 'sms'::text, 'telegram'::text])))
+);
+ALTER TABLE notify_contact_points OWNER TO pms_owner;
+ALTER TABLE notify_contact_points ENABLE ROW LEVEL SECURITY;
+ALTER TABLE notify_contact_points FORCE ROW LEVEL SECURITY;
+CREATE POLICY maintenance ON notify_contact_points TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON notify_contact_points TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
+GRANT DELETE, INSERT, SELECT, UPDATE ON notify_contact_points TO pms_app;
+
 CREATE TABLE notify_deliveries (
   tenant_id uuid NOT NULL,
   id uuid NOT NULL,
@@ -721,6 +765,7 @@ CREATE TABLE notify_deliveries (
   created_at timestamp with time zone NOT NULL DEFAULT now(),
   sent_at timestamp with time zone,
   updated_at timestamp with time zone NOT NULL DEFAULT now(),
+  held_until timestamp with time zone,
   CONSTRAINT notify_deliveries_pkey PRIMARY KEY (tenant_id, id),
   CONSTRAINT notify_deliveries_state_check CHECK ((state = ANY (ARRAY['accepted'::text, 'queued'::text, 'sending'::text, 'sent'::text, 'delivered'::text, 'read'::text, 'acked'::text, 'failed'::text, 'expired'::text, 'suppressed'::text, 'canceled'::text]))),
   CONSTRAINT notify_deliveries_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenants(id),
@@ -729,6 +774,7 @@ CREATE TABLE notify_deliveries (
 ALTER TABLE notify_deliveries OWNER TO pms_owner;
 ALTER TABLE notify_deliveries ENABLE ROW LEVEL SECURITY;
 ALTER TABLE notify_deliveries FORCE ROW LEVEL SECURITY;
+CREATE INDEX notify_deliveries_held ON public.notify_deliveries USING btree (tenant_id, user_id, held_until) WHERE (held_until IS NOT NULL);
 CREATE INDEX notify_deliveries_message ON public.notify_deliveries USING btree (tenant_id, message_id);
 CREATE INDEX notify_deliveries_provider ON public.notify_deliveries USING btree (tenant_id, channel_id, provider_message_id) WHERE (provider_message_id IS NOT NULL);
 CREATE INDEX notify_deliveries_recent ON public.notify_deliveries USING btree (tenant_id, created_at);
@@ -736,6 +782,46 @@ CREATE INDEX notify_deliveries_waiting ON public.notify_deliveries USING btree (
 CREATE POLICY maintenance ON notify_deliveries TO pms_owner USING (true) WITH CHECK (true);
 CREATE POLICY tenant ON notify_deliveries TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
 GRANT DELETE, INSERT, SELECT, UPDATE ON notify_deliveries TO pms_app;
+
+CREATE TABLE notify_escalations (
+  tenant_id uuid NOT NULL,
+  id uuid NOT NULL,
+  name text NOT NULL,
+  steps jsonb NOT NULL,
+  repeat integer NOT NULL DEFAULT 0,
+  version integer NOT NULL DEFAULT 1,
+  updated_by text NOT NULL,
+  created_at timestamp with time zone NOT NULL DEFAULT now(),
+  updated_at timestamp with time zone NOT NULL DEFAULT now(),
+  CONSTRAINT notify_escalations_pkey PRIMARY KEY (tenant_id, id),
+  CONSTRAINT notify_escalations_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenants(id),
+  CONSTRAINT notify_escalations_tenant_id_name_key UNIQUE (tenant_id, name)
+);
+ALTER TABLE notify_escalations OWNER TO pms_owner;
+ALTER TABLE notify_escalations ENABLE ROW LEVEL SECURITY;
+ALTER TABLE notify_escalations FORCE ROW LEVEL SECURITY;
+CREATE POLICY maintenance ON notify_escalations TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON notify_escalations TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
+GRANT DELETE, INSERT, SELECT, UPDATE ON notify_escalations TO pms_app;
+
+CREATE TABLE notify_events (
+  tenant_id uuid NOT NULL,
+  id uuid NOT NULL,
+  delivery_id uuid NOT NULL,
+  kind text NOT NULL,
+  detail text,
+  at timestamp with time zone NOT NULL,
+  CONSTRAINT notify_events_pkey PRIMARY KEY (tenant_id, id),
+  CONSTRAINT notify_events_tenant_id_delivery_id_fkey FOREIGN KEY (tenant_id, delivery_id) REFERENCES notify_deliveries(tenant_id, id) ON DELETE CASCADE,
+  CONSTRAINT notify_events_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenants(id)
+);
+ALTER TABLE notify_events OWNER TO pms_owner;
+ALTER TABLE notify_events ENABLE ROW LEVEL SECURITY;
+ALTER TABLE notify_events FORCE ROW LEVEL SECURITY;
+CREATE INDEX notify_events_delivery ON public.notify_events USING btree (tenant_id, delivery_id);
+CREATE POLICY maintenance ON notify_events TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON notify_events TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
+GRANT DELETE, INSERT, SELECT, UPDATE ON notify_events TO pms_app;
 
 CREATE TABLE notify_groups (
   tenant_id uuid NOT NULL,
@@ -797,6 +883,7 @@ CREATE TABLE notify_messages (
   expires_at timestamp with time zone NOT NULL,
   created_by text NOT NULL,
   created_at timestamp with time zone NOT NULL DEFAULT now(),
+  template text,
   CONSTRAINT notify_messages_pkey PRIMARY KEY (tenant_id, id),
   CONSTRAINT notify_messages_source_check CHECK ((source = ANY (ARRAY['api'::text, 'alert'::text, 'system'::text, 'digest'::text]))),
   CONSTRAINT notify_messages_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenants(id)
@@ -809,6 +896,22 @@ CREATE INDEX notify_messages_recent ON public.notify_messages USING btree (tenan
 CREATE POLICY maintenance ON notify_messages TO pms_owner USING (true) WITH CHECK (true);
 CREATE POLICY tenant ON notify_messages TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
 GRANT DELETE, INSERT, SELECT, UPDATE ON notify_messages TO pms_app;
+
+CREATE TABLE notify_preferences (
+  tenant_id uuid NOT NULL,
+  user_id uuid NOT NULL,
+  document jsonb NOT NULL,
+  updated_at timestamp with time zone NOT NULL DEFAULT now(),
+  CONSTRAINT notify_preferences_pkey PRIMARY KEY (tenant_id, user_id),
+  CONSTRAINT notify_preferences_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenants(id),
+  CONSTRAINT notify_preferences_tenant_id_user_id_fkey FOREIGN KEY (tenant_id, user_id) REFERENCES users(tenant_id, id) ON DELETE CASCADE
+);
+ALTER TABLE notify_preferences OWNER TO pms_owner;
+ALTER TABLE notify_preferences ENABLE ROW LEVEL SECURITY;
+ALTER TABLE notify_preferences FORCE ROW LEVEL SECURITY;
+CREATE POLICY maintenance ON notify_preferences TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON notify_preferences TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
+GRANT DELETE, INSERT, SELECT, UPDATE ON notify_preferences TO pms_app;
 
 CREATE TABLE notify_routing (
   tenant_id uuid NOT NULL,
@@ -825,6 +928,22 @@ ALTER TABLE notify_routing FORCE ROW LEVEL SECURITY;
 CREATE POLICY maintenance ON notify_routing TO pms_owner USING (true) WITH CHECK (true);
 CREATE POLICY tenant ON notify_routing TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
 GRANT DELETE, INSERT, SELECT, UPDATE ON notify_routing TO pms_app;
+
+CREATE TABLE notify_send_keys (
+  tenant_id uuid NOT NULL,
+  api_key_id uuid NOT NULL,
+  receiver text NOT NULL,
+  created_at timestamp with time zone NOT NULL DEFAULT now(),
+  CONSTRAINT notify_send_keys_pkey PRIMARY KEY (tenant_id, api_key_id),
+  CONSTRAINT notify_send_keys_tenant_id_api_key_id_fkey FOREIGN KEY (tenant_id, api_key_id) REFERENCES api_keys(tenant_id, id) ON DELETE CASCADE,
+  CONSTRAINT notify_send_keys_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenants(id)
+);
+ALTER TABLE notify_send_keys OWNER TO pms_owner;
+ALTER TABLE notify_send_keys ENABLE ROW LEVEL SECURITY;
+ALTER TABLE notify_send_keys FORCE ROW LEVEL SECURITY;
+CREATE POLICY maintenance ON notify_send_keys TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON notify_send_keys TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
+GRANT DELETE, INSERT, SELECT, UPDATE ON notify_send_keys TO pms_app;
 
 CREATE TABLE notify_silences (
   tenant_id uuid NOT NULL,
@@ -849,6 +968,24 @@ CREATE INDEX notify_silences_open ON public.notify_silences USING btree (tenant_
 CREATE POLICY maintenance ON notify_silences TO pms_owner USING (true) WITH CHECK (true);
 CREATE POLICY tenant ON notify_silences TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
 GRANT DELETE, INSERT, SELECT, UPDATE ON notify_silences TO pms_app;
+
+CREATE TABLE notify_suppressions (
+  tenant_id uuid NOT NULL,
+  id uuid NOT NULL,
+  type text NOT NULL,
+  address text NOT NULL,
+  reason text NOT NULL,
+  created_at timestamp with time zone NOT NULL DEFAULT now(),
+  CONSTRAINT notify_suppressions_pkey PRIMARY KEY (tenant_id, id),
+  CONSTRAINT notify_suppressions_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenants(id),
+  CONSTRAINT notify_suppressions_tenant_id_type_address_key UNIQUE (tenant_id, type, address)
+);
+ALTER TABLE notify_suppressions OWNER TO pms_owner;
+ALTER TABLE notify_suppressions ENABLE ROW LEVEL SECURITY;
+ALTER TABLE notify_suppressions FORCE ROW LEVEL SECURITY;
+CREATE POLICY maintenance ON notify_suppressions TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON notify_suppressions TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
+GRANT DELETE, INSERT, SELECT, UPDATE ON notify_suppressions TO pms_app;
 
 CREATE TABLE notify_template_versions (
   tenant_id uuid NOT NULL,
@@ -1124,6 +1261,20 @@ ALTER TABLE rule_states FORCE ROW LEVEL SECURITY;
 CREATE POLICY maintenance ON rule_states TO pms_owner USING (true) WITH CHECK (true);
 CREATE POLICY tenant ON rule_states TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
 GRANT DELETE, INSERT, SELECT, UPDATE ON rule_states TO pms_app;
+
+CREATE TABLE rule_values (
+  tenant_id uuid NOT NULL,
+  device_id uuid NOT NULL,
+  slots jsonb NOT NULL,
+  CONSTRAINT rule_values_pkey PRIMARY KEY (tenant_id, device_id),
+  CONSTRAINT rule_values_tenant_id_device_id_fkey FOREIGN KEY (tenant_id, device_id) REFERENCES devices(tenant_id, id) ON DELETE CASCADE
+);
+ALTER TABLE rule_values OWNER TO pms_owner;
+ALTER TABLE rule_values ENABLE ROW LEVEL SECURITY;
+ALTER TABLE rule_values FORCE ROW LEVEL SECURITY;
+CREATE POLICY maintenance ON rule_values TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON rule_values TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
+GRANT DELETE, INSERT, SELECT, UPDATE ON rule_values TO pms_app;
 
 CREATE TABLE rule_versions (
   tenant_id uuid NOT NULL,

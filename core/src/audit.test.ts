@@ -28,6 +28,7 @@ const exceptions = [
   'POST /api/v1/notifications/simulate', // writes nothing
   'POST /api/v1/notifications/templates/preview', // writes nothing
   'POST /api/v1/notifications/inbox/read', // what one has read oneself
+  'POST /api/v1/notifications/inbound/{channelId}/{pathToken}', // providers report
   'POST /api/v1/{token}/telemetry', // devices
   'POST /api/v1/{token}/attributes',
   'POST /api/v1/{token}/claim',
@@ -271,6 +272,7 @@ async function actOnNotifications(): Promise<void> {
   await call('PATCH', `${base}/channels/${channel}`, { name: 'd' })
   await call('POST', `${base}/channels/${channel}/disable`, {})
   await call('POST', `${base}/channels/${channel}/enable`, {})
+  await call('POST', `${base}/channels/${channel}/rotate-secret`, {})
   await call('POST', `${base}/channels/${channel}/test`, {})
   await call('POST', `${base}/channel-tests`, { type: 'webhook', config })
   const scheduledAt = new Date(Date.now() + 3_600_000).toISOString()
@@ -281,7 +283,15 @@ async function actOnNotifications(): Promise<void> {
   const { db, rootTenant } = app.context
   await db.withTenant(rootTenant, (tx) => tx.execute(sql`update notify_deliveries set state = 'failed' where id = ${deliveries[0]!.id}`))
   await call('POST', `${base}/deliveries/${deliveries[0]!.id}/retry`, {})
+  await call('POST', `${base}/deliveries/bulk-retry`, { state: 'failed' })
   await call('PUT', `${base}/routing`, { route: { receiver: 'r' }, receivers: [{ name: 'r', targets: [] }] })
+  const key = idOf(await call('POST', '/api/v1/api-keys', { name: 'send', scopes: ['notify.send'], expiresInDays: 1 }))
+  await call('PUT', `${base}/send-keys/${key}`, { receiver: 'r' })
+  await call('DELETE', `${base}/send-keys/${key}`)
+  const steps = [{ afterMs: 0, targets: [{ channelId: channel }] }]
+  const escalation = idOf(await call('POST', `${base}/escalations`, { name: 'e', steps }))
+  await call('PATCH', `${base}/escalations/${escalation}`, { repeat: 1 })
+  await call('DELETE', `${base}/escalations/${escalation}`)
   const span = { startsAt: new Date().toISOString(), endsAt: scheduledAt }
   const silence = idOf(await call('POST', `${base}/silences`, { matchers: ['a="b"'], comment: 'c', ...span }))
   await call('PATCH', `${base}/silences/${silence}`, { comment: 'd' })
@@ -291,6 +301,21 @@ async function actOnNotifications(): Promise<void> {
   await call('POST', `${base}/templates/${template}/restore`, { version: 1 })
   await call('DELETE', `${base}/templates/${template}`)
   await call('DELETE', `${base}/channels/${channel}`)
+  await actOnOwnNotifications(base)
+}
+
+async function actOnOwnNotifications(base: string): Promise<void> {
+  const config = { host: '127.0.0.1', port: 9, security: 'none', from: 'a@example.com' }
+  await call('POST', `${base}/channels`, { name: 'm', type: 'email', config })
+  await call('PUT', `${base}/preferences/me`, { minSeverity: 'major' })
+  const point = idOf(await call('POST', `${base}/contact-points/me`, { type: 'email', address: 'p@example.com' }))
+  await call('POST', `${base}/contact-points/me/${point}/code`, {})
+  const { db, rootTenant } = app.context
+  const [said] = await db.withTenant(rootTenant, (tx) =>
+    tx.execute<{ text: string }>(sql`select text from notify_messages where topic = 'verify' order by created_at desc limit 1`),
+  )
+  await call('POST', `${base}/contact-points/me/${point}/verify`, { code: /\d{6}/.exec(said!.text)![0] })
+  await call('DELETE', `${base}/contact-points/me/${point}`)
 }
 
 async function actOnAlarms(): Promise<void> {

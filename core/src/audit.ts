@@ -3,7 +3,7 @@ import { AsyncLocalStorage } from 'node:async_hooks'
 import { hostname } from 'node:os'
 import type { FastifyRequest } from 'fastify'
 import type { Clock } from './clock.ts'
-import { openingOf } from './db/client.ts'
+import { openAs } from './db/client.ts'
 import type { Db, Scope, Tx } from './db/client.ts'
 import { classifyDbError } from './db/errors.ts'
 import { ProblemError } from './errors.ts'
@@ -157,7 +157,7 @@ export class Audit {
     if (!records || records.length === 0) return
     pending.delete(tx)
     const { rootTenant } = this.#parts
-    if (!scope) await tx.execute(openingOf(rootTenant))
+    if (!scope) await openAs(tx, rootTenant)
     for (const sink of this.#sinks) {
       try {
         await sink.append(tx, scope ?? rootTenant, records)

@@ -57,7 +57,7 @@ export const configKeys = {
   DATABASE_URL: {
     type: 'secret',
     default: '',
-    help: 'External PostgreSQL 15–18, login with rights of the application only. Empty: the embedded PostgreSQL.',
+    help: 'External PostgreSQL 15–18, login with rights of the application only; with `?prepare=false` behind PgBouncer before 1.21. Empty: the embedded PostgreSQL.',
   },
   IOT_PMS_MIGRATE_URL: {
     type: 'secret',

@@ -144,6 +144,7 @@ export const errorCodes = {
   CHANNEL_RETIRED: { status: 422, zh: '该服务已停用。', en: 'The provider has retired this service.' },
   CHANNEL_CONFIG: { status: 422, zh: '渠道配置不合法。', en: 'The configuration of the channel is not valid.' },
   NO_RECIPIENT: { status: 422, zh: '没有可用的接收人。', en: 'Nobody can receive this.' },
+  CODE_INVALID: { status: 422, zh: '验证码不对或已失效。', en: 'The code is wrong or no longer good.' },
   MESSAGE_CONTENT: { status: 422, zh: '正文与模板须二选一。', en: 'Give either a text or a template.' },
   TEXT_INVALID: { status: 422, zh: '文本含有非法字符。', en: 'The text holds characters that are not allowed.' },
   TEMPLATE_INVALID: {

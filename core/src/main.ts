@@ -13,6 +13,8 @@ iot-pms admin setup-link                  a new link for the first administrator
 iot-pms admin reset-password EMAIL        a link that sets a new password
 iot-pms device simulate [options]         send example data over real MQTT; --help lists the options
 iot-pms telemetry stats [--json]          what the telemetry store holds, and what it takes
+iot-pms backup [--out FILE|-] [options]   one file with everything; the server may run; --kind, --passphrase-file
+iot-pms restore FILE [options]            put a backup in the place of the database; --check, --yes, --into
 iot-pms license show [--json]             state, term, limits and machine of the license
 iot-pms license request [-o FILE]         a request file for a license; --mode, --note
 iot-pms license install FILE|-            install a license; --acknowledge accepts what it takes away
@@ -32,6 +34,8 @@ const commands: Record<string, (args: string[]) => Promise<number | undefined>> 
   'admin setup-link': async () => (await import('./cli/admin.ts')).runSetupLink(readConfig()),
   'admin reset-password': async (args) => (await import('./cli/admin.ts')).runResetPassword(readConfig(), args[0]),
   'telemetry stats': async (args) => (await import('./cli/telemetry.ts')).runTelemetryStats(readConfig(), args),
+  backup: async (args) => (await import('./cli/backup.ts')).runBackup(readConfig(), args),
+  restore: async (args) => (await import('./cli/restore.ts')).runRestore(readConfig(), args),
   ...Object.fromEntries(
     ['show', 'request', 'install', 'crl', 'remove', 'release'].map((act) => [
       `license ${act}`,

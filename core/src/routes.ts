@@ -90,7 +90,7 @@ export async function registerRoutes(app: App, context: Context, parts: RoutePar
   })
   registerStorageRoutes(app, context, { disk: ingest.disk, store })
   registerJobRoutes(app, context, { console: parts.jobConsole, schedules: parts.schedules })
-  registerNotificationRoutes(app, context, parts.notifications)
+  await registerNotificationRoutes(app, context, parts.notifications, (text, address) => people.keys.find(text, address))
   registerRetentionRoutes(app, context, { retention: parts.retention })
   registerLicenseRoutes(app, parts.license)
   registerUserRoutes(app, people, setup)

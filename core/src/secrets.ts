@@ -91,7 +91,7 @@ export function createSecretKey(dataDir: string): Secrets {
   return new Secrets(key)
 }
 
-function parseKey(text: string): Buffer {
+export function parseKey(text: string): Buffer {
   const bytes = /^[0-9a-f]{64,}$/i.test(text) ? Buffer.from(text, 'hex') : Buffer.from(text, /[-_]/.test(text) ? 'base64url' : 'base64')
   if (bytes.length < 32 || new Set(bytes).size < 10) {
     throw configError(

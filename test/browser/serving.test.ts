@@ -6,6 +6,7 @@ import type { Browser } from 'playwright-core'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { hasBrowser, launchBrowser, openContext, waitForPage } from './browser.ts'
 import { Watch } from './checks.ts'
+import { fillNotifications } from './fill.ts'
 import { readRoutes } from './routes.ts'
 import { Server, admin, root } from './server.ts'
 
@@ -66,6 +67,20 @@ describe.skipIf(!hasBrowser())('the dashboard as it is served', () => {
     }
   })
 
+  /** Calls the API below the path. */
+  async function signedIn() {
+    const call = (token: string) => async (method: string, path: string, body: unknown) => {
+      const headers = { 'content-type': 'application/json', ...(token ? { authorization: `Bearer ${token}` } : {}) }
+      const answer = await fetch(base + path.slice(1), { method, headers, body: JSON.stringify(body) })
+      const text = await answer.text()
+      if (!answer.ok) throw new Error(`${method} ${path}: ${answer.status} ${text}`)
+      return text === '' ? undefined : (JSON.parse(text) as unknown)
+    }
+    const { email, password } = admin
+    const { accessToken } = (await call('')('POST', '/api/v1/auth/login', { email, password })) as { accessToken: string }
+    return call(accessToken)
+  }
+
   it('works below a path: no request and no link leaves it, each page reloads [UX-19]', { timeout: 180_000 }, async () => {
     const context = await openContext(browser)
     const watch = await Watch.open(context, new URL(base).origin)
@@ -101,7 +116,8 @@ describe.skipIf(!hasBrowser())('the dashboard as it is served', () => {
     await page.getByRole('button', { name: '保存' }).click()
     await waitForPage(page, 'connector')
     const connectorId = new URL(page.url()).pathname.split('/').at(-1)!
-    for (const { path, name } of readRoutes({ deviceId: id, productId: productId!, connectorId }).pages) {
+    const ids = { '/devices/': id, '/products/': productId!, '/connectors/': connectorId, ...(await fillNotifications(await signedIn())) }
+    for (const { path, name } of readRoutes(ids).pages) {
       await page.goto(base + path.slice(1))
       await waitForPage(page, name)
       const links = await page.locator('a[href]').evaluateAll((all) => all.map((link) => (link as HTMLAnchorElement).href))

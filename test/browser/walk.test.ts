@@ -5,7 +5,9 @@ import { hasBrowser, launchBrowser, openContext, signIn, variants, waitForPage }
 import type { Variant } from './browser.ts'
 import { Watch, checkPage } from './checks.ts'
 import type { Finding } from './checks.ts'
+import { fillNotifications } from './fill.ts'
 import { readRoutes } from './routes.ts'
+import type { RouteIds } from './routes.ts'
 import { Server } from './server.ts'
 
 /** Opens what a page can show beside itself; what it opens is checked too, then closed by Escape. */
@@ -20,7 +22,13 @@ const openings: Record<string, string[]> = {
   'product.overview': ['[data-open="delete"]'],
   'product.model': ['[data-open="key"]'],
   connectors: ['[data-menu="row"]'],
+  'notifications.channels': ['[data-menu="row"]', '[data-open="test"]'],
+  'notifications.silences': ['[data-open="silence"]', '[data-act="end"]'],
+  'notifications.templates': ['[data-open="delete"]'],
   firmware: ['[data-open="upload"]', '[data-open="rollout"]', '[data-menu="row"]'],
+  'jobs.queue': ['[data-open="job"]'],
+  'jobs.workers': ['[data-open="restart"]'],
+  'jobs.schedules': ['[data-open="schedule"]', '[data-menu="row"]'],
   bin: ['[data-open="purge"]'],
   'settings.users': ['[data-open="invite"]', '[data-menu="row"]'],
   'settings.apiKeys': ['[data-open="create"]'],
@@ -35,22 +43,24 @@ function opens({ language, theme }: Variant): boolean {
 describe.skipIf(!hasBrowser())('every page', () => {
   const server = new Server()
   let browser: Browser
-  let deviceId = ''
-  let productId = ''
-  let connectorId = ''
+  let ids: RouteIds = {}
 
   beforeAll(async () => {
     await server.start()
     await server.setUp()
     await server.call('POST', '/api/v1/demo')
     const device = await server.createDevice('walked')
-    deviceId = device.id
+    const deviceId = device.id
     await fillDevice(server, device.token)
     await server.call('PATCH', `/api/v1/devices/${deviceId}/attributes/shared`, { interval: 60, mode: 'eco', range: { low: 2 } })
     await server.call('POST', `/api/v1/devices/${deviceId}/commands`, { method: 'reboot', params: { delay: 5 }, persistent: true })
     await assignPackage(server, deviceId)
-    productId = await fillProduct(server)
-    connectorId = await addConnector(server)
+    ids = {
+      '/devices/': deviceId,
+      '/products/': await fillProduct(server),
+      '/connectors/': await addConnector(server),
+      ...(await fillNotifications((method, path, body) => server.call(method, path, body))),
+    }
     const binned = await server.createDevice('binned')
     await server.call('DELETE', `/api/v1/devices/${binned.id}`)
     browser = await launchBrowser()
@@ -76,7 +86,7 @@ describe.skipIf(!hasBrowser())('every page', () => {
     const { page } = watch
     const found: string[] = []
     const note = (where: string, findings: Finding[]) => found.push(...findings.map((one) => `${where}: ${one.kind}: ${one.detail}`))
-    const { pages, signedOutPages } = readRoutes({ deviceId, productId, connectorId })
+    const { pages, signedOutPages } = readRoutes(ids)
 
     for (const { path, name } of signedOutPages.filter((one) => one.name !== 'setup')) {
       await page.goto(`${server.url}${path}?lang=${variant.language}&theme=${variant.theme}`)

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { Socket } from 'node:net'
 import { sql } from 'drizzle-orm'
-import type { SQL } from 'drizzle-orm'
 import { drizzle } from 'drizzle-orm/postgres-js'
 import type { PostgresJsDatabase } from 'drizzle-orm/postgres-js'
 import type pg from 'pg'
@@ -27,11 +26,27 @@ const openingTries = 12
 export type WorkRole = 'pms_store' | 'pms_jobs' | 'pms_ingest'
 
 /** Takes on the role of the application, and what rows it may see, until the transaction ends. */
-export function openingOf(scope: Scope): SQL {
+export async function openAs(tx: Tx, scope: Scope): Promise<void> {
   const customers = scope.customerIds ? `{${scope.customerIds.join(',')}}` : ''
-  return sql`select set_config('role', 'pms_app', true), set_config('iot_pms.tenant_id', ${scope.tenantId}, true),
-    set_config('iot_pms.tenant_no', ${String(scope.tenantNo)}, true), set_config('iot_pms.customer_ids', ${customers}, true)`
+  const opening = tx.select({
+    role: sql`set_config('role', 'pms_app', true)`,
+    tenantId: sql`set_config('iot_pms.tenant_id', ${scope.tenantId}, true)`,
+    tenantNo: sql`set_config('iot_pms.tenant_no', ${String(scope.tenantNo)}, true)`,
+    customerIds: sql`set_config('iot_pms.customer_ids', ${customers}, true)`,
+  })
+  await opening.from(oneRow).prepare('open').execute()
 }
+
+async function openWith(tx: Tx, role: WorkRole): Promise<void> {
+  await tx
+    .select({ role: sql`set_config('role', ${role}, true)` })
+    .from(oneRow)
+    .prepare('open')
+    .execute()
+}
+
+/** For selects from nothing. */
+const oneRow = sql`(values (1)) as one`
 
 /**
  * Connections of the application. The login has no rights of its own: work happens in
@@ -73,16 +88,16 @@ export class Db {
 
   /** Runs `work` in one transaction that sees the rows of `scope` only. */
   withTenant<T>(scope: Scope, work: (tx: Tx) => Promise<T>): Promise<T> {
-    return this.#transact(openingOf(scope), work, scope)
+    return this.#transact((tx) => openAs(tx, scope), work, scope)
   }
 
   /** Runs `work` in one transaction as a role that belongs to no tenant: lists of tenants, the store's upkeep. */
   withRole<T>(role: WorkRole, work: (tx: Tx) => Promise<T>): Promise<T> {
-    return this.#transact(sql`select set_config('role', ${role}, true)`, work)
+    return this.#transact((tx) => openWith(tx, role), work)
   }
 
   /** A pooled connection may have died unnoticed: as long as `work` has not begun, another one is tried. */
-  async #transact<T>(opening: SQL, work: (tx: Tx) => Promise<T>, scope?: Scope): Promise<T> {
+  async #transact<T>(open: (tx: Tx) => Promise<void>, work: (tx: Tx) => Promise<T>, scope?: Scope): Promise<T> {
     for (let attempt = 1; ; attempt++) {
       let hasBegun = false
       try {
@@ -90,7 +105,7 @@ export class Db {
           hasBegun = true
           // Sent together with what follows, which saves waiting for one answer: it is done first, and without
           // it the login has no rights to do anything.
-          const opened = tx.execute(opening).then(() => {})
+          const opened = open(tx)
           this.#lastWork?.begin(tx)
           const [result] = await Promise.all([work(tx), opened])
           await this.#lastWork?.finish(tx, scope)

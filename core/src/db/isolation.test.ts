@@ -8,6 +8,7 @@ import * as alarmTables from './alarm-tables.ts'
 import * as jobTables from './job-tables.ts'
 import * as notifyTables from './notify-tables.ts'
 import * as tables from './tables.ts'
+import { findOpenTables } from './tenancy.ts'
 import { getTableConfig } from 'drizzle-orm/pg-core'
 import type { PgTable } from 'drizzle-orm/pg-core'
 
@@ -22,28 +23,19 @@ afterAll(async () => {
   await context.close()
 })
 
-/** Tables with tenant_id that are not behind forced row level security with our two complete policies. */
-async function findOpenTables(connection: postgres.Sql | postgres.TransactionSql): Promise<string[]> {
-  const rows = await connection<{ name: string }[]>`
-    select c.relname as name from pg_class c
-    join pg_attribute a on a.attrelid = c.oid and a.attname = 'tenant_id'
-    where c.relkind in ('r', 'p') and c.relnamespace = 'public'::regnamespace and not (
-      c.relrowsecurity and c.relforcerowsecurity
-      and (select array_agg(p.polname::text order by p.polname) from pg_policy p where p.polrelid = c.oid) = array['maintenance', 'tenant']
-      and (select bool_and(p.polqual is not null and p.polwithcheck is not null) from pg_policy p where p.polrelid = c.oid))`
-  return rows.map((row) => row.name)
-}
+const openTables = (connection: postgres.Sql | postgres.TransactionSql) =>
+  findOpenTables((text) => connection.unsafe<{ name: string }[]>(text))
 
 describe('tenant isolation in the database', () => {
   it('forces row level security with exactly two policies on every table with tenant_id [SC-80]', async () => {
-    expect(await findOpenTables(admin)).toEqual([])
+    expect(await openTables(admin)).toEqual([])
   })
 
   it('notices a dropped policy: negative control of the check above', async () => {
     await admin
       .begin(async (tx) => {
         await tx`drop policy tenant on products`
-        expect(await findOpenTables(tx)).toEqual(['products'])
+        expect(await openTables(tx)).toEqual(['products'])
         throw new Error('undo')
       })
       .catch((error: unknown) => expect(error).toMatchObject({ message: 'undo' }))

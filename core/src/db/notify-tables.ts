@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { sql } from 'drizzle-orm'
 import { boolean, integer, jsonb, pgTable, smallint, text, uuid } from 'drizzle-orm/pg-core'
-import { instant, json, ms } from './columns.ts'
+import { bytea, instant, json, ms } from './columns.ts'
 
 export const notifyChannels = pgTable('notify_channels', {
   tenantId: uuid('tenant_id').notNull(),
@@ -71,12 +71,21 @@ export const notifyAlerts = pgTable('notify_alerts', {
   data: json<Record<string, unknown>>('data'),
   startsAt: instant('starts_at').notNull(),
   endsAt: instant('ends_at'),
+  ackedAt: instant('acked_at'),
+  ackedBy: text('acked_by'),
   updatedAt: instant('updated_at').notNull().defaultNow(),
 })
 
 export type MessageSource = 'api' | 'alert' | 'system' | 'digest'
-/** One address of a message's plan. */
-export type PlannedTarget = { channelId: string; type: string; address?: string; userId?: string }
+/** One address of a message's plan; `suppressed` says why nothing goes there, `heldUntil` (ISO) until when it waits. */
+export type PlannedTarget = {
+  channelId: string
+  type: string
+  address?: string
+  userId?: string
+  suppressed?: string
+  heldUntil?: string
+}
 
 export const notifyMessages = pgTable('notify_messages', {
   tenantId: uuid('tenant_id').notNull(),
@@ -102,6 +111,7 @@ export const notifyMessages = pgTable('notify_messages', {
   step: integer('step').notNull().default(0),
   dedupKey: text('dedup_key'),
   groupKey: text('group_key'),
+  template: text('template'),
   scheduledAt: instant('scheduled_at'),
   expiresAt: instant('expires_at').notNull(),
   createdBy: text('created_by').notNull(),
@@ -139,6 +149,7 @@ export const notifyDeliveries = pgTable('notify_deliveries', {
   providerMessageId: text('provider_message_id'),
   providerCode: text('provider_code'),
   nextAt: instant('next_at'),
+  heldUntil: instant('held_until'),
   expiresAt: instant('expires_at').notNull(),
   createdAt: instant('created_at').notNull().defaultNow(),
   sentAt: instant('sent_at'),
@@ -198,4 +209,73 @@ export const notifyTemplateVersions = pgTable('notify_template_versions', {
   example: jsonb('example').$type<Record<string, unknown>>().notNull(),
   updatedBy: text('updated_by').notNull(),
   at: instant('at').notNull().defaultNow(),
+})
+
+/** Kinds of addresses that people may give. */
+export type ContactType = 'email' | 'sms' | 'telegram'
+
+export const notifyContactPoints = pgTable('notify_contact_points', {
+  tenantId: uuid('tenant_id').notNull(),
+  id: uuid('id').notNull(),
+  userId: uuid('user_id').notNull(),
+  type: text('type').$type<ContactType>().notNull(),
+  address: text('address').notNull(),
+  verifiedAt: instant('verified_at'),
+  codeHash: text('code_hash'),
+  codeExpiresAt: instant('code_expires_at'),
+  codeTries: integer('code_tries').notNull().default(0),
+  createdAt: instant('created_at').notNull().defaultNow(),
+})
+
+export const notifyPreferences = pgTable('notify_preferences', {
+  tenantId: uuid('tenant_id').notNull(),
+  userId: uuid('user_id').notNull(),
+  document: jsonb('document').$type<Record<string, unknown>>().notNull(),
+  updatedAt: instant('updated_at').notNull().defaultNow(),
+})
+
+export const notifyEscalations = pgTable('notify_escalations', {
+  tenantId: uuid('tenant_id').notNull(),
+  id: uuid('id').notNull(),
+  name: text('name').notNull(),
+  steps: jsonb('steps').$type<unknown[]>().notNull(),
+  repeat: integer('repeat').notNull().default(0),
+  version: integer('version').notNull().default(1),
+  updatedBy: text('updated_by').notNull(),
+  createdAt: instant('created_at').notNull().defaultNow(),
+  updatedAt: instant('updated_at').notNull().defaultNow(),
+})
+
+export const notifyAckTokens = pgTable('notify_ack_tokens', {
+  tenantId: uuid('tenant_id').notNull(),
+  tokenSha256: bytea('token_sha256').notNull(),
+  deliveryId: uuid('delivery_id').notNull(),
+  groupId: text('group_id').notNull(),
+  recipient: text('recipient').notNull(),
+  expiresAt: instant('expires_at').notNull(),
+})
+
+export const notifyEvents = pgTable('notify_events', {
+  tenantId: uuid('tenant_id').notNull(),
+  id: uuid('id').notNull(),
+  deliveryId: uuid('delivery_id').notNull(),
+  kind: text('kind').notNull(),
+  detail: text('detail'),
+  at: instant('at').notNull(),
+})
+
+export const notifySuppressions = pgTable('notify_suppressions', {
+  tenantId: uuid('tenant_id').notNull(),
+  id: uuid('id').notNull(),
+  type: text('type').notNull(),
+  address: text('address').notNull(),
+  reason: text('reason').notNull(),
+  createdAt: instant('created_at').notNull().defaultNow(),
+})
+
+export const notifySendKeys = pgTable('notify_send_keys', {
+  tenantId: uuid('tenant_id').notNull(),
+  apiKeyId: uuid('api_key_id').notNull(),
+  receiver: text('receiver').notNull(),
+  createdAt: instant('created_at').notNull().defaultNow(),
 })

@@ -5,6 +5,7 @@ import { sql } from 'drizzle-orm'
 import type { Context } from '../context.ts'
 import type { Tx } from '../db/client.ts'
 import { evidenceKeys } from '../db/tables.ts'
+import { ProblemError } from '../errors.ts'
 
 /** Any number that no other lock of ours has. */
 const keyLock = 7_316_204_917
@@ -60,8 +61,13 @@ export class EvidenceKeys {
         .orderBy(sql`${evidenceKeys.createdAt} desc, ${evidenceKeys.id} desc`)
         .limit(1)
       if (!row) return this.#create(tx)
-      const pem = secrets.open(row.sealed, placeOf(rootTenant.tenantId, row.id))
-      return toSigner(row.id, createPrivateKey(pem))
+      try {
+        return toSigner(row.id, createPrivateKey(secrets.open(row.sealed, placeOf(rootTenant.tenantId, row.id))))
+      } catch (error) {
+        if (!(error instanceof ProblemError)) throw error
+        // Restored without the secret key: what was signed stays provable by the public half, another key goes on.
+        return this.#create(tx)
+      }
     })
   }
 

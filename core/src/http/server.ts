@@ -275,7 +275,11 @@ function securityHeaders(options: ServerOptions): Record<string, string> {
 
 /** [H-5] Device tokens stand in the path; logs show their last four characters. */
 function maskUrl(url: string): string {
-  const path = url.replace(/[?#].*$/, '')
+  const path = url
+    .replace(/[?#].*$/, '')
+    // Links of messages, keys of the simple address, and what providers call hold a secret each.
+    .replace(/^(\/+(?:n|send)\/+).*$/is, '$1…')
+    .replace(/^(\/+api\/+v1\/+notifications\/+inbound\/+).*$/is, '$1…')
   const [, prefix, segment, rest] = /^(\/+api\/+v1\/+)([^/]+)(.*)$/is.exec(path) ?? []
   // Whatever is no word of the API may be meant as a token, also where no route takes one or the path is mistyped.
   return redact(segment === undefined || reservedTokens.has(segment) ? path : `${prefix}…${segment.slice(-4)}${rest}`)

@@ -30,6 +30,7 @@ const publicRoutes = [
   'POST /api/v1/:token/rpc',
   'POST /api/v1/:token/telemetry',
   'POST /api/v1/auth/login',
+  'POST /api/v1/notifications/inbound/:channelId/:pathToken',
   'POST /api/v1/auth/logout',
   'POST /api/v1/auth/refresh',
   'POST /api/v1/auth/reset',

@@ -5,6 +5,7 @@ import { actorOf, languageOf } from '../http/actor.ts'
 import { parseIfMatch } from '../http/if-match.ts'
 import { IdParams, NoContent, Page, pageQuery, problems } from '../http/schemas.ts'
 import type { App } from '../http/server.ts'
+import { callbackUrlOf } from './callbacks.ts'
 import { testChannel } from './channel-tests.ts'
 import { channelTypes } from './channel-types.ts'
 import type { ChannelRow } from './channels.ts'
@@ -79,7 +80,7 @@ export function registerChannelRoutes(app: App, context: Context, hub: Notificat
       return reply
         .code(201)
         .header('etag', `"${row.version}"`)
-        .send({ ...view(row), ...(typeof shown['signingSecret'] === 'string' ? { signingSecret: shown['signingSecret'] } : {}) })
+        .send({ ...view(row), ...shown })
     },
   )
   app.get(
@@ -95,8 +96,10 @@ export function registerChannelRoutes(app: App, context: Context, hub: Notificat
       },
     },
     async (request, reply) => {
-      const row = await channels.get(actorOf(request).scope, request.params.id)
-      return reply.header('etag', `"${row.version}"`).send(view(row))
+      const { scope, permissions } = actorOf(request)
+      const row = await channels.get(scope, request.params.id)
+      const callbackUrl = permissions.has('notify.write') ? callbackUrlOf(context, row) : undefined
+      return reply.header('etag', `"${row.version}"`).send({ ...view(row), ...(callbackUrl === undefined ? {} : { callbackUrl }) })
     },
   )
   app.patch(
@@ -154,6 +157,24 @@ export function registerChannelRoutes(app: App, context: Context, hub: Notificat
       async (request) => view(await channels.update(actorOf(request).scope, request.params.id, { enabled })),
     )
   }
+  app.post(
+    '/api/v1/notifications/channels/:id/rotate-secret',
+    {
+      ...write,
+      schema: {
+        tags,
+        summary: 'A new signing secret for a webhook, shown this once; the one before signs too for a day',
+        params: IdParams,
+        querystring: EmptyQuery,
+        body: EmptyBody,
+        response: { 200: ChannelView, ...problems(400, 401, 403, 404, 422) },
+      },
+    },
+    async (request) => {
+      const { row, shown } = await channels.rotateSecret(actorOf(request).scope, request.params.id)
+      return { ...view(row), ...shown }
+    },
+  )
   registerTestRoutes(app, context, hub)
 }
 

@@ -16,6 +16,7 @@ import type { Outbound } from '../outbound.ts'
 import type { SealPlace } from '../secrets.ts'
 import type { ChannelConfig, ChannelType } from './channel-type.ts'
 import { channelTypeOf } from './channel-types.ts'
+import { seedOf, whpk } from './channels/webhook.ts'
 import { isUsed } from './routing-document.ts'
 
 export type ChannelRow = typeof notifyChannels.$inferSelect
@@ -29,6 +30,9 @@ export type ChannelDraft = {
 }
 /** A channel ready to send: its kind, and its configuration with secrets. */
 export type OpenChannel = { row: ChannelRow; type: ChannelType; config: ChannelConfig }
+
+/** After a rotation [notifications 4.6]. */
+const oldSecretMs = 86_400_000
 
 /** Configured accounts at providers. Secrets are sealed, and never given back. */
 export class Channels {
@@ -63,7 +67,7 @@ export class Channels {
    * @throws {ProblemError} `CHANNEL_TYPE_UNKNOWN`, `CHANNEL_CONFIG` with pointers, `CHANNEL_URL_INVALID`,
    *   `CHANNEL_RETIRED`, `OUTBOUND_URL_BLOCKED`, `NAME_TAKEN`
    */
-  async create(scope: Scope, draft: ChannelDraft): Promise<{ row: ChannelRow; shown: ChannelConfig }> {
+  async create(scope: Scope, draft: ChannelDraft): Promise<{ row: ChannelRow; shown: Shown }> {
     const { type, config } = await this.check(draft.type, draft.config)
     const id = randomUUIDv7()
     const given = withSecret(type, config)
@@ -92,7 +96,24 @@ export class Channels {
       return rows
     })
     // A signing secret that was made here is shown this once.
-    return { row: row!, shown: given === config ? {} : { signingSecret: given['signingSecret'] } }
+    return { row: row!, shown: given === config ? {} : shownOf(given) }
+  }
+
+  /**
+   * A new signing secret for a webhook; the one before signs too for a day.
+   *
+   * @throws {ProblemError} `NOT_FOUND`, `CHANNEL_CONFIG` for kinds whose secret is the provider's
+   */
+  async rotateSecret(scope: Scope, id: string): Promise<{ row: ChannelRow; shown: Shown }> {
+    const { type, config } = await this.open(scope, id)
+    if (type.type !== 'webhook') {
+      throw new ProblemError('CHANNEL_CONFIG', { errors: [{ pointer: '/type', detail: 'The provider makes the secret of this kind.' }] })
+    }
+    const { signingSecret, ...rest } = config
+    const given = withSecret(type, rest)
+    const oldSecretUntil = new Date(this.#context.clock.now() + oldSecretMs).toISOString()
+    const row = await this.update(scope, id, { config: { ...given, oldSecret: signingSecret, oldSecretUntil } })
+    return { row, shown: shownOf(given) }
   }
 
   /** Members of `config` that are left out stay, secrets too. An edit makes a disabled channel ready again. */
@@ -209,6 +230,14 @@ function tailOf(value: unknown): string {
   const text = typeof value === 'string' ? value : JSON.stringify(value)
   // Of a short one four characters would say too much.
   return text.length >= 12 ? text.slice(-4) : ''
+}
+
+/** What is shown once of a signing secret that was made here. */
+export type Shown = { signingSecret?: string; publicKey?: string }
+
+function shownOf(config: ChannelConfig): Shown {
+  const signingSecret = String(config['signingSecret'])
+  return config['algorithm'] === 'v1a' ? { signingSecret, publicKey: whpk(seedOf(signingSecret)) } : { signingSecret }
 }
 
 /** A webhook without a signing secret gets one. */

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: AGPL-3.0-only
+import { randomUUIDv7 } from 'node:crypto'
 import { and, eq, inArray, sql } from 'drizzle-orm'
 import type { Context } from '../context.ts'
 import type { Scope, Tx } from '../db/client.ts'
-import { notifyAttempts, notifyChannels, notifyDeliveries, notifyMessages } from '../db/notify-tables.ts'
+import { notifyAttempts, notifyChannels, notifyDeliveries, notifyMessages, notifySuppressions } from '../db/notify-tables.ts'
 import type { DeliveryState } from '../db/notify-tables.ts'
 import { priorityOf, skip } from '../jobs/define.ts'
 import { takeInside } from '../jobs/limiter.ts'
+import { createAckToken } from './acks.ts'
+import { callbackUrlOf } from './callbacks.ts'
 import { perNumber } from './channels/sms.ts'
 import type { Channels, OpenChannel } from './channels.ts'
 import { isDigesting, rateKey, windowsOf } from './channel-rate.ts'
@@ -31,7 +34,13 @@ export type DeliverParts = {
   onAttempt: (type: string, attempt: Attempt, delivery: DeliveryRow) => void
 }
 
-type Ready = { delivery: DeliveryRow; message: MessageRow; channel: OpenChannel }
+type Ready = {
+  delivery: DeliveryRow
+  message: MessageRow
+  channel: OpenChannel
+  links: MessageRow['links']
+  callbackUrl: string | undefined
+}
 
 /** Takes one delivery through one attempt. Every step that matters commits before the next. */
 export class Deliverer {
@@ -66,6 +75,7 @@ export class Deliverer {
     const [message] = await tx.select().from(notifyMessages).where(eq(notifyMessages.id, delivery.messageId))
     const [row] = await tx.select().from(notifyChannels).where(eq(notifyChannels.id, delivery.channelId))
     const now = this.#context.clock.now()
+    if (delivery.heldUntil && delivery.heldUntil.getTime() > now) return 'held'
     if (delivery.expiresAt.getTime() <= now) return this.#end(tx, delivery, 'expired', 'ttl')
     if (!row || !message) return this.#end(tx, delivery, 'failed', 'channel_deleted')
     const turn = await mayTry(tx, row, delivery.priority, now)
@@ -73,7 +83,8 @@ export class Deliverer {
     if (turn !== 'now') return this.#later(tx, delivery, turn, 'paused')
     const channel = this.#parts.channels.openRow(row)
     if (row.type === 'inapp') {
-      await this.#parts.sender.putIntoInbox(tx, saidOf({ delivery, message, channel }), scope.tenantId, delivery.userId ?? '')
+      const said = saidOf(await this.#withLinks(tx, delivery, message, channel))
+      await this.#parts.sender.putIntoInbox(tx, said, scope.tenantId, delivery.userId ?? '')
       return this.#end(tx, delivery, 'sent', null)
     }
     // It began before, and nobody knows how that ended.
@@ -83,7 +94,19 @@ export class Deliverer {
       .update(notifyDeliveries)
       .set({ state: 'sending', isWaiting: false, attempts: delivery.attempts + 1, updatedAt: sql`now()` })
       .where(eq(notifyDeliveries.id, id))
-    return { delivery: { ...delivery, attempts: delivery.attempts + 1 }, message, channel }
+    return this.#withLinks(tx, { ...delivery, attempts: delivery.attempts + 1 }, message, channel)
+  }
+
+  /** What fires can be acknowledged by a link of this recipient's own, where the server knows its address. */
+  async #withLinks(tx: Tx, delivery: DeliveryRow, message: MessageRow, channel: OpenChannel): Promise<Ready> {
+    const { publicUrl } = this.#context.config
+    const callbackUrl = callbackUrlOf(this.#context, channel.row)
+    const links = [...message.links]
+    if (publicUrl && message.source === 'alert' && message.groupKey !== null && !message.resolved) {
+      const token = await createAckToken(tx, delivery, message.groupKey, this.#context.clock.now())
+      links.push({ label: '确认 / Acknowledge', url: new URL(`n/${token}`, publicUrl).href })
+    }
+    return { delivery, message, channel, links, callbackUrl }
   }
 
   async #takeSlot(tx: Tx, scope: Scope, channel: OpenChannel, delivery: DeliveryRow): Promise<boolean> {
@@ -161,11 +184,20 @@ export class Deliverer {
         )
         await this.#end(tx, delivery, 'failed', outcome.reason)
         return
-      case 'rejected':
       case 'recipient_gone':
+        await this.#markDead(tx, delivery, outcome.reason)
+        await this.#end(tx, delivery, 'failed', outcome.reason)
+        return
+      case 'rejected':
       case 'uncertain':
         await this.#end(tx, delivery, 'failed', outcome.outcome === 'uncertain' ? 'uncertain' : outcome.reason)
     }
+  }
+
+  /** Nothing more goes to this address until a person says otherwise. */
+  async #markDead(tx: Tx, { tenantId, type, address }: DeliveryRow, reason: string): Promise<void> {
+    if (address === null) return
+    await tx.insert(notifySuppressions).values({ tenantId, id: randomUUIDv7(), type, address, reason }).onConflictDoNothing()
   }
 
   /** After the wait of the schedule, or later when the provider said so; never after its time. */
@@ -206,7 +238,7 @@ export class Deliverer {
   }
 }
 
-function saidOf({ delivery, message, channel }: Ready): Said {
+function saidOf({ delivery, message, channel, links, callbackUrl }: Ready): Said {
   const params = channel.config['params']
   const values = { title: message.title, text: message.text }
   const fill = (template: unknown) => String(template).replace(/\{\{ *(title|text) *\}\}/g, (_, name: 'title' | 'text') => values[name])
@@ -218,7 +250,8 @@ function saidOf({ delivery, message, channel }: Ready): Said {
     format: message.format,
     priority: message.priority,
     resolved: message.resolved,
-    links: message.links,
+    links,
+    ...(callbackUrl === undefined ? {} : { callbackUrl }),
     event: message.event,
     at: message.createdAt,
     data: Object.keys(message.data).length > 0 ? message.data : { title: message.title, text: message.text, priority: message.priority },

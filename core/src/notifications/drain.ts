@@ -15,7 +15,8 @@ import { escapeText } from './render.ts'
 const atOnce = 100
 const digestChars = 3000
 
-type Waiting = { delivery: DeliveryRow; message: MessageRow }
+/** A delivery that waits, with what it says. */
+export type Waiting = { delivery: DeliveryRow; message: MessageRow }
 
 /**
  * Gives the free slots of a channel to what waits for one, the most urgent first. Where the channel digests, what
@@ -39,7 +40,7 @@ export async function drainChannel(context: Context, channels: Channels, scope: 
         await wakeDrain(context, tx, scope, channelId, taken.waitMs)
         return
       }
-      await (unit.length === 1 ? release(context, tx, unit[0]!.delivery) : sendDigest(context, tx, scope, channel, unit))
+      await (unit.length === 1 ? release(context, tx, unit[0]!.delivery, true) : sendDigest(context, tx, scope, channel, unit, true))
     }
     if (waiting.length === atOnce) await wakeDrain(context, tx, scope, channelId, 0)
   })
@@ -73,14 +74,15 @@ async function readWaiting(tx: Tx, channelId: string): Promise<Waiting[]> {
   return rows
 }
 
-async function release(context: Context, tx: Tx, delivery: DeliveryRow): Promise<void> {
-  await tx.update(notifyDeliveries).set({ isWaiting: false }).where(eq(notifyDeliveries.id, delivery.id))
-  const data = { tenantId: delivery.tenantId, deliveryId: delivery.id, reserved: true }
+/** @param reserved a slot of the channel was taken for it */
+export async function release(context: Context, tx: Tx, delivery: DeliveryRow, reserved: boolean): Promise<void> {
+  await tx.update(notifyDeliveries).set({ isWaiting: false, heldUntil: null }).where(eq(notifyDeliveries.id, delivery.id))
+  const data = { tenantId: delivery.tenantId, deliveryId: delivery.id, reserved }
   await context.jobs.send(notifySend, data, { tx, key: delivery.id, priority: priorityOf(delivery.priority) })
 }
 
 /** In parts that fit one message of any channel. */
-function digests(waiting: readonly Waiting[]): Waiting[][] {
+export function digests(waiting: readonly Waiting[]): Waiting[][] {
   const parts: Waiting[][] = []
   let chars = 0
   for (const one of waiting) {
@@ -100,7 +102,14 @@ function digests(waiting: readonly Waiting[]): Waiting[][] {
 }
 
 /** One message in place of many; those become `suppressed` with its id, and stay in the log. */
-async function sendDigest(context: Context, tx: Tx, scope: Scope, channel: OpenChannel, unit: readonly Waiting[]): Promise<void> {
+export async function sendDigest(
+  context: Context,
+  tx: Tx,
+  scope: Scope,
+  channel: Pick<OpenChannel, 'row'>,
+  unit: readonly Waiting[],
+  reserved: boolean,
+): Promise<void> {
   const [first] = unit
   const { delivery, message } = first!
   const priority = unit.reduce((least, one) => (one.delivery.priority < least ? one.delivery.priority : least), delivery.priority)
@@ -131,6 +140,7 @@ async function sendDigest(context: Context, tx: Tx, scope: Scope, channel: OpenC
       channelId: channel.row.id,
       type: channel.row.type,
       address: delivery.address,
+      userId: delivery.userId,
       priority,
       state: 'queued',
       expiresAt: delivery.expiresAt,
@@ -139,9 +149,9 @@ async function sendDigest(context: Context, tx: Tx, scope: Scope, channel: OpenC
   const ids = unit.map((one) => one.delivery.id)
   await tx
     .update(notifyDeliveries)
-    .set({ state: 'suppressed', reason: `digested ${digest!.id}`, isWaiting: false, updatedAt: sql`now()` })
+    .set({ state: 'suppressed', reason: `digested ${digest!.id}`, isWaiting: false, heldUntil: null, updatedAt: sql`now()` })
     .where(inArray(notifyDeliveries.id, ids))
-  await release(context, tx, made!)
+  await release(context, tx, made!, reserved)
 }
 
 function lineOf(message: MessageRow): string {

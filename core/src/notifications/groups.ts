@@ -13,6 +13,8 @@ export type Group = {
   told: string[]
   notifiedAt: number | null
   nextTickAt: number
+  /** The escalation that runs for it. */
+  escalation?: { policy: string; startedAt: number }
 }
 
 export type Notification = { reason: NotifyReason; firing: string[]; resolved: string[] }

@@ -6,25 +6,27 @@ import type { Registry } from 'prom-client'
 import type { Context } from '../context.ts'
 import type { Scope, Tx } from '../db/client.ts'
 import { listTenants } from '../db/installation.ts'
-import { notifyAlerts, notifyGroups, notifySilences } from '../db/notify-tables.ts'
-import { tenants } from '../db/tables.ts'
+import { notifyAlerts, notifyGroups } from '../db/notify-tables.ts'
 import { ProblemError } from '../errors.ts'
 import type { Outbound } from '../outbound.ts'
-import { describeAlerts, priorityOfAlerts } from './alert-text.ts'
-import type { AlertData, ToldAlert } from './alert-text.ts'
+import { acknowledge } from './acks.ts'
+import type { Acknowledged } from './acks.ts'
+import type { AlertData } from './alert-text.ts'
 import { Channels } from './channels.ts'
+import { ContactPoints } from './contact-points.ts'
 import { Deliverer } from './deliver.ts'
+import { Escalator } from './escalator.ts'
+import { sayOfGroup } from './group-messages.ts'
 import { drainChannel, wakeDrain } from './drain.ts'
 import { addFiring, addResolved, hasEnded, moveAway, newGroup, tick } from './groups.ts'
-import type { Group } from './groups.ts'
-import type { Labels } from './matchers.ts'
+import type { Group, Notification } from './groups.ts'
+import { releaseHeld } from './held.ts'
 import { Messages } from './messages.ts'
-import { isInhibited, isSilenced } from './muting.ts'
-import { notifyDrain, notifyFallback, notifyFlush, notifySend } from './queues.ts'
-import { groupIdOf, groupLabels, isOutsideIntervals, matchRoutes } from './route-tree.ts'
+import { readMuting } from './muting.ts'
+import { notifyDrain, notifyEscalate, notifyFallback, notifyFlush, notifyRelease, notifySend } from './queues.ts'
+import { groupIdOf, matchRoutes } from './route-tree.ts'
 import type { RouteMatch } from './route-tree.ts'
 import { readRouting } from './routing-document.ts'
-import type { Routing } from './routing-document.ts'
 import { Sender } from './sender.ts'
 
 /** Something that fires or has ended: an alarm, a system alarm, an alert received from outside. */
@@ -59,15 +61,20 @@ const keptHours = 48
 export class NotificationHub {
   readonly channels: Channels
   readonly messages: Messages
+  readonly contactPoints: ContactPoints
+  readonly escalator: Escalator
   readonly sender: Sender
   readonly deliverer: Deliverer
   readonly #context: Context
+  readonly #onAcked: Acknowledged[] = []
   #timer: NodeJS.Timeout | undefined
 
   constructor(context: Context, parts: { outbound: Outbound; metrics: Registry }) {
     this.#context = context
     this.channels = new Channels(context, parts.outbound)
     this.messages = new Messages(context)
+    this.escalator = new Escalator(context, this.messages)
+    this.contactPoints = new ContactPoints(context, this.messages)
     this.sender = new Sender(context, parts.outbound)
     const attempts = new Counter({
       name: 'iot_pms_notify_attempts_total',
@@ -100,6 +107,8 @@ export class NotificationHub {
     await jobs.handle(notifyFallback, ({ data, scope }) =>
       db.withTenant(scope, (tx) => this.messages.fallBack(tx, data.messageId, data.step)),
     )
+    await jobs.handle(notifyEscalate, ({ data, scope }) => db.withTenant(scope, (tx) => this.escalator.run(tx, scope, data)))
+    await jobs.handle(notifyRelease, ({ data, scope }) => db.withTenant(scope, (tx) => releaseHeld(this.#context, tx, scope, data.userId)))
     await jobs.handle(notifyFlush, ({ data, scope }) => db.withTenant(scope, (tx) => this.#flush(tx, scope, data.group)))
     await jobs.supervisor.add({
       name: 'notify-sweep',
@@ -128,6 +137,9 @@ export class NotificationHub {
             labels,
             data,
             endsAt: null,
+            // What begins anew is acknowledged by nobody.
+            ackedAt: sql`case when ${notifyAlerts.status} = 'firing' then ${notifyAlerts.ackedAt} end`,
+            ackedBy: sql`case when ${notifyAlerts.status} = 'firing' then ${notifyAlerts.ackedBy} end`,
             startsAt: sql`case when ${notifyAlerts.status} = 'firing' then ${notifyAlerts.startsAt} else ${at.toISOString()} end`,
             updatedAt: sql`now()`,
           },
@@ -168,6 +180,23 @@ export class NotificationHub {
     }
   }
 
+  /**
+   * Somebody looks after these alerts: nothing of their groups escalates further. Those who listen hear of it within
+   * the same transaction, whoever acknowledged: a link in a message, or the alarm itself.
+   *
+   * @returns the ids of those that fired and were not acknowledged before
+   */
+  async acknowledge(tx: Tx, scope: Scope, ids: readonly string[], by: string): Promise<string[]> {
+    const acked = await acknowledge(tx, ids, by)
+    for (const listener of this.#onAcked) await listener(tx, scope, { ids: acked, by })
+    return acked
+  }
+
+  /** Called for what is acknowledged by a link in a message, as part of its transaction. */
+  onAcknowledged(listener: Acknowledged): void {
+    this.#onAcked.push(listener)
+  }
+
   /** One tick of a group: state and message commit together. One that comes too early does nothing. */
   async #flush(tx: Tx, scope: Scope, id: string): Promise<void> {
     const [row] = await tx.select().from(notifyGroups).where(eq(notifyGroups.id, id)).for('update')
@@ -175,7 +204,7 @@ export class NotificationHub {
     if (!row?.nextTickAt || row.nextTickAt.getTime() > now) return
     const group = row.state as unknown as Group
     const { routing } = await readRouting(tx)
-    const isMuted = await this.#muting(tx, routing, group.match, now)
+    const isMuted = await readMuting(tx, routing, group.match, now)
     const receiver = routing.receivers.find((one) => one.name === group.match.receiver)
     const found = tick(group, now, isMuted, receiver?.sendResolved ?? false)
     if (found && receiver) await this.#tell(tx, scope, id, group, found)
@@ -183,67 +212,15 @@ export class NotificationHub {
     else await this.#save(tx, scope, id, group, now, true)
   }
 
-  async #tell(tx: Tx, scope: Scope, id: string, group: Group, found: NonNullable<ReturnType<typeof tick>>): Promise<void> {
-    const rows = await tx
-      .select()
-      .from(notifyAlerts)
-      .where(inArray(notifyAlerts.id, [...found.firing, ...found.resolved]))
-    const byId = new Map(
-      rows.map((row): [string, ToldAlert] => [
-        row.id,
-        { id: row.id, labels: row.labels, data: row.data, startsAt: row.startsAt, endsAt: row.endsAt },
-      ]),
-    )
-    const pick = (ids: readonly string[]) => ids.flatMap((one) => byId.get(one) ?? [])
-    const [tenant] = await tx.select({ locale: tenants.locale, timeZone: tenants.timeZone }).from(tenants)
-    const told = { reason: found.reason, firing: pick(found.firing), resolved: pick(found.resolved) }
-    const text = describeAlerts(told, tenant?.locale === 'en' ? 'en' : 'zh', tenant?.timeZone ?? 'UTC')
-    const isOver = told.firing.length === 0
-    await this.messages
-      .accept(tx, scope, {
-        to: [{ receiver: group.match.receiver }],
-        ...text,
-        format: 'markdown',
-        priority: priorityOfAlerts(told.firing),
-        topic: 'alarm',
-        event: isOver ? 'alarm.cleared' : 'alarm.raised',
-        source: 'alert',
-        resolved: isOver,
-        groupKey: id,
-        createdBy: 'system',
-        data: {
-          group: {
-            reason: found.reason,
-            receiver: group.match.receiver,
-            labels: groupLabels(group.match, told.firing[0]?.labels ?? told.resolved[0]?.labels ?? {}),
-          },
-          alerts: [...told.firing, ...told.resolved].map((one) => ({
-            id: one.id,
-            status: told.firing.includes(one) ? 'firing' : 'resolved',
-            labels: one.labels,
-            ...one.data,
-            startsAt: one.startsAt.toISOString(),
-            endsAt: one.endsAt?.toISOString() ?? null,
-          })),
-        },
-      })
-      .catch((error: unknown) => {
+  async #tell(tx: Tx, scope: Scope, id: string, group: Group, found: Notification): Promise<void> {
+    await sayOfGroup(tx, scope, this.messages, { id, group, told: found, to: [{ receiver: group.match.receiver }] }).catch(
+      (error: unknown) => {
         if (!(error instanceof ProblemError) || error.code !== 'NO_RECIPIENT') throw error
         // Nobody can be told: the group goes on, and the log says so.
         this.#context.log.warn({ receiver: group.match.receiver, group: id }, 'an alert has no recipient')
-      })
-  }
-
-  async #muting(tx: Tx, routing: Routing, match: RouteMatch, now: number): Promise<(labels: Labels, alert: string) => boolean> {
-    const silences = await tx
-      .select()
-      .from(notifySilences)
-      .where(sql`${notifySilences.endsAt} > now() and ${notifySilences.startsAt} <= now()`)
-    const open = silences.map((one) => ({ matchers: one.matchers, startsAt: one.startsAt.getTime(), endsAt: one.endsAt.getTime() }))
-    const firing = (routing.inhibit ?? []).length === 0 ? [] : await tx.select().from(notifyAlerts).where(eq(notifyAlerts.status, 'firing'))
-    const labelsOf = new Map<string, Labels>(firing.map((one) => [one.id, one.labels]))
-    const isOutside = isOutsideIntervals(routing, match, new Date(now))
-    return (labels, alert) => isOutside || isSilenced(open, labels, now) || isInhibited(routing, labelsOf, labels, alert)
+      },
+    )
+    if (found.reason === 'first' || found.reason === 'new') await this.escalator.begin(tx, scope, id, group)
   }
 
   async #save(tx: Tx, scope: Scope, id: string, group: Group, now: number, schedules = false): Promise<void> {

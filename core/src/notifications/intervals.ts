@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import type { Interval } from './routing-document.ts'
 
-const days = ['sun', 'mon', 'tue', 'wed', 'thu', 'fri', 'sat']
+export const days = ['sun', 'mon', 'tue', 'wed', 'thu', 'fri', 'sat']
 const months = ['jan', 'feb', 'mar', 'apr', 'may', 'jun', 'jul', 'aug', 'sep', 'oct', 'nov', 'dec']
 const time = /^([01]\d|2[0-4]):([0-5]\d)$/
 
@@ -65,14 +65,14 @@ function monthOf(text: string): number {
   return index === -1 ? Number(text) : index + 1
 }
 
-function minuteOf(text: string): number {
+export function minuteOf(text: string): number {
   const [, hours, minutes] = time.exec(text) ?? []
   return Number(hours) * 60 + Number(minutes)
 }
 
 const formats = new Map<string, Intl.DateTimeFormat>()
 
-function localOf(at: Date, zone: string): Local {
+export function localOf(at: Date, zone: string): Local {
   const format =
     formats.get(zone) ??
     new Intl.DateTimeFormat('en-US', {
@@ -98,7 +98,7 @@ function localOf(at: Date, zone: string): Local {
   }
 }
 
-function isZone(zone: string): boolean {
+export function isZone(zone: string): boolean {
   try {
     return new Intl.DateTimeFormat('en', { timeZone: zone }).resolvedOptions().timeZone !== ''
   } catch {

@@ -3,41 +3,16 @@ import { Type } from 'typebox'
 import { Value } from 'typebox/value'
 import { recordAudit } from '../audit.ts'
 import type { Context } from '../context.ts'
-import type { notifyAttempts } from '../db/notify-tables.ts'
 import type { Actor } from '../http/actor.ts'
 import { actorOf, languageOf } from '../http/actor.ts'
 import { ProblemError, toProblem } from '../errors.ts'
-import { IdParams, NoContent, Page, pageQuery, problems } from '../http/schemas.ts'
+import { IdParams, NoContent, pageQuery, problems } from '../http/schemas.ts'
 import type { App } from '../http/server.ts'
-import {
-  deliveryView,
-  getMessage,
-  listDeliveries,
-  listInbox,
-  listMessages,
-  markRead,
-  messageView,
-  readStats,
-  retryDelivery,
-} from './delivery-log.ts'
+import { listInbox, markRead } from './delivery-log.ts'
 import type { NotificationHub } from './hub.ts'
 import { fillStored } from './templates.ts'
 import type { Accepted as Taken } from './messages.ts'
-import {
-  Accepted,
-  Batch,
-  BatchAnswer,
-  DeliveriesQuery,
-  DeliveryEntry,
-  InboxPage,
-  InboxRead,
-  MessageCreate,
-  MessageDetail,
-  MessageView,
-  Stats,
-  StatsQuery,
-  priorityNumber,
-} from './schemas.ts'
+import { Accepted, Batch, BatchAnswer, InboxPage, InboxRead, MessageCreate, priorityNumber } from './schemas.ts'
 
 const tags = ['notifications']
 const EmptyQuery = Type.Object({}, { additionalProperties: false })
@@ -49,7 +24,6 @@ const maxDataBytes = 16_384
 /** Saying something, and what became of it. */
 export function registerMessageRoutes(app: App, context: Context, hub: NotificationHub): void {
   registerSending(app, context, hub)
-  registerLog(app, context)
   registerInbox(app, context)
 }
 
@@ -137,6 +111,7 @@ async function accept(context: Context, hub: NotificationHub, actor: Actor, body
     const taken = await hub.messages.accept(tx, actor.scope, {
       ...said,
       ...filled,
+      ...(template === undefined ? {} : { template }),
       to: Array.isArray(to) ? to : [to],
       priority: priorityNumber(priority),
       ...(at ? { scheduledAt: at } : {}),
@@ -146,105 +121,6 @@ async function accept(context: Context, hub: NotificationHub, actor: Actor, body
     recordAudit(tx, { type: 'notification.send', subject: `message:${taken.id}` })
     return taken
   })
-}
-
-function registerLog(app: App, context: Context): void {
-  const read = { config: { permission: 'notify.read' as const } }
-  app.get(
-    '/api/v1/notifications/messages',
-    {
-      ...read,
-      schema: {
-        tags,
-        summary: 'Messages, newest first',
-        querystring: ListQuery,
-        response: { 200: Page(MessageView), ...problems(400, 401, 403) },
-      },
-    },
-    async (request) => {
-      const { items, nextCursor } = await listMessages(context, actorOf(request).scope, request.query.limit ?? 50, request.query.cursor)
-      return { items: items.map(messageView), nextCursor }
-    },
-  )
-  app.get(
-    '/api/v1/notifications/messages/:id',
-    {
-      ...read,
-      schema: {
-        tags,
-        summary: 'A message with its deliveries and attempts',
-        params: IdParams,
-        querystring: EmptyQuery,
-        response: { 200: MessageDetail, ...problems(400, 401, 403, 404) },
-      },
-    },
-    async (request) => {
-      const { message, deliveries } = await getMessage(context, actorOf(request).scope, request.params.id)
-      return {
-        ...messageView(message),
-        deliveries: deliveries.map(({ delivery, log }) => ({
-          ...deliveryView(delivery),
-          log: log.map(attemptView),
-        })),
-      }
-    },
-  )
-  app.get(
-    '/api/v1/notifications/deliveries',
-    {
-      ...read,
-      schema: {
-        tags,
-        summary: 'Deliveries, newest first',
-        querystring: DeliveriesQuery,
-        response: { 200: Page(DeliveryEntry), ...problems(400, 401, 403) },
-      },
-    },
-    async (request) => {
-      const { limit = 50, cursor, ...filter } = request.query
-      const { items, nextCursor } = await listDeliveries(context, actorOf(request).scope, filter, limit, cursor)
-      return { items: items.map(({ title, ...row }) => ({ ...deliveryView(row), title })), nextCursor }
-    },
-  )
-  app.post(
-    '/api/v1/notifications/deliveries/:id/retry',
-    {
-      config: { permission: 'notify.send' },
-      schema: {
-        tags,
-        summary: 'Try a failed delivery again',
-        params: IdParams,
-        querystring: EmptyQuery,
-        body: EmptyBody,
-        response: { 202: NoContent, ...problems(400, 401, 403, 404, 409) },
-      },
-    },
-    async (request, reply) => {
-      await retryDelivery(context, actorOf(request).scope, request.params.id)
-      return reply.code(202).send(null)
-    },
-  )
-  app.get(
-    '/api/v1/notifications/stats',
-    {
-      ...read,
-      schema: {
-        tags,
-        summary: 'What became of deliveries in a span',
-        querystring: StatsQuery,
-        response: { 200: Stats, ...problems(400, 401, 403) },
-      },
-    },
-    async (request) => {
-      const { from, to, by = 'channel' } = request.query
-      return { items: await readStats(context, actorOf(request).scope, from, to, by) }
-    },
-  )
-}
-
-function attemptView(row: typeof notifyAttempts.$inferSelect) {
-  const { tenantId: _, deliveryId: __, at, ...entry } = row
-  return { ...entry, at: at.toISOString() }
 }
 
 function registerInbox(app: App, context: Context): void {

@@ -8,7 +8,7 @@ import type { MessageSource, PlannedTarget } from '../db/notify-tables.ts'
 import { ProblemError } from '../errors.ts'
 import { priorityOf } from '../jobs/define.ts'
 import type { Priority } from './channel-type.ts'
-import { notifyFallback, notifySend } from './queues.ts'
+import { notifyFallback, notifyRelease, notifySend } from './queues.ts'
 import { planTargets } from './targets.ts'
 import type { WantedTarget } from './targets.ts'
 
@@ -30,6 +30,8 @@ export type MessageDraft = {
   dedupKey?: string
   dedupWindowMs?: number
   groupKey?: string
+  /** Name of the stored template that made the text. */
+  template?: string
   scheduledAt?: Date
   ttlMs?: number
   createdBy: string
@@ -66,17 +68,18 @@ export class Messages {
     const known = await this.#findDuplicate(tx, scope, draft)
     if (known) return known
     const priority = draft.priority ?? 3
-    const { plan, fallbackAfterMs } = await planTargets(tx, scope, draft.to, priority)
-    if (plan.length === 0 || plan[0]!.length === 0) throw new ProblemError('NO_RECIPIENT')
     const now = this.#context.clock.now()
     const startsAt = Math.max(now, draft.scheduledAt?.getTime() ?? now)
+    const topic = draft.topic ?? 'message'
+    const { plan, fallbackAfterMs } = await planTargets(tx, scope, draft.to, { priority, topic, now: startsAt })
+    if (plan.length === 0 || plan[0]!.length === 0) throw new ProblemError('NO_RECIPIENT')
     const [message] = await tx
       .insert(notifyMessages)
       .values({
         tenantId: scope.tenantId,
         id: randomUUIDv7(),
         source: draft.source ?? 'api',
-        topic: draft.topic ?? 'message',
+        topic,
         event: draft.event ?? 'message',
         priority,
         title: draft.title ?? '',
@@ -89,6 +92,7 @@ export class Messages {
         fallbackAfterMs: fallbackAfterMs ?? usualFallbackMs[priority],
         dedupKey: draft.dedupKey ?? null,
         groupKey: draft.groupKey ?? null,
+        template: draft.template ?? null,
         scheduledAt: draft.scheduledAt ?? null,
         expiresAt: new Date(startsAt + (draft.ttlMs ?? usualTtlMs[priority])),
         createdBy: draft.createdBy,
@@ -109,34 +113,46 @@ export class Messages {
       .values(targets.map((target) => toDelivery(message, target, step)))
       .returning()
     const delayMs = Math.max(0, (message.scheduledAt?.getTime() ?? 0) - this.#context.clock.now())
-    for (const { id } of made) {
-      await this.#context.jobs.send(
-        notifySend,
-        { tenantId: message.tenantId, deliveryId: id },
-        { tx, key: id, priority: priorityOf(message.priority), ...(delayMs > 0 ? { delayMs } : {}) },
-      )
+    const priority = priorityOf(message.priority)
+    const open = made.filter((one) => one.state === 'queued')
+    for (const { id, heldUntil, userId } of open) {
+      if (heldUntil !== null && userId !== null) await this.#hold(tx, message.tenantId, userId, heldUntil)
+      else {
+        const data = { tenantId: message.tenantId, deliveryId: id }
+        await this.#context.jobs.send(notifySend, data, { tx, key: id, priority, ...(delayMs > 0 ? { delayMs } : {}) })
+      }
     }
+    // Nobody of this step is told: the next one need not wait.
+    if (open.length === 0) return [...made, ...(await this.startStep(tx, message, step + 1))]
     if (message.plan.length > step + 1) {
       const data = { tenantId: message.tenantId, messageId: message.id, step }
       await this.#context.jobs.send(notifyFallback, data, {
         tx,
         delayMs: delayMs + message.fallbackAfterMs,
-        priority: priorityOf(message.priority),
+        priority,
       })
     }
     return made
+  }
+
+  /** What is held for one person until one instant goes together. */
+  async #hold(tx: Tx, tenantId: string, userId: string, until: Date): Promise<void> {
+    const delayMs = Math.max(1, until.getTime() - this.#context.clock.now())
+    const unique = { key: `${userId} ${until.getTime()}`, mode: 'exclusive' as const }
+    await this.#context.jobs.send(notifyRelease, { tenantId, userId }, { tx, delayMs, unique })
   }
 
   /** Goes on to the next step, unless that has begun or the message has reached somebody. */
   async fallBack(tx: Tx, messageId: string, step: number): Promise<void> {
     const [message] = await tx.select().from(notifyMessages).where(eq(notifyMessages.id, messageId)).for('update')
     if (!message || message.step !== step || message.plan.length <= step + 1) return
-    const states = await tx
-      .select({ state: notifyDeliveries.state })
+    const made = await tx
+      .select({ state: notifyDeliveries.state, type: notifyDeliveries.type, step: notifyDeliveries.step })
       .from(notifyDeliveries)
       .where(eq(notifyDeliveries.messageId, messageId))
     const isOver = message.expiresAt.getTime() <= this.#context.clock.now()
-    if (isOver || states.some((one) => goodStates.includes(one.state)) || states.every((one) => one.state === 'canceled')) return
+    const hasArrived = made.some((one) => goodStates.includes(one.state) && reaches(message.plan, one))
+    if (isOver || hasArrived || made.every((one) => one.state === 'canceled')) return
     await this.startStep(tx, message, step + 1)
   }
 
@@ -158,6 +174,10 @@ export class Messages {
 
   /** A delivery arrived: what later steps have not sent yet is not needed any more. */
   async afterSuccess(tx: Tx, delivery: DeliveryRow): Promise<void> {
+    if (delivery.type === 'inapp') {
+      const [message] = await tx.select({ plan: notifyMessages.plan }).from(notifyMessages).where(eq(notifyMessages.id, delivery.messageId))
+      if (message && !reaches(message.plan, delivery)) return this.afterFailure(tx, delivery)
+    }
     await tx
       .update(notifyDeliveries)
       .set({ state: 'canceled', reason: 'sent_before', isWaiting: false, updatedAt: sql`now()` })
@@ -201,14 +221,19 @@ export class Messages {
   }
 }
 
+/** What lies in the inbox was not necessarily seen: beside another way it does not count as having arrived. */
+const reaches = (plan: PlannedTarget[][], one: { type: string; step: number }): boolean =>
+  one.type !== 'inapp' || (plan[one.step] ?? []).every((target) => target.type === 'inapp')
+
 /** Webhooks are tried for days, so that a receiver that was away loses nothing. */
 const webhookTtlMs = 4 * 24 * hourMs
 
 function toDelivery(message: MessageRow, target: PlannedTarget, step: number) {
+  const heldUntil = target.heldUntil === undefined ? null : new Date(target.heldUntil)
   const expiresAt =
     target.type === 'webhook'
       ? new Date(Math.max(message.expiresAt.getTime(), message.createdAt.getTime() + webhookTtlMs))
-      : message.expiresAt
+      : new Date(message.expiresAt.getTime() + Math.max(0, (heldUntil?.getTime() ?? 0) - message.createdAt.getTime()))
   return {
     tenantId: message.tenantId,
     id: randomUUIDv7(),
@@ -219,7 +244,9 @@ function toDelivery(message: MessageRow, target: PlannedTarget, step: number) {
     userId: target.userId ?? null,
     address: target.address ?? null,
     priority: message.priority,
-    state: 'queued' as const,
+    state: target.suppressed === undefined ? ('queued' as const) : ('suppressed' as const),
+    reason: target.suppressed ?? null,
+    heldUntil: target.suppressed === undefined ? heldUntil : null,
     expiresAt,
   }
 }

@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: AGPL-3.0-only
+import { eq, sql } from 'drizzle-orm'
+import type { Tx } from '../db/client.ts'
+import { notifyAlerts, notifySilences } from '../db/notify-tables.ts'
 import { matchesAll } from './matchers.ts'
 import type { Labels } from './matchers.ts'
+import { isOutsideIntervals } from './route-tree.ts'
+import type { RouteMatch } from './route-tree.ts'
 import type { Routing } from './routing-document.ts'
 
 export type Silence = { matchers: readonly string[]; startsAt: number; endsAt: number }
@@ -27,4 +32,19 @@ export function isInhibited(routing: Routing, firing: ReadonlyMap<string, Labels
     }
     return false
   })
+}
+
+export type IsMuted = (labels: Labels, alert: string) => boolean
+
+/** What keeps alerts of a route quiet at this instant: its intervals, silences, and what inhibits. */
+export async function readMuting(tx: Tx, routing: Routing, match: RouteMatch, now: number): Promise<IsMuted> {
+  const silences = await tx
+    .select()
+    .from(notifySilences)
+    .where(sql`${notifySilences.endsAt} > now() and ${notifySilences.startsAt} <= now()`)
+  const open = silences.map((one) => ({ matchers: one.matchers, startsAt: one.startsAt.getTime(), endsAt: one.endsAt.getTime() }))
+  const firing = (routing.inhibit ?? []).length === 0 ? [] : await tx.select().from(notifyAlerts).where(eq(notifyAlerts.status, 'firing'))
+  const labelsOf = new Map<string, Labels>(firing.map((one) => [one.id, one.labels]))
+  const isOutside = isOutsideIntervals(routing, match, new Date(now))
+  return (labels, alert) => isOutside || isSilenced(open, labels, now) || isInhibited(routing, labelsOf, labels, alert)
 }

@@ -60,3 +60,30 @@ export const notifyFlush = defineJob({
   expireMs: 30_000,
   deadLetter: true,
 })
+
+/** Quiet hours of a person are over, or the span after too many messages. */
+export const notifyRelease = defineJob({
+  name: 'notify-release',
+  title: { zh: '放行暂缓的通知', en: 'Release held notifications' },
+  data: Type.Object({ tenantId: Id, userId: Id }),
+  batch: 20,
+  perNode: 1,
+  retry,
+  expireMs: 30_000,
+  deadLetter: true,
+  exclusive: true,
+})
+
+/** A step of an escalation is due. `startedAt` tells one run from the next. */
+export const notifyEscalate = defineJob({
+  name: 'notify-escalate',
+  title: { zh: '告警升级', en: 'Escalations' },
+  data: Type.Object({ tenantId: Id, group: Type.String(), startedAt: Type.Number(), step: Type.Integer(), round: Type.Integer() }),
+  group: (data) => data.group,
+  perGroup: 1,
+  batch: 50,
+  perNode: 1,
+  retry,
+  expireMs: 30_000,
+  deadLetter: true,
+})

@@ -119,7 +119,7 @@ describe('a refusal', () => {
       expect(text).not.toContain(token)
       expect(text).not.toContain(signSecret)
     }
-    expect(texts[0]!.text).toContain('sign by *** at *** does not match')
+    expect(texts[0].text).toContain('sign by *** at *** does not match')
   })
 })
 

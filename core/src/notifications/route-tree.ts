@@ -15,6 +15,8 @@ export type RouteMatch = {
   repeatIntervalMs: number
   activeIntervals: readonly string[]
   muteIntervals: readonly string[]
+  /** Name of the policy that goes on when nobody acknowledges. */
+  escalation?: string
 }
 
 const root: Omit<RouteMatch, 'path'> = {
@@ -44,6 +46,7 @@ function visit(route: Route, path: string, inherited: Omit<RouteMatch, 'path'>, 
     repeatIntervalMs: route.repeatIntervalMs ?? inherited.repeatIntervalMs,
     activeIntervals: route.activeIntervals ?? [],
     muteIntervals: route.muteIntervals ?? [],
+    ...escalationOf(route.escalation ?? inherited.escalation),
   }
   const found: RouteMatch[] = []
   for (const [index, child] of (route.routes ?? []).entries()) {
@@ -53,6 +56,8 @@ function visit(route: Route, path: string, inherited: Omit<RouteMatch, 'path'>, 
   }
   return found.length > 0 ? found : [{ path, ...own }]
 }
+
+const escalationOf = (name: string | undefined) => (name === undefined ? {} : { escalation: name })
 
 /** The labels that alerts of one group share. */
 export function groupLabels(match: Pick<RouteMatch, 'groupBy'>, labels: Labels): Record<string, string> {

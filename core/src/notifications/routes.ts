@@ -2,15 +2,26 @@
 import type { Context } from '../context.ts'
 import type { App } from '../http/server.ts'
 import { registerChannelRoutes } from './channel-routes.ts'
+import { registerEscalationRoutes } from './escalation-routes.ts'
 import type { NotificationHub } from './hub.ts'
+import { registerLogRoutes } from './log-routes.ts'
 import { registerMessageRoutes } from './message-routes.ts'
+import { registerPeopleRoutes } from './people-routes.ts'
+import { registerPublicRoutes } from './public-routes.ts'
 import { registerRoutingRoutes } from './routing-routes.ts'
+import { registerSendKeyRoutes } from './send-key-routes.ts'
+import type { FindKey } from './simple-send.ts'
 import { registerTemplateRoutes } from './template-routes.ts'
 
-/** Everything below /api/v1/notifications. */
-export function registerNotificationRoutes(app: App, context: Context, hub: NotificationHub): void {
+/** Everything below /api/v1/notifications, and the addresses that messages and scripts hold. */
+export async function registerNotificationRoutes(app: App, context: Context, hub: NotificationHub, findKey: FindKey): Promise<void> {
   registerChannelRoutes(app, context, hub)
   registerMessageRoutes(app, context, hub)
+  registerLogRoutes(app, context)
   registerRoutingRoutes(app, context)
   registerTemplateRoutes(app, context)
+  registerPeopleRoutes(app, context, hub)
+  registerEscalationRoutes(app, context)
+  registerSendKeyRoutes(app, context)
+  await registerPublicRoutes(app, context, hub, findKey)
 }

@@ -4,7 +4,7 @@ import { Type } from 'typebox'
 import type { Static } from 'typebox'
 import { recordAudit } from '../audit.ts'
 import type { Scope, Tx } from '../db/client.ts'
-import { notifyChannels, notifyRouting } from '../db/notify-tables.ts'
+import { notifyChannels, notifyEscalations, notifyRouting } from '../db/notify-tables.ts'
 import { ProblemError } from '../errors.ts'
 import type { FieldError } from '../errors.ts'
 import { intervalProblem } from './intervals.ts'
@@ -24,6 +24,8 @@ const node = {
   continue: Type.Optional(Type.Boolean()),
   activeIntervals: Type.Optional(Names),
   muteIntervals: Type.Optional(Names),
+  /** Of an escalation; inherited. */
+  escalation: Type.Optional(Name),
 }
 /** Children are checked by {@link routingProblems}: the schema language of the API has no recursion. */
 export const Route = Type.Object(
@@ -43,7 +45,7 @@ const Target = Type.Object(
   { additionalProperties: false, minProperties: 1 },
 )
 export type Target = Static<typeof Target>
-const Targets = Type.Array(Target, { maxItems: 100 })
+export const Targets = Type.Array(Target, { maxItems: 100 })
 export const Receiver = Type.Object(
   {
     name: Name,
@@ -159,7 +161,7 @@ export async function readRouting(tx: Tx): Promise<{ routing: Routing; version: 
 
 /** @throws {ProblemError} `ROUTING_INVALID` listing everything, `VERSION_CONFLICT` */
 export async function saveRouting(tx: Tx, scope: Scope, routing: Routing, by: string, version?: number): Promise<number> {
-  const problems = [...routingProblems(routing), ...(await unknownChannels(tx, routing))]
+  const problems = [...routingProblems(routing), ...(await unknownChannels(tx, routing)), ...(await unknownEscalations(tx, routing))]
   if (problems.length > 0) throw new ProblemError('ROUTING_INVALID', { errors: problems.slice(0, 50) })
   await tx.insert(notifyRouting).values({ tenantId: scope.tenantId, document: firstRouting, version: 0 }).onConflictDoNothing()
   const [current] = await tx.select({ version: notifyRouting.version }).from(notifyRouting).for('update')
@@ -180,6 +182,18 @@ async function unknownChannels(tx: Tx, routing: Routing): Promise<FieldError[]> 
       .filter((target) => target.channelId !== undefined && !known.has(target.channelId))
       .map((target) => ({ pointer: `/receivers/${index}`, detail: `There is no channel ${target.channelId}.` })),
   )
+}
+
+/** Names of the escalations that routes call for. */
+export function escalationsIn(route: Route): string[] {
+  return [...(route.escalation === undefined ? [] : [route.escalation]), ...(route.routes ?? []).flatMap(escalationsIn)]
+}
+
+async function unknownEscalations(tx: Tx, routing: Routing): Promise<FieldError[]> {
+  const wanted = new Set(escalationsIn(routing.route))
+  if (wanted.size === 0) return []
+  for (const { name } of await tx.select({ name: notifyEscalations.name }).from(notifyEscalations)) wanted.delete(name)
+  return [...wanted].map((name) => ({ pointer: '/route', detail: `There is no escalation ${name}.` }))
 }
 
 /** Names of the receivers that send to this channel. */

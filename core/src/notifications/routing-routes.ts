@@ -10,7 +10,7 @@ import { IdParams, NoContent, Page, pageQuery, problems } from '../http/schemas.
 import type { App } from '../http/server.ts'
 import { isOutsideIntervals, matchRoutes } from './route-tree.ts'
 import { Route, Routing, readRouting, routingProblems, saveRouting } from './routing-document.ts'
-import { RoutingTest, RoutingTested, SilenceCreate, SilencePatch, SilenceView, Simulate, SimulatedAnswer } from './schemas.ts'
+import { RoutingTest, RoutingTested, SilenceCreate, SilencePatch, SilenceView, Simulate, SimulatedAnswer } from './routing-schemas.ts'
 import { createSilence, expireSilence, listSilences, updateSilence } from './silences.ts'
 import { simulate } from './simulate.ts'
 

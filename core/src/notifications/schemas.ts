@@ -45,8 +45,12 @@ export const ChannelView = Type.Object({
   lastError: Nullable(Type.String()),
   createdAt: Instant,
   updatedAt: Instant,
-  /** A signing secret that was made with the channel: shown this once. */
+  /** A signing secret that was just made: shown this once. */
   signingSecret: Type.Optional(Type.String()),
+  /** Of an asymmetric signing secret that was just made: for receivers. */
+  publicKey: Type.Optional(Type.String()),
+  /** Where the provider reports what became of messages; only for who may edit the channel. */
+  callbackUrl: Type.Optional(Type.String()),
 })
 export type ChannelView = Static<typeof ChannelView>
 
@@ -171,6 +175,8 @@ export const AttemptView = Type.Object({
   latencyMs: Type.Integer(),
   retryAfterMs: Nullable(Type.Integer()),
 })
+/** What came after it was sent: receipts, reading, acknowledging. */
+export const EventView = Type.Object({ kind: Type.String(), detail: Nullable(Type.String()), at: Instant })
 export const DeliveryView = Type.Object({
   id: Id,
   messageId: Id,
@@ -188,6 +194,8 @@ export const DeliveryView = Type.Object({
   providerMessageId: Nullable(Type.String()),
   providerCode: Nullable(Type.String()),
   nextAt: Nullable(Instant),
+  /** Quiet hours, or too many messages in an hour, hold it back until then. */
+  heldUntil: Nullable(Instant),
   createdAt: Instant,
   sentAt: Nullable(Instant),
 })
@@ -196,20 +204,37 @@ export type DeliveryView = Static<typeof DeliveryView>
 export const DeliveryEntry = Type.Object({ ...DeliveryView.properties, title: Type.String() })
 export const MessageDetail = Type.Object({
   ...MessageView.properties,
-  deliveries: Type.Array(Type.Object({ ...DeliveryView.properties, log: Type.Array(AttemptView) })),
+  deliveries: Type.Array(Type.Object({ ...DeliveryView.properties, log: Type.Array(AttemptView), events: Type.Array(EventView) })),
 })
 
-export const DeliveriesQuery = Type.Object(
-  {
-    ...pageQuery,
-    state: Type.Optional(Type.String({ maxLength: 20 })),
-    channelId: Type.Optional(Id),
-    type: Type.Optional(Type.String({ maxLength: 50 })),
-    from: Type.Optional(Instant),
-    to: Type.Optional(Instant),
-  },
+const deliveryFilter = {
+  state: Type.Optional(Type.String({ maxLength: 20 })),
+  channelId: Type.Optional(Id),
+  type: Type.Optional(Type.String({ maxLength: 50 })),
+  providerCode: Type.Optional(Type.String({ maxLength: 100 })),
+  /** The whole address, or the id of a user. */
+  recipient: Type.Optional(Type.String({ maxLength: 300 })),
+  from: Type.Optional(Instant),
+  to: Type.Optional(Instant),
+}
+export const DeliveriesQuery = Type.Object({ ...pageQuery, ...deliveryFilter }, { additionalProperties: false })
+export const DeliveriesExport = Type.Object(
+  { ...deliveryFilter, format: Type.Optional(Type.Literal('csv')) },
   { additionalProperties: false },
 )
+export const BulkRetry = Type.Object(
+  {
+    ids: Type.Optional(Type.Array(Id, { minItems: 1, maxItems: 1000 })),
+    /** Failed ones, and expired ones too when nothing is said. */
+    state: Type.Optional(Type.Union([Type.Literal('failed'), Type.Literal('expired')])),
+    channelId: Type.Optional(Id),
+    from: Type.Optional(Instant),
+    to: Type.Optional(Instant),
+    limit: Type.Optional(Type.Integer({ minimum: 1, maximum: 1000 })),
+  },
+  { additionalProperties: false, minProperties: 1 },
+)
+export type BulkRetry = Static<typeof BulkRetry>
 
 export const InboxEntry = Type.Object({
   id: Id,
@@ -227,7 +252,7 @@ export const InboxRead = Type.Object(
 )
 
 export const StatsQuery = Type.Object(
-  { from: Instant, to: Instant, by: Type.Optional(Type.Union([Type.Literal('channel'), Type.Literal('type')])) },
+  { from: Instant, to: Instant, by: Type.Optional(Type.Union([Type.Literal('channel'), Type.Literal('type'), Type.Literal('template')])) },
   { additionalProperties: false },
 )
 export const Stats = Type.Object({
@@ -236,6 +261,8 @@ export const Stats = Type.Object({
       key: Type.String(),
       accepted: Type.Integer(),
       sent: Type.Integer(),
+      /** Of those sent, what a provider or a reader confirmed. */
+      delivered: Type.Integer(),
       failed: Type.Integer(),
       expired: Type.Integer(),
       suppressed: Type.Integer(),
@@ -243,89 +270,8 @@ export const Stats = Type.Object({
       successRate: Nullable(Type.Number()),
       p50Ms: Nullable(Type.Number()),
       p95Ms: Nullable(Type.Number()),
+      suppressedBy: Type.Record(Type.String(), Type.Integer()),
+      topCodes: Type.Array(Type.Object({ code: Type.String(), count: Type.Integer() })),
     }),
   ),
 })
-
-const Labels = Type.Record(Type.String({ maxLength: 100 }), Type.String({ maxLength: 500 }), { maxProperties: 50 })
-export const RoutingTest = Type.Object(
-  { labels: Labels, at: Type.Optional(Instant), routing: Type.Optional(Type.Unknown()) },
-  { additionalProperties: false },
-)
-export const RoutingTested = Type.Object({
-  matches: Type.Array(
-    Type.Object({
-      path: Type.String(),
-      receiver: Type.String(),
-      groupBy: Type.Array(Type.String()),
-      groupWaitMs: Type.Integer(),
-      groupIntervalMs: Type.Integer(),
-      repeatIntervalMs: Type.Integer(),
-      muted: Type.Boolean(),
-    }),
-  ),
-})
-const Ms = Type.Number({ minimum: 0, maximum: 1e12 })
-export const Simulate = Type.Object(
-  {
-    routing: Type.Optional(Type.Unknown()),
-    silences: Type.Optional(
-      Type.Array(
-        Type.Object(
-          { matchers: Type.Array(Type.String({ maxLength: 400 }), { minItems: 1, maxItems: 20 }), startsAtMs: Ms, endsAtMs: Ms },
-          { additionalProperties: false },
-        ),
-        {
-          maxItems: 100,
-        },
-      ),
-    ),
-    startAt: Type.Optional(Instant),
-    untilMs: Ms,
-    events: Type.Array(
-      Type.Object(
-        {
-          atMs: Ms,
-          alert: Type.String({ minLength: 1, maxLength: 200 }),
-          status: Type.Union([Type.Literal('firing'), Type.Literal('resolved')]),
-          labels: Type.Optional(Labels),
-        },
-        { additionalProperties: false },
-      ),
-      { maxItems: 10_000 },
-    ),
-  },
-  { additionalProperties: false },
-)
-export const SimulatedAnswer = Type.Object({
-  notifications: Type.Array(
-    Type.Object({
-      atMs: Type.Number(),
-      route: Type.String(),
-      receiver: Type.String(),
-      reason: Type.String(),
-      firing: Type.Array(Type.String()),
-      resolved: Type.Array(Type.String()),
-    }),
-  ),
-})
-
-const silence = {
-  matchers: Type.Array(Type.String({ minLength: 3, maxLength: 400 }), { minItems: 1, maxItems: 20 }),
-  startsAt: Instant,
-  endsAt: Instant,
-  comment: Type.String({ pattern: '\\S', maxLength: 500 }),
-}
-export const SilenceView = Type.Object({
-  id: Id,
-  ...silence,
-  author: Type.String(),
-  state: Type.Union([Type.Literal('pending'), Type.Literal('active'), Type.Literal('expired')]),
-  /** Firing alerts that it mutes now. */
-  mutes: Type.Integer(),
-  createdAt: Instant,
-  updatedAt: Instant,
-})
-export type SilenceView = Static<typeof SilenceView>
-export const SilenceCreate = Type.Object(silence, { additionalProperties: false })
-export const SilencePatch = Type.Partial(Type.Object(silence, { additionalProperties: false }), { minProperties: 1 })

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-only
-import { randomBytes, randomUUIDv7 } from 'node:crypto'
+import { randomBytes } from 'node:crypto'
 import type { Context } from '../context.ts'
 import type { Tx } from '../db/client.ts'
 import { notifyInbox } from '../db/notify-tables.ts'
@@ -39,10 +39,11 @@ export class Sender {
 
   /** Puts it into a person's inbox as part of a transaction. */
   async putIntoInbox(tx: Tx, said: Said, tenantId: string, userId: string): Promise<Outcome> {
-    const id = randomUUIDv7()
+    const { deliveryId: id, title, text, priority } = said
     await tx
       .insert(notifyInbox)
-      .values({ tenantId, userId, id, title: said.title, text: said.text, priority: said.priority, links: [...said.links] })
+      .values({ tenantId, userId, id, title, text, priority, links: [...said.links] })
+      .onConflictDoNothing()
     return sent(id)
   }
 

@@ -9,7 +9,7 @@ import { ProblemError } from '../errors.ts'
 import type { FieldError } from '../errors.ts'
 import { formatCursor, isUuid, parseCursor } from '../http/schemas.ts'
 import { matchesAll, parseMatcher } from './matchers.ts'
-import type { SilenceView } from './schemas.ts'
+import type { SilenceView } from './routing-schemas.ts'
 
 const longestMs = 366 * 86_400_000
 

@@ -6,18 +6,20 @@ import { notifyChannels } from '../db/notify-tables.ts'
 import { users } from '../db/tables.ts'
 import type { PlannedTarget } from '../db/notify-tables.ts'
 import { ProblemError } from '../errors.ts'
-import type { Priority } from './channel-type.ts'
 import { toE164 } from './channels/sms.ts'
+import { holdBack, markDeadAddresses, planPerson } from './preferences.ts'
+import type { About } from './preferences.ts'
 import { readRouting } from './routing-document.ts'
 import type { Routing, Target } from './routing-document.ts'
 
-export type WantedTarget = Target & { receiver?: string }
+/** `telegram` is the number of a chat with one of the tenant's robots. */
+export type WantedTarget = Target & { receiver?: string; telegram?: string }
 
 const smsTypes = ['aliyun_sms', 'tencent_sms', 'twilio_sms']
 
 /**
- * Whom a message goes to: steps of addresses on channels, the first step first. People get it into their inbox, and
- * what is urgent or high by e-mail too, where there is a channel for it.
+ * Whom a message goes to: steps of addresses on channels, the first step first. People get it into their inbox and by
+ * what they have chosen.
  *
  * @throws {ProblemError} `NO_RECIPIENT` naming the entry that nobody can receive
  */
@@ -25,28 +27,29 @@ export async function planTargets(
   tx: Tx,
   scope: Scope,
   wanted: readonly WantedTarget[],
-  priority: Priority,
+  about: About,
 ): Promise<{ plan: PlannedTarget[][]; fallbackAfterMs: number | undefined }> {
   const needsRouting = wanted.some((one) => one.receiver !== undefined)
   const { routing } = needsRouting ? await readRouting(tx) : { routing: undefined }
   const steps: PlannedTarget[][] = [[]]
+  const add = async (from: number, target: WantedTarget, pointer: string) => {
+    for (const [at, some] of (await resolve(tx, scope, target, about, pointer)).entries()) (steps[from + at] ??= []).push(...some)
+  }
   let fallbackAfterMs: number | undefined
   for (const [index, target] of wanted.entries()) {
+    const pointer = `/to/${index}`
     if (target.receiver === undefined) {
-      steps[0]!.push(...(await resolve(tx, scope, target, priority, `/to/${index}`)))
+      await add(0, target, pointer)
       continue
     }
-    const receiver = findReceiver(routing!, target.receiver, `/to/${index}`)
-    const own = receiver.targets.length === 0 ? await administrators(tx, scope) : []
-    for (const one of receiver.targets) own.push(...(await resolve(tx, scope, one, priority, `/to/${index}`)))
-    steps[0]!.push(...own)
-    for (const [at, fallback] of (receiver.fallback ?? []).entries()) {
-      const step = (steps[at + 1] ??= [])
-      for (const one of fallback) step.push(...(await resolve(tx, scope, one, priority, `/to/${index}`)))
-    }
+    const receiver = findReceiver(routing!, target.receiver, pointer)
+    if (receiver.targets.length === 0) steps[0]!.push(...(await administrators(tx, scope)))
+    for (const one of receiver.targets) await add(0, one, pointer)
+    for (const [at, fallback] of (receiver.fallback ?? []).entries()) for (const one of fallback) await add(at + 1, one, pointer)
     if (receiver.fallbackAfterMs !== undefined) fallbackAfterMs = Math.min(fallbackAfterMs ?? Infinity, receiver.fallbackAfterMs)
   }
-  return { plan: steps.map(unique).filter((step) => step.length > 0), fallbackAfterMs }
+  const plan = Array.from(steps, (step) => unique(step ?? [])).filter((step) => step.length > 0)
+  return { plan: await holdBack(tx, scope, await markDeadAddresses(tx, plan), about), fallbackAfterMs }
 }
 
 function findReceiver(routing: Routing, name: string, pointer: string) {
@@ -55,18 +58,19 @@ function findReceiver(routing: Routing, name: string, pointer: string) {
   return receiver
 }
 
-async function resolve(tx: Tx, scope: Scope, target: Target, priority: Priority, pointer: string): Promise<PlannedTarget[]> {
+/** @returns steps; all but people have one */
+async function resolve(tx: Tx, scope: Scope, target: WantedTarget, about: About, pointer: string): Promise<PlannedTarget[][]> {
   const missing = (detail: string) => new ProblemError('NO_RECIPIENT', { errors: [{ pointer, detail }] })
   if (target.channelId !== undefined) {
     const [channel] = await tx.select().from(notifyChannels).where(eq(notifyChannels.id, target.channelId))
     if (!channel) throw missing(`There is no channel ${target.channelId}.`)
     const address = addressOn(channel.type, target)
-    if (channel.type === 'inapp') return administrators(tx, scope)
+    if (channel.type === 'inapp') return [await administrators(tx, scope)]
     if (channel.type === 'email' && !address && !channel.config['to']) throw missing(`The channel ${channel.name} needs an address.`)
     if (smsTypes.includes(channel.type) && !address && !channel.config['phone']) {
       throw missing(`The channel ${channel.name} needs a number.`)
     }
-    return [{ channelId: channel.id, type: channel.type, ...(address ? { address } : {}) }]
+    return [[{ channelId: channel.id, type: channel.type, ...(address ? { address } : {}) }]]
   }
   if (target.userId !== undefined) {
     const [user] = await tx
@@ -74,11 +78,15 @@ async function resolve(tx: Tx, scope: Scope, target: Target, priority: Priority,
       .from(users)
       .where(and(eq(users.id, target.userId), isNull(users.disabledAt)))
     if (!user) throw missing('There is no such user, or it is disabled.')
-    const mail = priority <= 2 ? await firstChannel(tx, ['email']) : undefined
-    return [
-      { channelId: await inboxChannel(tx, scope), type: 'inapp', userId: user.id },
-      ...(mail ? [{ channelId: mail.id, type: mail.type, address: user.email, userId: user.id }] : []),
-    ]
+    return planPerson(tx, user, about, async (kind) => {
+      if (kind === 'inapp') return { id: await inboxChannel(tx, scope), type: 'inapp' }
+      return firstChannel(tx, kind === 'sms' ? smsTypes : [kind])
+    })
+  }
+  if (target.telegram !== undefined) {
+    const robot = await firstChannel(tx, ['telegram'])
+    if (!robot) throw missing('There is no channel of this kind.')
+    return [[{ channelId: robot.id, type: 'telegram', address: target.telegram }]]
   }
   const kind = target.email === undefined ? smsTypes : ['email']
   const address = target.email ?? (target.phone === undefined ? undefined : toE164(target.phone))
@@ -86,7 +94,7 @@ async function resolve(tx: Tx, scope: Scope, target: Target, priority: Priority,
   if (target.email !== undefined && !/^[^\s@,;<>]+@[^\s@,;<>]+$/.test(address)) throw missing('This is no e-mail address.')
   const channel = await firstChannel(tx, kind)
   if (!channel) throw missing('There is no channel of this kind.')
-  return [{ channelId: channel.id, type: channel.type, address }]
+  return [[{ channelId: channel.id, type: channel.type, address }]]
 }
 
 function addressOn(type: string, target: Target): string | undefined {

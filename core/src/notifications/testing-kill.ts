@@ -13,7 +13,7 @@ import { createLog } from '../log.ts'
 import { Outbound } from '../outbound.ts'
 import { Secrets } from '../secrets.ts'
 import { NotificationHub } from './hub.ts'
-import { notifyDrain, notifyFallback, notifyFlush, notifySend } from './queues.ts'
+import { notifyDrain, notifyEscalate, notifyFallback, notifyFlush, notifyRelease, notifySend } from './queues.ts'
 
 /** All processes of a test open the same sealed secrets. */
 export const killSecrets = new Secrets(Buffer.from('0123456789abcdefghijklmnopqrstuv'))
@@ -30,6 +30,8 @@ export async function declareQueues({ jobs }: Context): Promise<void> {
   await jobs.declare(notifyDrain)
   await jobs.declare(notifyFallback)
   await jobs.declare(notifyFlush)
+  await jobs.declare(notifyRelease)
+  await jobs.declare(notifyEscalate)
 }
 
 /**

@@ -95,7 +95,7 @@ export async function createProduct(context: Context, scope: Scope, wanted: Prod
       type: 'product.create',
       subject: `product:${id}`,
       targetName: wanted.name.trim(),
-      changes: { from: null, to: wanted },
+      changes: { from: null, to: wanted, schema: secretMembers },
     })
   })
   context.events.emit('product.changed', { tenantId: scope.tenantId, productId: id })
@@ -145,7 +145,12 @@ export async function updateProduct(
     )
     const before: Record<string, unknown> = toProduct(row)
     const from = Object.fromEntries(Object.keys(patch).map((name) => [name, before[name] ?? null]))
-    recordAudit(tx, { type: 'product.update', subject: `product:${id}`, targetName: row.name, changes: { from, to: patch } })
+    recordAudit(tx, {
+      type: 'product.update',
+      subject: `product:${id}`,
+      targetName: row.name,
+      changes: { from, to: patch, schema: secretMembers },
+    })
   })
   await registry.refreshProduct(scope, id)
   context.events.emit('product.changed', { tenantId: scope.tenantId, productId: id })
@@ -217,6 +222,9 @@ async function checkOta(tx: Tx, productId: string, { ota = {} }: StoredSettings)
   if (firmwareId) await checkAssignable(tx, { packageId: firmwareId, productId, kind: 'firmware' }, '/ota/firmwareId')
   if (softwareId) await checkAssignable(tx, { packageId: softwareId, productId, kind: 'software' }, '/ota/softwareId')
 }
+
+/** [P-6] With both of them a device is made: records hold neither; `secret` is masked by its name. */
+const secretMembers = { properties: { provisioning: { properties: { key: { 'x-secret': true } } } } }
 
 /** Look-up text of key and secret together: what devices present is found by it, and nothing has to be opened to compare. */
 export const provisioningLookup = (key: string, secret: string): Buffer => sha256(`provision\0${key}\0${secret}`)

@@ -14,15 +14,16 @@ const waitMs = 20_000
  * or its number belongs to another one by now.
  *
  * @returns releases the lock
- * @throws {StartError} `ANOTHER_INSTANCE` when the other server is still there after 20 s
+ * @param patienceMs how long a server that may be stopping is waited for
+ * @throws {StartError} `ANOTHER_INSTANCE` when the other server is still there after that
  */
-export async function lockInstance(dataDir: string): Promise<() => void> {
+export async function lockInstance(dataDir: string, patienceMs = waitMs): Promise<() => void> {
   const file = join(dataDir, 'server.pid')
   const me: Holder = { pid: process.pid, startedAt: startOf(process.pid) }
   for (let waited = 0; ; waited += 100) {
     const holder = readHolder(file)
     if (holder && holder.pid !== me.pid && holder.startedAt === startOf(holder.pid)) {
-      if (waited < waitMs) {
+      if (waited < patienceMs) {
         await sleep(100)
         continue
       }

@@ -68,25 +68,14 @@ export class Reader {
 
   /** What moves between two questions moves into chunks: they are asked last, so that nothing is missed. */
   async #open(scope: Scope, range: SeriesRange, newestFirst: boolean, over: number): Promise<Series | undefined> {
-    const { deviceId, key, from, to } = range
+    const { from, to } = range
     const max = firstRows(over)
     // As it was before the question: what moved into chunks meanwhile may not be in the answer.
     const wasGone = this.#first.isGone
     const question = { low: from, high: to, newestFirst, max, over }
     const found = await askTwice(() =>
       this.#context.db.withTenant(scope, async (tx) => {
-        const [[device], chunks] = await Promise.all([
-          tx.execute<DeviceRow>(sql`
-            select d.number, telemetry_key_no(${key}) as key_no, t.bytes, t.is_more
-            from devices d cross join lateral (
-              select string_agg(t.points, '' order by t.ordinality) as bytes, bool_or(t.points is null) as is_more
-              from telemetry_tail(array[d.number], ${from}, ${to}, ${blockBytes}) with ordinality t) t
-            where d.id = ${deviceId} and d.deleted_at is null`),
-          tx.execute<ChunkRow>(sql`
-            select c.* from devices d cross join lateral
-              telemetry_chunks_of(d.number, telemetry_key_no(${key}), ${from}, ${to}, ${max}, ${newestFirst}, ${over}) c
-            where d.id = ${deviceId} and d.deleted_at is null`),
-        ])
+        const [[device], chunks] = await Promise.all([selectDevice(tx, range), selectFirstChunks(tx, range, question)])
         if (!device || device.key_no === null) return undefined
         const { number: deviceNo, key_no: keyNo } = device
         const tail: StoredPoint[] = []
@@ -204,6 +193,49 @@ export class Reader {
       return []
     }
   }
+}
+
+const chunkColumns = {
+  first_ts: sql<string>`c.first_ts`,
+  last_ts: sql<string>`c.last_ts`,
+  count: sql<number>`c.count`,
+  kinds: sql<number>`c.kinds`,
+  min: sql<number | null>`c.min`,
+  max: sql<number | null>`c.max`,
+  sum: sql<number | null>`c.sum`,
+  growth: sql<number | null>`c.growth`,
+  ends: sql<Buffer | null>`c.ends`,
+  hour_marks: sql<number[] | null>`c.hour_marks`,
+  hour_values: sql<number[] | null>`c.hour_values`,
+  points: sql<Buffer | null>`c.points`,
+}
+
+/** The device with what it has outside chunks. Prepared, as the next: planning would take longer than the rest. */
+async function selectDevice(tx: Tx, { deviceId, key, from, to }: SeriesRange): Promise<DeviceRow[]> {
+  const tail = sql`select string_agg(t.points, '' order by t.ordinality) as bytes, bool_or(t.points is null) as is_more
+    from telemetry_tail(array[d.number], ${from}, ${to}, ${blockBytes}) with ordinality t`
+  return tx
+    .select({
+      number: sql<number>`d.number`,
+      key_no: sql<number | null>`telemetry_key_no(${key})`,
+      bytes: sql<Buffer | null>`t.bytes`,
+      is_more: sql<boolean | null>`t.is_more`,
+    })
+    .from(sql`devices d cross join lateral (${tail}) t`)
+    .where(sql`d.id = ${deviceId} and d.deleted_at is null`)
+    .prepare('telemetry_device')
+    .execute()
+}
+
+async function selectFirstChunks(tx: Tx, { deviceId, key }: SeriesRange, question: ChunkQuestion): Promise<ChunkRow[]> {
+  const { low, high, newestFirst, max, over } = question
+  const chunks = sql`telemetry_chunks_of(d.number, telemetry_key_no(${key}), ${low}, ${high}, ${max}, ${newestFirst}, ${over})`
+  return tx
+    .select(chunkColumns)
+    .from(sql`devices d cross join lateral ${chunks} c`)
+    .where(sql`d.id = ${deviceId} and d.deleted_at is null`)
+    .prepare('telemetry_first_chunks')
+    .execute()
 }
 
 async function selectChunks(tx: Tx, deviceNo: number, keyNo: number, question: ChunkQuestion): Promise<ChunkRow[]> {

@@ -88,6 +88,15 @@ export class Settings {
       await tx.execute(sql`insert into audit.settings (tenant_id, mask_key) values (${tenantId}, ${sealed}) on conflict do nothing`)
       ;[row] = await select()
     }
-    return { ...row!, maskKey: this.#context.secrets.open(row!.maskKey, place) }
+    try {
+      return { ...row!, maskKey: this.#context.secrets.open(row!.maskKey, place) }
+    } catch {
+      // Restored without the secret key: masked values of before compare with none of now, and recording goes on.
+      const maskKey = randomBytes(32).toString('base64')
+      await tx.execute(
+        sql`update audit.settings set mask_key = ${this.#context.secrets.seal(maskKey, place)} where tenant_id = ${tenantId}`,
+      )
+      return { ...row!, maskKey }
+    }
   }
 }

@@ -22,6 +22,16 @@ export const keys = {
   refused: () => ['system', 'refused'],
   license: () => ['license'],
   modules: () => ['modules'],
+  channelTypes: () => ['notifications', 'types'],
+  channels: () => ['notifications', 'channels'],
+  inbox: () => ['notifications', 'inbox'],
+  notifyStats: (span: string) => ['notifications', 'stats', span],
+  routing: () => ['notifications', 'routing'],
+  templates: () => ['notifications', 'templates'],
+  queues: () => ['jobs', 'queues'],
+  queue: (name: string) => ['jobs', 'queues', name],
+  workers: () => ['jobs', 'workers'],
+  quarantine: () => ['jobs', 'quarantine'],
 }
 
 /** How long an answer counts as fresh, ms. */

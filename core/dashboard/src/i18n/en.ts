@@ -8,7 +8,9 @@ import connectors from './en/connectors.json'
 import device from './en/device.json'
 import devices from './en/devices.json'
 import firmware from './en/firmware.json'
+import jobs from './en/jobs.json'
 import license from './en/license.json'
+import notifications from './en/notifications.json'
 import overview from './en/overview.json'
 import products from './en/products.json'
 import reject from './en/reject.json'
@@ -26,7 +28,9 @@ export const messages = {
   device,
   devices,
   firmware,
+  jobs,
   license,
+  notifications,
   overview,
   products,
   reject,

@@ -8,7 +8,9 @@ import connectors from './zh/connectors.json'
 import device from './zh/device.json'
 import devices from './zh/devices.json'
 import firmware from './zh/firmware.json'
+import jobs from './zh/jobs.json'
 import license from './zh/license.json'
+import notifications from './zh/notifications.json'
 import overview from './zh/overview.json'
 import products from './zh/products.json'
 import reject from './zh/reject.json'
@@ -26,7 +28,9 @@ export const messages = {
   device,
   devices,
   firmware,
+  jobs,
   license,
+  notifications,
   overview,
   products,
   reject,

@@ -40,7 +40,7 @@ export function useMenu() {
       .sort((a, b) => menuGroups.indexOf(a.meta.group!) - menuGroups.indexOf(b.meta.group!) || (a.meta.order ?? 0) - (b.meta.order ?? 0))
       .map(({ path, name, meta }) => ({
         path,
-        name: String(name),
+        name: String(name ?? path),
         title: meta.title!,
         icon: meta.icon!,
         group: meta.group!,

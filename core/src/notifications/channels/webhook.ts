@@ -78,12 +78,17 @@ function headersOf(config: ChannelConfig, name: string): Record<string, string> 
   return typeof value === 'object' && value !== null ? (value as Record<string, string>) : {}
 }
 
+/** The 32 bytes of an asymmetric signing secret. */
+export const seedOf = (secret: string): Buffer => Buffer.from(secret.replace(/^whsk_/, ''), 'base64')
+
 function signatures(config: ChannelConfig, signed: Signed): string {
-  if (str(config, 'algorithm') === 'v1a') return signV1a(Buffer.from(str(config, 'signingSecret').replace(/^whsk_/, ''), 'base64'), signed)
+  const until = str(config, 'oldSecretUntil')
+  const isOldGood = until === '' || signed.ts * 1000 < Date.parse(until)
+  const isAsymmetric = str(config, 'algorithm') === 'v1a'
   // After a change of the secret the old one signs too for a day.
-  return [str(config, 'signingSecret'), str(config, 'oldSecret')]
+  return [str(config, 'signingSecret'), isOldGood ? str(config, 'oldSecret') : '']
     .filter(Boolean)
-    .map((secret) => signV1(secret, signed))
+    .map((secret) => (isAsymmetric ? signV1a(seedOf(secret), signed) : signV1(secret, signed)))
     .join(' ')
 }
 
@@ -117,6 +122,7 @@ export const webhook: HttpChannelType = {
       algorithm: Type.Optional(Type.Union([Type.Literal('v1'), Type.Literal('v1a')])),
       signingSecret: Type.Optional(Type.String({ maxLength: 200 })),
       oldSecret: Type.Optional(Type.String({ maxLength: 200 })),
+      oldSecretUntil: Type.Optional(Type.String({ format: 'date-time' })),
     },
     { additionalProperties: false },
   ),

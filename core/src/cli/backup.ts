@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+import { createWriteStream, mkdirSync, renameSync, rmSync } from 'node:fs'
+import { open } from 'node:fs/promises'
+import { dirname, join, resolve } from 'node:path'
+import { finished } from 'node:stream/promises'
+import { parseArgs } from 'node:util'
+import { stampOf } from '../backup/databases.ts'
+import { isBackupKind } from '../backup/manifest.ts'
+import { packKey, readKeyText, readPassphrase } from '../backup/packed-key.ts'
+import { writeBackup } from '../backup/write.ts'
+import type { WrittenBackup } from '../backup/write.ts'
+import type { Config } from '../config.ts'
+import { StartError, exitCodes } from '../errors.ts'
+import { withDatabase } from './admin.ts'
+
+const usage = 'iot-pms backup [--out FILE|-] [--kind full|config] [--passphrase-file FILE] [--json]'
+const options = {
+  out: { type: 'string' },
+  kind: { type: 'string', default: 'full' },
+  'passphrase-file': { type: 'string' },
+  json: { type: 'boolean', default: false },
+} as const
+
+/** `iot-pms backup`: beside a running server or on a stopped one. */
+export async function runBackup(config: Config, args: string[]): Promise<undefined> {
+  const { out, kind, json, 'passphrase-file': passphraseFile } = parseOptions(args)
+  if (!isBackupKind(kind)) throw usageError('--kind is full or config.')
+  const passphrase = passphraseFile === undefined ? undefined : readPassphrase(passphraseFile)
+  await withDatabase(config, async ({ adminUrl }) => {
+    const text = passphrase === undefined ? undefined : readKeyText(config)
+    if (passphrase !== undefined && text === undefined) throw usageError('There is no secret key here that could be packed.')
+    const wanted = { kind, ...(text !== undefined && passphrase !== undefined ? { key: await packKey(text, passphrase) } : {}) }
+    if (out === '-') {
+      process.stderr.write(describe(await writeBackup(adminUrl, process.stdout, wanted), 'standard output', json))
+      return
+    }
+    const file = resolve(out ?? join(config.dataDir, 'backups', `iot-pms-${kind}-${stampOf(new Date())}.tar`))
+    const written = await writeFile(file, (stream) => writeBackup(adminUrl, stream, wanted))
+    process.stdout.write(describe(written, file, json))
+  })
+}
+
+/** Under its name only when it is whole and on the disk. */
+async function writeFile(
+  file: string,
+  write: (stream: ReturnType<typeof createWriteStream>) => Promise<WrittenBackup>,
+): Promise<WrittenBackup> {
+  const draft = `${file}.partial`
+  try {
+    mkdirSync(dirname(file), { recursive: true, mode: 0o700 })
+    const stream = createWriteStream(draft, { mode: 0o600, flush: true })
+    try {
+      const written = await write(stream)
+      stream.end()
+      await finished(stream)
+      renameSync(draft, file)
+      await syncFolder(dirname(file))
+      return written
+    } catch (error) {
+      stream.destroy()
+      rmSync(draft, { force: true })
+      throw error
+    }
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    if (!['ENOSPC', 'EACCES', 'EROFS', 'ENOENT', 'EISDIR', 'ENOTDIR'].includes(code ?? '')) throw error
+    throw new StartError(
+      'BACKUP_FILE',
+      exitCodes.notWritable,
+      `${file} cannot be written: ${(error as Error).message}.`,
+      'Name another place with --out.',
+      error,
+    )
+  }
+}
+
+async function syncFolder(path: string): Promise<void> {
+  const folder = await open(path, 'r')
+  try {
+    await folder.sync()
+  } finally {
+    await folder.close()
+  }
+}
+
+function describe({ manifest, totals, bytes }: WrittenBackup, where: string, json: boolean): string {
+  const rows = totals.reduce((sum, table) => sum + table.rows, 0)
+  const raw = totals.reduce((sum, table) => sum + table.bytes, 0)
+  const { kind, createdAt, version } = manifest
+  if (json) {
+    const hasKey = manifest.key !== undefined
+    return `${JSON.stringify({ file: where, kind, createdAt, version, tables: totals.length, rows, rawBytes: raw, bytes, hasKey })}\n`
+  }
+  const size = `${(bytes / 2 ** 20).toFixed(1)} MiB`
+  const key = manifest.key
+    ? 'The secret key is in it, under the passphrase.'
+    : 'The secret key is not in it: keep secret.key of the data folder, too.'
+  return `${where}\n${kind}, ${totals.length} tables, ${rows.toLocaleString('en')} rows, ${size}\n${key}\n`
+}
+
+function parseOptions(args: string[]) {
+  try {
+    return parseArgs({ args, options, strict: true }).values
+  } catch (error) {
+    throw usageError((error as Error).message, error)
+  }
+}
+
+function usageError(message: string, cause?: unknown): StartError {
+  return new StartError('USAGE', exitCodes.usage, message, usage, cause)
+}

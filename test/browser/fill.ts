@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+import type { RouteIds } from './routes.ts'
+
+/** Calls the REST API as an administrator. */
+type Call = (method: string, path: string, body: unknown) => Promise<unknown>
+
+/** Channels, a message and something in the inbox, a silence, a template, a schedule. */
+export async function fillNotifications(call: Call): Promise<RouteIds> {
+  const post = async (path: string, body: unknown) => (await call('POST', `/api/v1/notifications${path}`, body)) as { id: string }
+  const inbox = await post('/channels', { name: 'Walked inbox', type: 'inapp', config: {} })
+  const robot = { server: 'http://192.0.2.1', appToken: 'walked-token-1234' }
+  await post('/channels', { name: 'Walked server', type: 'gotify', config: robot, enabled: false })
+  await post(`/channels/${inbox.id}/test`, {})
+  const message = await post('/messages', { to: { channelId: inbox.id }, title: 'Walked', text: '**-3.1** °C', priority: 'high' })
+  const now = Date.now()
+  await post('/silences', {
+    matchers: ['severity="warning"', 'group=~"cold.*"'],
+    startsAt: new Date(now).toISOString(),
+    endsAt: new Date(now + 86_400_000).toISOString(),
+    comment: 'Walked',
+  })
+  const template = await post('/templates', {
+    name: 'walked',
+    locales: { zh: { title: '{{ name }}', body: '**{{ name }}**' }, en: { body: '{{ name }}' } },
+    example: { name: 'Ada' },
+  })
+  await call('PATCH', `/api/v1/notifications/templates/${template.id}`, { example: { name: 'Bo' } })
+  const schedule = { name: 'Walked', queue: 'notify-drain', cron: '0 8 * * 1', data: { channelId: inbox.id } }
+  await call('POST', '/api/v1/schedules', schedule)
+  return {
+    '/jobs/queues/': 'notify-send',
+    '/notifications/channels/': inbox.id,
+    '/notifications/messages/': message.id,
+    '/notifications/templates/': template.id,
+  }
+}
