@@ -148,3 +148,22 @@ CREATE TABLE rule_checkpoints (
 );
 GRANT SELECT, INSERT, UPDATE, DELETE ON rule_checkpoints TO pms_jobs;
 GRANT SELECT ON rule_checkpoints TO pms_store;
+
+-- What actions of rules did. `key` is the event and the place of the action: what is repeated is done once.
+CREATE TABLE rule_runs (
+  tenant_id uuid NOT NULL,
+  key text NOT NULL,
+  id uuid NOT NULL,
+  rule_id uuid,
+  alarm_id uuid NOT NULL,
+  device_id uuid,
+  type text NOT NULL,
+  outcome text NOT NULL CHECK (outcome IN ('done', 'failed', 'suppressed')),
+  detail text,
+  at timestamptz NOT NULL,
+  PRIMARY KEY (tenant_id, key),
+  FOREIGN KEY (tenant_id, alarm_id) REFERENCES alarms (tenant_id, id) ON DELETE CASCADE
+);
+CREATE INDEX rule_runs_rule ON rule_runs (tenant_id, rule_id, id);
+CREATE INDEX rule_runs_pair ON rule_runs (tenant_id, rule_id, device_id, at);
+SELECT protect_tenant_table('rule_runs');

@@ -58,6 +58,7 @@ import { Outbound } from './outbound.ts'
 import { NotificationHub } from './notifications/hub.ts'
 import { removeOldNotifications } from './notifications/delivery-log.ts'
 import { registerRoutes } from './routes.ts'
+import { RuleActions } from './rules/actions.ts'
 import { RuleEngine } from './rules/engine.ts'
 import { watchRules } from './rules/metrics.ts'
 import { Rules } from './rules/rules.ts'
@@ -189,7 +190,7 @@ async function start(config: Config, log: Log, parts: PlatformParts, stops: Stop
   const ports: Ports = { http: undefined, mqtt: undefined, mqtts: undefined }
   let isDraining = false
   const hooks = new PointHooks(context.clock, log)
-  const engine = new RuleEngine(context, { store })
+  const engine = new RuleEngine(context, { store, plan: async (tx, tenant, steps) => actions.plan(tx, tenant, steps) })
   watchRules(metrics, engine)
   stops.push(() => engine.stop())
   const onStored = (stored: Stored) => {
@@ -201,6 +202,8 @@ async function start(config: Config, log: Log, parts: PlatformParts, stops: Stop
   const offers = createOffers(context, ingest, store)
   const outbound = new Outbound(config.outbound, () => Object.values(ports).filter((port) => port !== undefined))
   const notifications = new NotificationHub(context, { outbound, metrics })
+  const { commands, attributes } = ingest
+  const actions = new RuleActions(context, { hub: notifications, commands, attributes, outbound, metrics })
   const connectors = new Connectors(context, { ingest, outbound, metrics })
   const demo = new Demo(context, { devices, registry: ingest.registry, store, mqttPort: () => ports.mqtt })
   const people = createPeople(context, { version, hasDemo: async () => (await demo.status()).loaded })
@@ -227,7 +230,7 @@ async function start(config: Config, log: Log, parts: PlatformParts, stops: Stop
   const compatStream = config.compat.thingsboard
     ? new CompatStream(context, { topics, store, attributes: ingest.attributes, devices, people })
     : undefined
-  const alarms = new Alarms(context)
+  const alarms = new Alarms(context, async (tx, scope, change) => actions.planChange(tx, scope, change))
   const rules = new Rules(context)
   const upkeep = createUpkeep(context, { ingest, devices, alarms, rules })
   const health: Health = {
@@ -274,6 +277,7 @@ async function start(config: Config, log: Log, parts: PlatformParts, stops: Stop
 
   // From here devices come in; the work of starting before it is no overload.
   load.start()
+  await actions.declare()
   engine.start()
   await ingest.start().catch(explainMqttPort(config))
   ports.mqtt = ingest.endpoint.port || undefined
@@ -306,6 +310,7 @@ async function start(config: Config, log: Log, parts: PlatformParts, stops: Stop
   }
   stops.push(Object.assign(drain, { limitMs: drainMs + 1200 }))
   await notifications.start()
+  await actions.start()
   await schedules.start()
   await jobConsole.start()
   stops.push(() => jobConsole.stop())

@@ -104,6 +104,10 @@ export type AlarmEventKind =
   | 'comment'
   | 'cleared'
   | 'reopened'
+  | 'notified'
+  | 'action_done'
+  | 'action_failed'
+  | 'action_suppressed'
 
 /** Appends to the timeline; every change of an alarm does, in its own transaction. */
 export async function addAlarmEvent(

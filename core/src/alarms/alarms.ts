@@ -19,14 +19,20 @@ const dayMs = 86_400_000
 const mostRemoved = 5000
 
 type Who = Pick<Actor, 'scope' | 'name' | 'userId'>
+/** What is done about an alarm beside its rule: by people, and by callers of the API. */
+export type AlarmChange = { alarm: StoredAlarm; eventId: string; kind: AlarmEventKind; from?: Alarm['severity'] }
+type Follow = (tx: Tx, scope: Scope, change: AlarmChange) => Promise<void>
 type Change = { kind: AlarmEventKind; set?: ReturnType<typeof sql>; data?: Record<string, unknown> }
 
 /** Records of what went wrong at devices, and what people did about it (alarms and rules §6). */
 export class Alarms {
   readonly #context: Context
+  readonly #follow: Follow
 
-  constructor(context: Context) {
+  /** @param follow what follows from a change, in its transaction */
+  constructor(context: Context, follow: Follow = async () => {}) {
     this.#context = context
+    this.#follow = follow
   }
 
   list(scope: Scope, query: AlarmListQuery): Promise<AlarmPage> {
@@ -77,9 +83,11 @@ export class Alarms {
           ${title}, ${JSON.stringify(labels)}::text::jsonb, ${at}::timestamptz)
         on conflict do nothing returning id`)
       if (inserted.length > 0) {
-        await addAlarmEvent(tx, scope, id, { kind: 'raised', at: new Date(now), actor: who, data: { severity } })
+        const eventId = await addAlarmEvent(tx, scope, id, { kind: 'raised', at: new Date(now), actor: who, data: { severity } })
         recordAudit(tx, { type: 'alarm.create', subject: `alarm:${id}`, targetName: title, changes: { from: null, to: wanted } })
-        return { alarm: await readAlarm(tx, id), isNew: true }
+        const alarm = await readAlarm(tx, id)
+        await this.#follow(tx, scope, { alarm, eventId, kind: 'raised' })
+        return { alarm, isNew: true }
       }
       return { alarm: await this.#renew(tx, who, wanted), isNew: false }
     })
@@ -95,17 +103,19 @@ export class Alarms {
     if (!open) throw new ProblemError('VERSION_CONFLICT')
     await tx.execute(sql`
       update alarms set severity = ${severity}, highest_severity = ${higherOf(open.highest, severity)}, title = ${title} where id = ${open.id}`)
-    if (open.severity !== severity) {
-      const data = { from: open.severity, to: severity }
-      await addAlarmEvent(tx, who.scope, open.id, { kind: 'severity_changed', at: new Date(this.#context.clock.now()), actor: who, data })
-    }
     recordAudit(tx, {
       type: 'alarm.update',
       subject: `alarm:${open.id}`,
       targetName: title,
       changes: { from: null, to: { severity, title } },
     })
-    return readAlarm(tx, open.id)
+    if (open.severity === severity) return readAlarm(tx, open.id)
+    const data = { from: open.severity, to: severity }
+    const at = new Date(this.#context.clock.now())
+    const eventId = await addAlarmEvent(tx, who.scope, open.id, { kind: 'severity_changed', at, actor: who, data })
+    const alarm = await readAlarm(tx, open.id)
+    await this.#follow(tx, who.scope, { alarm, eventId, kind: 'severity_changed', from: open.severity })
+    return alarm
   }
 
   /** Acknowledges; the first one counts, and a second finds what the first did. */
@@ -235,9 +245,11 @@ export class Alarms {
       if (!change) return { alarm: before, kind: undefined }
       if (change.set) await tx.execute(sql`update alarms set ${change.set} where id = ${id}`)
       const data = { ...change.data, ...(comment ? { comment } : {}) }
-      await addAlarmEvent(tx, scope, id, { kind: change.kind, at, actor: who, data })
+      const eventId = await addAlarmEvent(tx, scope, id, { kind: change.kind, at, actor: who, data })
       recordAudit(tx, { type: `alarm.${change.kind}`, subject: `alarm:${id}`, targetName: before.title, changes: { from: null, to: data } })
-      return { alarm: await readAlarm(tx, id), kind: change.kind }
+      const after = await readAlarm(tx, id)
+      await this.#follow(tx, scope, { alarm: after, eventId, kind: change.kind })
+      return { alarm: after, kind: change.kind }
     })
     if (kind) this.#tell(scope, alarm, kind)
     return alarm

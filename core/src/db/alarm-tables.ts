@@ -96,3 +96,16 @@ export const ruleDryRuns = pgTable('rule_dry_runs', {
   data: json<Record<string, unknown>>('data'),
   at: instant('at').notNull(),
 })
+
+export const ruleRuns = pgTable('rule_runs', {
+  tenantId: uuid('tenant_id').notNull(),
+  key: text('key').notNull(),
+  id: uuid('id').notNull(),
+  ruleId: uuid('rule_id'),
+  alarmId: uuid('alarm_id').notNull(),
+  deviceId: uuid('device_id'),
+  type: text('type').notNull(),
+  outcome: text('outcome').notNull(),
+  detail: text('detail'),
+  at: instant('at').notNull(),
+})

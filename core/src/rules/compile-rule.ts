@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { Value } from 'typebox/value'
+import { checkActions } from './action-schemas.ts'
 import { compileCondition } from './conditions.ts'
 import type { Compilation, Condition } from './conditions.ts'
 import { Reads } from './operands.ts'
@@ -78,6 +79,7 @@ export function compileAlarmRule(document: unknown): { rule: AlarmRule; compiled
       findings.add(pointer, 'label_reserved', `the label "${name}" is set by itself`)
     }
   }
+  checkActions(document.actions ?? [], findings)
   if (document.title && document.title.zh === undefined && document.title.en === undefined) {
     findings.add('/title', 'title_empty', 'a title has a text in at least one language')
   }

@@ -18,8 +18,9 @@ import type { RuleInForce, StoredState } from './rule-loader.ts'
 import { isTargeted } from './rule-targets.ts'
 import { SceneLoader, sliceMs } from './scene-loader.ts'
 import { Journal } from './journal.ts'
+import type { JournalParts } from './journal.ts'
 
-export type EngineParts = { store: TelemetryStore }
+export type EngineParts = { store: TelemetryStore; plan: JournalParts['plan'] }
 
 const retryMs = 2000
 
@@ -42,7 +43,7 @@ export class RuleEngine {
   #isStopped = false
   #isLive = false
 
-  constructor(context: Context, { store }: EngineParts) {
+  constructor(context: Context, { store, plan }: EngineParts) {
     this.#context = context
     this.#store = store
     const { clock, log } = context
@@ -61,6 +62,7 @@ export class RuleEngine {
       live: this.live,
       ruleOf: (compiled) => this.#byCompiled.get(compiled),
       position: () => store.position,
+      plan,
     })
   }
 

@@ -3,7 +3,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises'
 import { sql } from 'drizzle-orm'
 import { readAlarms } from '../alarms/alarm-rows.ts'
 import type { Context } from '../context.ts'
-import type { Scope } from '../db/client.ts'
+import type { Scope, Tx } from '../db/client.ts'
 import type { Language } from '../errors.ts'
 import type { LogPosition } from '../telemetry/segments.ts'
 import { titleOf, triggerOf } from './alarm-text.ts'
@@ -36,6 +36,8 @@ export type JournalParts = {
   live: LiveRules
   ruleOf: (compiled: CompiledRule) => RuleInForce | undefined
   position: () => LogPosition
+  /** What follows from alarms, in the transaction that stores them. */
+  plan: (tx: Tx, tenant: Scope, steps: readonly AlarmStep[]) => Promise<void>
 }
 
 /**
@@ -196,6 +198,7 @@ export class Journal {
       try {
         const { steps, alarms } = await db.withTenant(batch.tenant, async (tx) => {
           const done = await writeChanges(tx, batch.tenant, batch, clock.now())
+          await this.#parts.plan(tx, batch.tenant, done)
           return { steps: done, alarms: await readAlarms(tx, [...new Set(done.map(({ alarmId }) => alarmId))]) }
         })
         this.transitionCount += steps.length

@@ -16,6 +16,7 @@ import {
   RuleListQuery,
   RuleNote,
   RuleRestore,
+  RuleRun,
   RuleVersion,
   RuleView,
 } from './schemas.ts'
@@ -167,6 +168,20 @@ function registerHistory(app: App, rules: Rules): void {
       const rule = await rules.restore(actorOf(request), request.params.id, request.body.version)
       return reply.header('etag', `"${rule.version}"`).send(rule)
     },
+  )
+  app.get(
+    '/api/v1/rules/:id/runs',
+    {
+      config: { permission: 'rule.read' },
+      schema: {
+        tags,
+        summary: 'What the last 100 actions of a rule did, the latest first',
+        params: IdParams,
+        querystring: EmptyQuery,
+        response: { 200: Type.Object({ items: Type.Array(RuleRun) }), ...problems(400, 401, 403, 404) },
+      },
+    },
+    async (request) => rules.listRuns(actorOf(request).scope, request.params.id),
   )
   app.get(
     '/api/v1/rules/:id/dry-runs',

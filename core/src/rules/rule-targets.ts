@@ -2,6 +2,7 @@
 import { sql } from 'drizzle-orm'
 import type { SQL } from 'drizzle-orm'
 import type { Tx } from '../db/client.ts'
+import { readRouting } from '../notifications/routing-document.ts'
 import type { RuleProblem } from './problems.ts'
 import type { RuleTarget } from './schemas.ts'
 
@@ -44,6 +45,29 @@ export async function findUnknownReferences(tx: Tx, { productIds, deviceIds, gro
     for (const [index, id] of ids.entries()) {
       if (found.has(id.toLowerCase())) continue
       problems.push({ pointer: `${pointer}/${index}`, code: 'reference_unknown', detail: `there is no ${id}` })
+    }
+  }
+  return problems
+}
+
+/** Receivers, channels and devices of actions that are not there. */
+export async function findUnknownAddresses(tx: Tx, actions: readonly Readonly<Record<string, unknown>>[]): Promise<RuleProblem[]> {
+  const problems: RuleProblem[] = []
+  const miss = (pointer: string, name: string) => problems.push({ pointer, code: 'reference_unknown', detail: `there is no ${name}` })
+  for (const [index, { receivers, channelId, type, target }] of actions.entries()) {
+    const pointer = `/actions/${index}`
+    if (Array.isArray(receivers)) {
+      const { routing } = await readRouting(tx)
+      const known = new Set(routing.receivers.map(({ name }) => name))
+      for (const [at, name] of receivers.entries()) if (!known.has(String(name))) miss(`${pointer}/receivers/${at}`, String(name))
+    }
+    if (typeof channelId === 'string') {
+      const found = await tx.execute(sql`select 1 from notify_channels where id = ${channelId} and type = 'webhook'`)
+      if (found.length === 0) miss(`${pointer}/channelId`, channelId)
+    }
+    if (type === 'command' && typeof target === 'string' && target !== 'self') {
+      const found = await tx.execute(sql`select 1 from devices where id = ${target} and deleted_at is null`)
+      if (found.length === 0) miss(`${pointer}/target`, target)
     }
   }
   return problems

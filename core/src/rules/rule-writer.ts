@@ -27,7 +27,7 @@ export type AlarmStep = {
   alarmId: string
   eventId: string
   kind: 'raised' | 'severity_changed' | 'cleared'
-  ruleId: string
+  rule: RuleInForce
   deviceId: string
   told: Told
   from: Severity | undefined
@@ -142,7 +142,7 @@ async function change(tx: Tx, tenant: Scope, wanted: readonly Wanted[], now: num
 }
 
 function stepOf(alarmId: string, kind: AlarmStep['kind'], { rule, deviceId, told }: Wanted, from?: Severity): AlarmStep {
-  return { alarmId, eventId: nextEventId(), kind, ruleId: rule.id, deviceId, told, from }
+  return { alarmId, eventId: nextEventId(), kind, rule, deviceId, told, from }
 }
 
 async function writeEvents(tx: Tx, { tenantId }: Scope, steps: readonly AlarmStep[], now: number): Promise<void> {

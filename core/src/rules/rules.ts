@@ -12,8 +12,8 @@ import { checkTemplate } from '../notifications/liquid.ts'
 import { compileDocument } from './compile-rule.ts'
 import type { RuleProblem } from './problems.ts'
 import { isObject } from './problems.ts'
-import { findUnknownReferences, targetSql } from './rule-targets.ts'
-import type { RuleBulk, RuleDryRun, RuleListQuery, RuleVersion, RuleView } from './schemas.ts'
+import { findUnknownAddresses, findUnknownReferences, targetSql } from './rule-targets.ts'
+import type { RuleBulk, RuleDryRun, RuleListQuery, RuleRun, RuleVersion, RuleView } from './schemas.ts'
 
 /** [2] */
 const mostRules = 5000
@@ -22,6 +22,8 @@ const mostBytes = 65_536
 const keptVersions = 200
 const binDays = 30
 const dryRunDays = 7
+const runDays = 7
+const shownRuns = 100
 
 type Who = Pick<Actor, 'scope' | 'name'>
 export type RulePage = { items: RuleView[]; nextCursor: string | null }
@@ -194,10 +196,22 @@ export class Rules {
     })
   }
 
-  /** What the bin and the trials no longer keep. */
+  /** What the last actions of a rule did, the latest first. @throws {ProblemError} `NOT_FOUND` */
+  listRuns(scope: Scope, id: string): Promise<{ items: RuleRun[] }> {
+    return this.#read(scope, async (tx) => {
+      await readRule(tx, id)
+      const rows = await tx.execute<RuleRun>(sql`
+        select id, alarm_id as "alarmId", device_id as "deviceId", type, outcome, detail, to_char(at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') as at
+        from rule_runs where rule_id = ${id} order by id desc limit ${shownRuns}`)
+      return { items: [...rows] }
+    })
+  }
+
+  /** What the bin, the trials and the list of runs no longer keep; a job has ended for good long before. */
   async removeOld(scope: Scope): Promise<void> {
     await this.#context.db.withTenant(scope, async (tx) => {
       await tx.execute(sql`delete from rules where deleted_at < now() - ${binDays} * interval '1 day'`)
+      await tx.execute(sql`delete from rule_runs where at < now() - ${runDays} * interval '1 day'`)
       await tx.execute(sql`delete from rule_dry_runs where at < now() - ${dryRunDays} * interval '1 day'`)
     })
   }
@@ -234,8 +248,8 @@ async function check(tx: Tx, document: unknown): Promise<Checked> {
   if (sizeBytes > mostBytes) throw new ProblemError('RULE_TOO_LARGE', { params: { limit: mostBytes } })
   const result = compileDocument(document)
   if (!('document' in result)) throw invalid(result)
-  const { kind, name, mode = 'on', target, title } = result.document
-  const problems = [...templateProblems(title), ...(await findUnknownReferences(tx, target))]
+  const { kind, name, mode = 'on', target, title, actions = [] } = result.document
+  const problems = [...templateProblems(title), ...(await findUnknownReferences(tx, target)), ...(await findUnknownAddresses(tx, actions))]
   if (problems.length > 0) throw invalid(problems)
   return { kind, name, mode }
 }

@@ -96,6 +96,8 @@ export const AlarmRule = Type.Object(
       Type.Object({ zh: Type.Optional(Type.String({ maxLength: 500 })), en: Type.Optional(Type.String({ maxLength: 500 })) }, closed),
     ),
     labels: Type.Optional(Type.Record(Type.String(), Type.String({ maxLength: 256 }), { maxProperties: 20 })),
+    /** Each is read by its own schema, which names what is wrong with which member. */
+    actions: Type.Optional(Type.Array(Type.Unsafe<Readonly<Record<string, unknown>>>({ type: 'object' }), { maxItems: 20 })),
   },
   closed,
 )
@@ -169,3 +171,14 @@ export type RuleBulk = Static<typeof RuleBulk>
 export const RuleBulkResult = Type.Object({
   items: Type.Array(Type.Object({ id: Id, ok: Type.Boolean(), code: Nullable(Type.String()) })),
 })
+
+export const RuleRun = Type.Object({
+  id: Id,
+  alarmId: Id,
+  deviceId: Nullable(Id),
+  type: Type.String(),
+  outcome: Choice('done', 'failed', 'suppressed'),
+  detail: Nullable(Type.String()),
+  at: Instant,
+})
+export type RuleRun = Static<typeof RuleRun>
