@@ -8,6 +8,7 @@ export default defineConfig({
       'core/tools/**/*.test.ts',
       'core/dashboard/src/**/*.test.ts',
       'test/gates/**/*.test.ts',
+      'packages/*/src/**/*.test.ts',
       'license-tools/src/**/*.test.ts',
       'enterprise/*/src/**/*.test.ts',
     ],

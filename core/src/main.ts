@@ -8,11 +8,12 @@ import { version } from './version.ts'
 const usage = `IoT PMS ${version}
 
 iot-pms start [--demo]                    run the server; --demo loads living example data
-iot-pms migrate                           bring the database to this version and end
+iot-pms migrate [--no-restore-point]      bring the database to this version and end
 iot-pms admin setup-link                  a new link for the first administrator
 iot-pms admin reset-password EMAIL        a link that sets a new password
 iot-pms device simulate [options]         send example data over real MQTT; --help lists the options
 iot-pms telemetry stats [--json]          what the telemetry store holds, and what it takes
+iot-pms doctor [--json]                   looks at settings, database, disk, clock, keys, and says what to mend
 iot-pms backup [--out FILE|-] [options]   one file with everything; the server may run; --kind, --passphrase-file
 iot-pms restore FILE [options]            put a backup in the place of the database; --check, --yes, --into
 iot-pms license show [--json]             state, term, limits and machine of the license
@@ -30,10 +31,11 @@ All settings come from the environment: docs/reference/config.md
 /** The commands by their words; each is imported only when it is called, so that a start stays quick. */
 const commands: Record<string, (args: string[]) => Promise<number | undefined>> = {
   start: async (args) => (await import('./cli/start.ts')).runStart(args),
-  migrate: async () => (await import('./cli/admin.ts')).runMigrate(readConfig()),
+  migrate: async (args) => (await import('./cli/admin.ts')).runMigrate(readConfig(), args),
   'admin setup-link': async () => (await import('./cli/admin.ts')).runSetupLink(readConfig()),
   'admin reset-password': async (args) => (await import('./cli/admin.ts')).runResetPassword(readConfig(), args[0]),
   'telemetry stats': async (args) => (await import('./cli/telemetry.ts')).runTelemetryStats(readConfig(), args),
+  doctor: async (args) => (await import('./cli/doctor.ts')).runDoctor(args),
   backup: async (args) => (await import('./cli/backup.ts')).runBackup(readConfig(), args),
   restore: async (args) => (await import('./cli/restore.ts')).runRestore(readConfig(), args),
   ...Object.fromEntries(

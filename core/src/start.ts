@@ -3,6 +3,8 @@ import { join } from 'node:path'
 import { Registry, collectDefaultMetrics } from 'prom-client'
 import { Alarms } from './alarms/alarms.ts'
 import { Audit } from './audit.ts'
+import { DailyBackup } from './backup/daily-backup.ts'
+import { ensureRestorePoint } from './backup/restore-point.ts'
 import { systemClock } from './clock.ts'
 import type { Clock } from './clock.ts'
 import type { Config } from './config.ts'
@@ -101,7 +103,12 @@ export type Platform = {
 }
 
 /** What tests and embedding code bring instead of the machine's and the build's own. */
-export type PlatformParts = LicenseParts & { clock?: Clock; moduleFolders?: readonly string[] }
+export type PlatformParts = LicenseParts & {
+  clock?: Clock
+  moduleFolders?: readonly string[]
+  /** False: the database is changed for this version without a backup before. */
+  restorePoint?: boolean
+}
 
 /** Time for each part of the stop; together they stay below the promised 10 s. */
 const drainMs = 4000
@@ -135,6 +142,7 @@ async function start(config: Config, log: Log, parts: PlatformParts, stops: Stop
   const database = await openDatabase(config, log)
   stops.push(Object.assign(() => database.stop(), { limitMs: databaseMs }))
   if (config.database.url && !config.database.migrateUrl) await checkDatabase(database.appUrl, config, log)
+  if (parts.restorePoint ?? true) await ensureRestorePoint(config, database.adminUrl, log)
   await migrate(database.adminUrl, database.appUrl, log)
   await checkDatabase(database.appUrl, config, log)
 
@@ -325,6 +333,9 @@ async function start(config: Config, log: Log, parts: PlatformParts, stops: Stop
   stops.push(() => demo.stop())
   upkeep.start()
   stops.push(() => upkeep.stop())
+  const backup = new DailyBackup(context, { adminUrl: database.adminUrl, disk })
+  backup.start()
+  stops.push(() => backup.stop())
   const statistics = new PlannerStatistics(context, () => ingest.registry.size)
   statistics.start()
   stops.push(() => statistics.stop())

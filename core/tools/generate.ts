@@ -10,11 +10,12 @@ import { errorCodes } from '../src/errors.ts'
 import { createLog } from '../src/log.ts'
 import { startPlatform } from '../src/start.ts'
 import { rootDir } from '../src/version.ts'
+import { formatClientTypes } from './client-types.ts'
 import { dumpSchema } from './schema-dump.ts'
 
 /**
  * Writes what is generated from code: core/openapi.json, core/schema.sql, docs/reference/{errors,config}.md
- * and the dashboard's API types. With --check nothing is written; files that differ are named, exit code 1.
+ * and the API types of the dashboard and of the client package. With --check nothing is written; files that differ are named, exit code 1.
  */
 const isCheck = process.argv.includes('--check')
 
@@ -24,6 +25,7 @@ const files = new Map([
   ['core/schema.sql', schema],
   ['docs/reference/errors.md', formatErrors()],
   ['docs/reference/config.md', formatConfig()],
+  ['packages/client/src/api.ts', formatClientTypes(openapi, Object.keys(errorCodes))],
 ])
 const schemaTypes = 'core/dashboard/src/api/schema.d.ts'
 if (existsSync(join(rootDir, dirname(schemaTypes)))) files.set(schemaTypes, formatTypes(files.get('core/openapi.json')!))

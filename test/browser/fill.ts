@@ -12,6 +12,22 @@ export async function fillNotifications(call: Call): Promise<RouteIds> {
   await post('/channels', { name: 'Walked server', type: 'gotify', config: robot, enabled: false })
   await post(`/channels/${inbox.id}/test`, {})
   const message = await post('/messages', { to: { channelId: inbox.id }, title: 'Walked', text: '**-3.1** °C', priority: 'high' })
+  await call('PUT', '/api/v1/notifications/routing', {
+    route: {
+      receiver: 'Walked',
+      groupBy: ['rule_id'],
+      routes: [
+        { matchers: ['severity="critical"', 'group=~"cold.*"'], receiver: 'Night', groupWaitMs: 5000, continue: true },
+        { matchers: ['severity!="warning"'], activeIntervals: ['work'], routes: [{ matchers: ['device_id="1"'], receiver: 'Night' }] },
+      ],
+    },
+    inhibit: [{ source: ['severity="critical"'], target: ['severity="minor"'], equal: ['device_id'] }],
+    intervals: { work: [{ weekdays: ['mon:fri'], times: [{ from: '09:00', to: '18:00' }], zone: 'Asia/Shanghai' }] },
+    receivers: [
+      { name: 'Walked', sendResolved: true, targets: [] },
+      { name: 'Night', targets: [{ channelId: inbox.id }], fallback: [[{ channelId: inbox.id }]], fallbackAfterMs: 60_000 },
+    ],
+  })
   const now = Date.now()
   await post('/silences', {
     matchers: ['severity="warning"', 'group=~"cold.*"'],

@@ -94,7 +94,6 @@ describe.skipIf(!hasBrowser())('notifications at the dashboard', () => {
     await page.getByRole('button', { name: '保存' }).click()
     await page.getByText('open.feishu.cn').first().waitFor()
     expect(await page.locator('[name=config-address]').getAttribute('aria-invalid')).toBe('true')
-    page.once('dialog', (dialog) => void dialog.accept())
   })
 
   it('list what was delivered, and a refused one is tried again from its page', async () => {
@@ -120,6 +119,44 @@ describe.skipIf(!hasBrowser())('notifications at the dashboard', () => {
     expect(await delivery.getByRole('listitem').count()).toBeGreaterThanOrEqual(2)
     await open('/notifications/overview', 'notifications.overview')
     await page.getByRole('row').filter({ hasText: '冷库值班群' }).getByText('100%').waitFor()
+  })
+
+  it('are routed by a tree that is read as sentences, tried before it is saved, and refused with what is wrong', async () => {
+    await open('/notifications/routing', 'notifications.routing')
+    const test = page.locator('[data-part=routing-test]')
+    await page.locator('[data-part=receivers]').getByText('所有管理员（站内信）').waitFor()
+    await page.locator('[data-act=edit]').click()
+    await page.locator('[data-act=add-receiver]').click()
+    const receiver = page.locator('[data-receiver-name=新接收方]')
+    await receiver.getByLabel('冷库值班群').check()
+    await receiver.getByLabel('名称').fill('值班')
+    await receiver.getByLabel('名称').blur()
+    await page.locator('[data-add-route="0"]').click()
+    await page.locator('[data-receiver="0.0"]').selectOption('值班')
+    // The draft is tried as it stands.
+    await test.locator('[name=labels]').fill('severity=critical')
+    await test.locator('[data-act=try]').click()
+    await test.locator('[data-part=match]').getByText('值班').waitFor()
+    await page.getByRole('button', { name: '保存' }).click()
+    const tree = page.locator('[data-part=tree]')
+    await tree.locator('[data-route="0.0"]').getByText('critical').waitFor()
+    await tree.locator('[data-route="0.0"]').getByText('值班').waitFor()
+    await test.locator('[name=labels]').fill('severity=minor')
+    await test.locator('[data-act=try]').click()
+    await test.locator('[data-part=match]').getByText('默认').waitFor()
+    await tree.locator('[data-route="0"] > .matched').waitFor()
+    // What the form has no field for is written as JSON, and the server names what is wrong in it.
+    await page.locator('[data-act=edit]').click()
+    await page.locator('[data-act=json]').click()
+    const document = page.locator('[name=document]')
+    const stored = JSON.parse(await document.inputValue()) as { route: Record<string, unknown> }
+    await document.fill(JSON.stringify({ ...stored, route: { ...stored.route, receiver: 'Nobody' } }))
+    await page.getByRole('button', { name: '保存' }).click()
+    await page.locator('[data-part=problems]').getByText('/route/receiver').waitFor()
+    page.once('dialog', (dialog) => void dialog.accept())
+    await page.getByRole('button', { name: '取消' }).click()
+    const kept = await server.call<{ route: { receiver: string; routes: unknown[] } }>('GET', '/api/v1/notifications/routing')
+    expect(kept.route).toMatchObject({ receiver: '默认', routes: [{ matchers: ['severity="critical"'], receiver: '值班' }] })
   })
 
   it('are silenced for a while with a reason, and the silence is ended by hand', async () => {

@@ -33,6 +33,7 @@ const gates: readonly Gate[] = [
   { name: 'lint', run: [program('oxlint'), '--type-aware', '--deny-warnings'] },
   { name: 'types-core', run: [program('tsc'), '-p', 'core'] },
   { name: 'types-test', run: [program('tsc'), '-p', 'test'] },
+  { name: 'types-client', run: [program('tsc'), '-p', 'packages/client'] },
   ...['license-tools', 'enterprise/audit']
     .filter(isThere)
     .map((folder): Gate => ({ name: `types-${folder.replace('/', '-')}`, run: [program('tsc'), '-p', folder] })),

@@ -107,6 +107,7 @@ const routes: RouteRecordRaw[] = [
       { path: 'overview', name: 'notifications.overview', component: () => import('./pages/notifications/OverviewTab.vue') },
       { path: 'channels', name: 'notifications.channels', component: () => import('./pages/notifications/ChannelsTab.vue') },
       { path: 'log', name: 'notifications.log', component: () => import('./pages/notifications/LogTab.vue') },
+      { path: 'routing', name: 'notifications.routing', component: () => import('./pages/notifications/RoutingTab.vue') },
       { path: 'silences', name: 'notifications.silences', component: () => import('./pages/notifications/SilencesTab.vue') },
       { path: 'templates', name: 'notifications.templates', component: () => import('./pages/notifications/TemplatesTab.vue') },
     ],

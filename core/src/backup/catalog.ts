@@ -55,7 +55,7 @@ export async function listTables(client: pg.ClientBase): Promise<OwnedTable[]> {
 export async function chooseTables(client: pg.ClientBase, kind: BackupKind): Promise<{ tables: OwnedTable[]; leftOut: string[] }> {
   const all = await listTables(client)
   // The points of a compacted segment are in chunks; its table may go at any moment.
-  const { rows: kept } = await client.query<{ no: number }>(`select segment_no as no from telemetry_segments where state <> 'compacted'`)
+  const kept = await readWhere(client, 'telemetry_segments', `select segment_no as no from telemetry_segments where state <> 'compacted'`)
   const segments = new Set(kept.map(({ no }) => no))
   const present = all.filter((table) => {
     const no = segmentNoOf(table)
@@ -93,9 +93,8 @@ export async function readOrigin(
   )
   const { hasJobs, ...installation } = installations[0]!
   const { rows: migrations } = await client.query<BackupMigration>('select version, name, checksum from schema_version order by version')
-  const { rows: ofModules } = await client.query<BackupMigration & { module: string }>(
-    'select module, version, name, checksum from module_migrations order by module, version',
-  )
+  const question = 'select module, version, name, checksum from module_migrations order by module, version'
+  const ofModules = (await readWhere(client, 'module_migrations', question)) as (BackupMigration & { module: string })[]
   const { rows: sequences } = await client.query<{ schema: string; name: string; value: string }>(
     `select schemaname as schema, sequencename as name, last_value::text as value from pg_sequences where last_value is not null order by 1, 2`,
   )
@@ -103,4 +102,10 @@ export async function readOrigin(
   const modules: Manifest['modules'] = {}
   for (const { module, ...migration } of ofModules) (modules[module] ??= []).push(migration)
   return { ...installation, migrations, modules, sequences, jobs: jobs?.rows[0]?.version ?? null }
+}
+
+/** Rows of a table that databases of older versions do not have: a restore point is made of those. */
+async function readWhere(client: pg.ClientBase, table: string, question: string): Promise<Record<string, unknown>[]> {
+  const { rows } = await client.query<{ is: boolean }>('select to_regclass($1) is not null as is', [`public.${table}`])
+  return rows[0]!.is ? (await client.query<Record<string, unknown>>(question)).rows : []
 }

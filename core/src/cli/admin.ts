@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { Audit } from '../audit.ts'
+import { ensureRestorePoint } from '../backup/restore-point.ts'
 import { systemClock } from '../clock.ts'
 import type { Config } from '../config.ts'
 import type { Context } from '../context.ts'
@@ -17,9 +18,10 @@ import { createLog } from '../log.ts'
 import { createSecretKey, loadSecretKey } from '../secrets.ts'
 import { createConsoleResetLink, createConsoleSetupLink } from '../users/admin.ts'
 
-/** `iot-pms migrate` */
-export async function runMigrate(config: Config): Promise<undefined> {
+/** `iot-pms migrate [--no-restore-point]` */
+export async function runMigrate(config: Config, args: readonly string[] = []): Promise<undefined> {
   await withDatabase(config, async (database) => {
+    if (!args.includes('--no-restore-point')) await ensureRestorePoint(config, database.adminUrl, createLog('info'))
     await migrate(database.adminUrl, database.appUrl, createLog('info'))
     process.stdout.write('The database is up to date.\n')
   })
@@ -44,11 +46,19 @@ export async function runResetPassword(config: Config, email: string | undefined
   })
 }
 
-/** The database of a running server when there is one, else started for the time of the command. */
-export async function withDatabase(config: Config, work: (database: OpenDatabase) => Promise<void>): Promise<void> {
+/**
+ * The database of a running server when there is one, else started for the time of the command.
+ *
+ * @param level of what is logged on standard output meanwhile: `silent` where that is the answer of the command
+ */
+export async function withDatabase(
+  config: Config,
+  work: (database: OpenDatabase) => Promise<void>,
+  level: 'warn' | 'silent' = 'warn',
+): Promise<void> {
   ensureDataDir(config.dataDir)
   const running = config.database.url ? undefined : await findRunningDatabase(config.dataDir)
-  const database = running ? { ...running, stop: async () => {} } : await openDatabase(config, createLog('warn'))
+  const database = running ? { ...running, stop: async () => {} } : await openDatabase(config, createLog(level))
   try {
     await work(database)
   } finally {

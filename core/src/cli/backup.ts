@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: AGPL-3.0-only
-import { createWriteStream, mkdirSync, renameSync, rmSync } from 'node:fs'
-import { open } from 'node:fs/promises'
-import { dirname, join, resolve } from 'node:path'
-import { finished } from 'node:stream/promises'
+import { join, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
+import { writeBackupFile } from '../backup/backup-file.ts'
 import { stampOf } from '../backup/databases.ts'
 import { isBackupKind } from '../backup/manifest.ts'
 import { packKey, readKeyText, readPassphrase } from '../backup/packed-key.ts'
 import { writeBackup } from '../backup/write.ts'
 import type { WrittenBackup } from '../backup/write.ts'
 import type { Config } from '../config.ts'
+import type { OpenDatabase } from '../db/open.ts'
 import { StartError, exitCodes } from '../errors.ts'
 import { withDatabase } from './admin.ts'
 
@@ -26,7 +25,7 @@ export async function runBackup(config: Config, args: string[]): Promise<undefin
   const { out, kind, json, 'passphrase-file': passphraseFile } = parseOptions(args)
   if (!isBackupKind(kind)) throw usageError('--kind is full or config.')
   const passphrase = passphraseFile === undefined ? undefined : readPassphrase(passphraseFile)
-  await withDatabase(config, async ({ adminUrl }) => {
+  const work = async ({ adminUrl }: OpenDatabase) => {
     const text = passphrase === undefined ? undefined : readKeyText(config)
     if (passphrase !== undefined && text === undefined) throw usageError('There is no secret key here that could be packed.')
     const wanted = { kind, ...(text !== undefined && passphrase !== undefined ? { key: await packKey(text, passphrase) } : {}) }
@@ -35,52 +34,11 @@ export async function runBackup(config: Config, args: string[]): Promise<undefin
       return
     }
     const file = resolve(out ?? join(config.dataDir, 'backups', `iot-pms-${kind}-${stampOf(new Date())}.tar`))
-    const written = await writeFile(file, (stream) => writeBackup(adminUrl, stream, wanted))
+    const written = await writeBackupFile(file, adminUrl, wanted)
     process.stdout.write(describe(written, file, json))
-  })
-}
-
-/** Under its name only when it is whole and on the disk. */
-async function writeFile(
-  file: string,
-  write: (stream: ReturnType<typeof createWriteStream>) => Promise<WrittenBackup>,
-): Promise<WrittenBackup> {
-  const draft = `${file}.partial`
-  try {
-    mkdirSync(dirname(file), { recursive: true, mode: 0o700 })
-    const stream = createWriteStream(draft, { mode: 0o600, flush: true })
-    try {
-      const written = await write(stream)
-      stream.end()
-      await finished(stream)
-      renameSync(draft, file)
-      await syncFolder(dirname(file))
-      return written
-    } catch (error) {
-      stream.destroy()
-      rmSync(draft, { force: true })
-      throw error
-    }
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException
-    if (!['ENOSPC', 'EACCES', 'EROFS', 'ENOENT', 'EISDIR', 'ENOTDIR'].includes(code ?? '')) throw error
-    throw new StartError(
-      'BACKUP_FILE',
-      exitCodes.notWritable,
-      `${file} cannot be written: ${(error as Error).message}.`,
-      'Name another place with --out.',
-      error,
-    )
   }
-}
-
-async function syncFolder(path: string): Promise<void> {
-  const folder = await open(path, 'r')
-  try {
-    await folder.sync()
-  } finally {
-    await folder.close()
-  }
+  // Standard output is the answer, and may be the backup itself.
+  await withDatabase(config, work, 'silent')
 }
 
 function describe({ manifest, totals, bytes }: WrittenBackup, where: string, json: boolean): string {

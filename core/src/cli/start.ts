@@ -13,10 +13,11 @@ const stopTimeoutMs = 9500
 
 /** `iot-pms start`: runs until SIGTERM or SIGINT, then drains and ends with 0; a second signal ends at once. */
 export async function runStart(args: string[]): Promise<undefined> {
-  const { values } = parseArgs({ args, options: { demo: { type: 'boolean', default: false } }, strict: true, allowPositionals: true })
+  const options = { demo: { type: 'boolean', default: false }, 'no-restore-point': { type: 'boolean', default: false } } as const
+  const { values } = parseArgs({ args, options, strict: true, allowPositionals: true })
   const config = readConfig()
   const log = createLog(config.logLevel)
-  const starting = startPlatform(config, log)
+  const starting = startPlatform(config, log, { restorePoint: !values['no-restore-point'] })
   const stopped = onSignal(async () => (await starting).stop())
   endOnUnknownErrors(log, async () => (await starting).stop())
   const platform = await starting

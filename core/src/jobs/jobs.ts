@@ -222,7 +222,7 @@ export class Jobs {
   /** Up to 10,000 jobs at once, all or none. */
   async sendMany<T extends TObject>(
     def: JobDef<T>,
-    many: readonly { data: Static<T>; key?: string; priority?: number; startAfter?: Date }[],
+    many: readonly { data: Static<T>; key?: string; priority?: number; startAfter?: Date; delayMs?: number }[],
     options: { tx?: Tx } = {},
   ): Promise<void> {
     this.#assertDeclared(def)
@@ -230,6 +230,7 @@ export class Jobs {
     if (many.length === 0) return
     await this.#assertRoom(def)
     const inserts = many.map((one) => this.#toInsert(def, one.data, one))
+    for (const { delayMs = 0 } of many) if (delayMs > 0) this.#wakes.add(def.name, delayMs)
     await this.#boss.insert(def.name, inserts, { returnId: false, ...(options.tx ? { db: asJobs(options.tx) } : {}) })
   }
 

@@ -3,6 +3,7 @@ import { Type } from 'typebox'
 import { Value } from 'typebox/value'
 import { recordAudit } from '../audit.ts'
 import type { Context } from '../context.ts'
+import type { Tx } from '../db/client.ts'
 import type { Actor } from '../http/actor.ts'
 import { actorOf, languageOf } from '../http/actor.ts'
 import { ProblemError, toProblem } from '../errors.ts'
@@ -11,7 +12,7 @@ import type { App } from '../http/server.ts'
 import { listInbox, markRead } from './delivery-log.ts'
 import type { NotificationHub } from './hub.ts'
 import { fillStored } from './templates.ts'
-import type { Accepted as Taken } from './messages.ts'
+import type { MessageDraft, Accepted as Taken } from './messages.ts'
 import { Accepted, Batch, BatchAnswer, InboxPage, InboxRead, MessageCreate, priorityNumber } from './schemas.ts'
 
 const tags = ['notifications']
@@ -59,17 +60,12 @@ function registerSending(app: App, context: Context, hub: NotificationHub): void
       },
     },
     async (request, reply) => {
-      const items = []
-      for (const [index, message] of request.body.messages.entries()) {
-        try {
-          if (!Value.Check(MessageCreate, message)) throw new ProblemError('VALIDATION_FAILED')
-          items.push({ index, id: (await accept(context, hub, actorOf(request), message)).id })
-        } catch (error) {
-          if (!(error instanceof ProblemError)) throw error
-          const { code, detail } = toProblem(error, languageOf(request), request.id)
-          items.push({ index, error: { code, detail } })
-        }
-      }
+      const results = await acceptBatch(context, hub, actorOf(request), request.body.messages)
+      const items = results.map((one, index) => {
+        if (!(one instanceof ProblemError)) return { index, id: one.id }
+        const { code, detail } = toProblem(one, languageOf(request), request.id)
+        return { index, error: { code, detail } }
+      })
       return reply.code(202).send({ items })
     },
   )
@@ -96,31 +92,87 @@ function registerSending(app: App, context: Context, hub: NotificationHub): void
 }
 
 async function accept(context: Context, hub: NotificationHub, actor: Actor, body: MessageCreate): Promise<Taken> {
-  const { to, scheduledAt, data, priority, ...rest } = body
-  const at = scheduledAt === undefined ? undefined : new Date(scheduledAt)
-  if (at && at.getTime() > context.clock.now() + furthestMs) {
+  assertSize(context, body)
+  return context.db.withTenant(actor.scope, async (tx) => {
+    const taken = await hub.messages.accept(tx, actor.scope, await toDraft(tx, actor, body))
+    recordAudit(tx, { type: 'notification.send', subject: `message:${taken.id}` })
+    return taken
+  })
+}
+
+/** So many commit together; those that must be told apart from others by their key commit alone. */
+const perTransaction = 100
+
+async function acceptBatch(
+  context: Context,
+  hub: NotificationHub,
+  actor: Actor,
+  given: readonly unknown[],
+): Promise<(Taken | ProblemError)[]> {
+  const results: (Taken | ProblemError)[] = []
+  const together: { index: number; body: MessageCreate }[] = []
+  for (const [index, body] of given.entries()) {
+    if (!Value.Check(MessageCreate, body)) results[index] = new ProblemError('VALIDATION_FAILED')
+    else if (body.dedupKey === undefined) together.push({ index, body })
+    else results[index] = await accept(context, hub, actor, body).catch(asProblem)
+  }
+  for (let from = 0; from < together.length; from += perTransaction) {
+    const some = together.slice(from, from + perTransaction)
+    await context.db.withTenant(actor.scope, async (tx) => {
+      const drafts: { index: number; draft: MessageDraft }[] = []
+      for (const { index, body } of some) {
+        try {
+          assertSize(context, body)
+          drafts.push({ index, draft: await toDraft(tx, actor, body) })
+        } catch (error) {
+          results[index] = asProblem(error)
+        }
+      }
+      const accepted = await hub.messages.acceptMany(
+        tx,
+        actor.scope,
+        drafts.map((one) => one.draft),
+      )
+      for (const [at, taken] of accepted.entries()) {
+        results[drafts[at]!.index] = taken
+        if (!(taken instanceof ProblemError)) recordAudit(tx, { type: 'notification.send', subject: `message:${taken.id}` })
+      }
+    })
+  }
+  return results
+}
+
+/** What the caller did wrong; anything else is ours. */
+function asProblem(error: unknown): ProblemError {
+  if (!(error instanceof ProblemError)) throw error
+  return error
+}
+
+/** What the schema cannot say. @throws {ProblemError} `UNPROCESSABLE`, `BODY_TOO_LARGE`, `MESSAGE_CONTENT` */
+function assertSize(context: Context, { scheduledAt, data, text, template }: MessageCreate): void {
+  if (scheduledAt !== undefined && Date.parse(scheduledAt) > context.clock.now() + furthestMs) {
     throw new ProblemError('UNPROCESSABLE', { errors: [{ pointer: '/scheduledAt', detail: 'At most 90 days ahead.' }] })
   }
   if (data !== undefined && Buffer.byteLength(JSON.stringify(data)) > maxDataBytes) {
     throw new ProblemError('BODY_TOO_LARGE', { params: { limit: maxDataBytes } })
   }
-  const { text, template, locale, ...said } = rest
   if ((text === undefined) === (template === undefined)) throw new ProblemError('MESSAGE_CONTENT')
-  return context.db.withTenant(actor.scope, async (tx) => {
-    const filled = template === undefined ? { text: text ?? '' } : await fillStored(tx, template, data ?? {}, locale)
-    const taken = await hub.messages.accept(tx, actor.scope, {
-      ...said,
-      ...filled,
-      ...(template === undefined ? {} : { template }),
-      to: Array.isArray(to) ? to : [to],
-      priority: priorityNumber(priority),
-      ...(at ? { scheduledAt: at } : {}),
-      ...(data === undefined ? {} : { data: { title: body.title ?? '', text: filled.text, ...data } }),
-      createdBy: actor.name,
-    })
-    recordAudit(tx, { type: 'notification.send', subject: `message:${taken.id}` })
-    return taken
-  })
+}
+
+/** @throws {ProblemError} as templates do */
+async function toDraft(tx: Tx, actor: Actor, body: MessageCreate): Promise<MessageDraft> {
+  const { to, scheduledAt, data, priority, text, template, locale, ...said } = body
+  const filled = template === undefined ? { text: text ?? '' } : await fillStored(tx, template, data ?? {}, locale)
+  return {
+    ...said,
+    ...filled,
+    ...(template === undefined ? {} : { template }),
+    to: Array.isArray(to) ? to : [to],
+    priority: priorityNumber(priority),
+    ...(scheduledAt === undefined ? {} : { scheduledAt: new Date(scheduledAt) }),
+    ...(data === undefined ? {} : { data: { title: body.title ?? '', text: filled.text, ...data } }),
+    createdBy: actor.name,
+  }
 }
 
 function registerInbox(app: App, context: Context): void {

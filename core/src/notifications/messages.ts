@@ -9,6 +9,8 @@ import { ProblemError } from '../errors.ts'
 import { priorityOf } from '../jobs/define.ts'
 import type { Priority } from './channel-type.ts'
 import { notifyFallback, notifyRelease, notifySend } from './queues.ts'
+import { holdBack } from './preferences.ts'
+import type { About } from './preferences.ts'
 import { planTargets } from './targets.ts'
 import type { WantedTarget } from './targets.ts'
 
@@ -47,6 +49,19 @@ const usualDedupMs = 300_000
 export const openStates = ['accepted', 'queued', 'sending'] as const
 const goodStates = ['sent', 'delivered', 'read', 'acked']
 
+type Plan = { about: About; plan: PlannedTarget[][]; fallbackAfterMs: number | undefined }
+type Planned = Plan & { index: number; draft: MessageDraft }
+type SendJob = { data: { tenantId: string; deliveryId: string }; key: string; priority: number; delayMs?: number }
+type FallbackJob = { data: { tenantId: string; messageId: string; step: number }; priority: number; delayMs?: number }
+
+const after = (delayMs: number) => (delayMs > 0 ? { delayMs } : {})
+
+function assertText(draft: MessageDraft): void {
+  for (const text of [draft.title ?? '', draft.text]) {
+    if (text.includes('\0') || !text.isWellFormed()) throw new ProblemError('TEXT_INVALID')
+  }
+}
+
 /** Messages once accepted: their plan of steps, and the deliveries each step becomes. */
 export class Messages {
   readonly #context: Context
@@ -62,77 +77,112 @@ export class Messages {
    * @throws {ProblemError} `NO_RECIPIENT`, `TEXT_INVALID`
    */
   async accept(tx: Tx, scope: Scope, draft: MessageDraft): Promise<Accepted> {
-    for (const text of [draft.title ?? '', draft.text]) {
-      if (text.includes('\0') || !text.isWellFormed()) throw new ProblemError('TEXT_INVALID')
-    }
-    const known = await this.#findDuplicate(tx, scope, draft)
-    if (known) return known
-    const priority = draft.priority ?? 3
-    const now = this.#context.clock.now()
-    const startsAt = Math.max(now, draft.scheduledAt?.getTime() ?? now)
-    const topic = draft.topic ?? 'message'
-    const { plan, fallbackAfterMs } = await planTargets(tx, scope, draft.to, { priority, topic, now: startsAt })
-    if (plan.length === 0 || plan[0]!.length === 0) throw new ProblemError('NO_RECIPIENT')
-    const [message] = await tx
-      .insert(notifyMessages)
-      .values({
-        tenantId: scope.tenantId,
-        id: randomUUIDv7(),
-        source: draft.source ?? 'api',
-        topic,
-        event: draft.event ?? 'message',
-        priority,
-        title: draft.title ?? '',
-        text: draft.text,
-        format: draft.format ?? 'markdown',
-        resolved: draft.resolved ?? false,
-        links: draft.links ?? [],
-        data: draft.data ?? {},
-        plan,
-        fallbackAfterMs: fallbackAfterMs ?? usualFallbackMs[priority],
-        dedupKey: draft.dedupKey ?? null,
-        groupKey: draft.groupKey ?? null,
-        template: draft.template ?? null,
-        scheduledAt: draft.scheduledAt ?? null,
-        expiresAt: new Date(startsAt + (draft.ttlMs ?? usualTtlMs[priority])),
-        createdBy: draft.createdBy,
-        createdAt: new Date(now),
-      })
-      .returning()
-    const deliveries = await this.startStep(tx, message!, 0)
-    return { id: message!.id, deliveries: deliveries.map(({ id, type, state }) => ({ id, type, state })), deduplicated: false }
+    const [taken] = await this.acceptMany(tx, scope, [draft])
+    if (taken instanceof ProblemError) throw taken
+    return taken!
   }
 
-  /** The deliveries of one step, with the jobs that send them. */
-  async startStep(tx: Tx, message: MessageRow, step: number): Promise<DeliveryRow[]> {
-    const targets = message.plan[step] ?? []
-    if (targets.length === 0) return []
-    await tx.update(notifyMessages).set({ step }).where(eq(notifyMessages.id, message.id))
-    const made = await tx
-      .insert(notifyDeliveries)
-      .values(targets.map((target) => toDelivery(message, target, step)))
-      .returning()
-    const delayMs = Math.max(0, (message.scheduledAt?.getTime() ?? 0) - this.#context.clock.now())
-    const priority = priorityOf(message.priority)
-    const open = made.filter((one) => one.state === 'queued')
-    for (const { id, heldUntil, userId } of open) {
-      if (heldUntil !== null && userId !== null) await this.#hold(tx, message.tenantId, userId, heldUntil)
-      else {
-        const data = { tenantId: message.tenantId, deliveryId: id }
-        await this.#context.jobs.send(notifySend, data, { tx, key: id, priority, ...(delayMs > 0 ? { delayMs } : {}) })
+  /** Takes many with few statements; a wrong one does not fail the others. At most one of them may have a `dedupKey`. */
+  async acceptMany(tx: Tx, scope: Scope, drafts: readonly MessageDraft[]): Promise<(Accepted | ProblemError)[]> {
+    const results: (Accepted | ProblemError)[] = []
+    const planned: Planned[] = []
+    const known = new Map<string, Plan>()
+    for (const [index, draft] of drafts.entries()) {
+      try {
+        assertText(draft)
+        const duplicate = await this.#findDuplicate(tx, scope, draft)
+        if (duplicate) results[index] = duplicate
+        else planned.push({ index, draft, ...(await this.#plan(tx, scope, draft, known)) })
+      } catch (error) {
+        if (!(error instanceof ProblemError)) throw error
+        results[index] = error
       }
     }
-    // Nobody of this step is told: the next one need not wait.
-    if (open.length === 0) return [...made, ...(await this.startStep(tx, message, step + 1))]
-    if (message.plan.length > step + 1) {
-      const data = { tenantId: message.tenantId, messageId: message.id, step }
-      await this.#context.jobs.send(notifyFallback, data, {
-        tx,
-        delayMs: delayMs + message.fallbackAfterMs,
-        priority,
-      })
+    if (planned.length === 0) return results
+    const plans = await holdBack(tx, scope, planned)
+    const rows = planned.map((one, at) => this.#toMessage(scope, one, plans[at]!))
+    const messages = await tx.insert(notifyMessages).values(rows).returning()
+    const made = await this.#startSteps(
+      tx,
+      messages.map((message) => ({ message, step: 0 })),
+    )
+    for (const [at, { id }] of rows.entries()) {
+      const deliveries = made.filter((one) => one.messageId === id).map(({ id: own, type, state }) => ({ id: own, type, state }))
+      results[planned[at]!.index] = { id, deliveries, deduplicated: false }
     }
+    return results
+  }
+
+  /** @param known plans of this transaction by what was wanted; those with people in them depend on the people */
+  async #plan(tx: Tx, scope: Scope, draft: MessageDraft, known: Map<string, Plan>): Promise<Plan> {
+    const now = this.#context.clock.now()
+    const startsAt = Math.max(now, draft.scheduledAt?.getTime() ?? now)
+    const about = { priority: draft.priority ?? 3, topic: draft.topic ?? 'message', now: startsAt }
+    const key = JSON.stringify([draft.to, about])
+    const found = known.get(key)
+    if (found) return found
+    const made = { about, ...(await planTargets(tx, scope, draft.to, about)) }
+    if (made.plan.length === 0) throw new ProblemError('NO_RECIPIENT')
+    if (!made.plan.flat().some((one) => one.userId !== undefined)) known.set(key, made)
     return made
+  }
+
+  #toMessage(scope: Scope, { draft, about, fallbackAfterMs }: Planned, plan: PlannedTarget[][]) {
+    const { priority, topic, now: startsAt } = about
+    return {
+      tenantId: scope.tenantId,
+      id: randomUUIDv7(),
+      source: draft.source ?? 'api',
+      topic,
+      event: draft.event ?? 'message',
+      priority,
+      title: draft.title ?? '',
+      text: draft.text,
+      format: draft.format ?? 'markdown',
+      resolved: draft.resolved ?? false,
+      links: draft.links ?? [],
+      data: draft.data ?? {},
+      plan,
+      fallbackAfterMs: fallbackAfterMs ?? usualFallbackMs[priority],
+      dedupKey: draft.dedupKey ?? null,
+      groupKey: draft.groupKey ?? null,
+      template: draft.template ?? null,
+      scheduledAt: draft.scheduledAt ?? null,
+      expiresAt: new Date(startsAt + (draft.ttlMs ?? usualTtlMs[priority])),
+      createdBy: draft.createdBy,
+      createdAt: new Date(this.#context.clock.now()),
+    }
+  }
+
+  /** The deliveries of one step of each message, with the jobs that send them. */
+  async #startSteps(tx: Tx, starting: readonly { message: MessageRow; step: number }[]): Promise<DeliveryRow[]> {
+    const real = starting.filter(({ message, step }) => (message.plan[step] ?? []).length > 0)
+    if (real.length === 0) return []
+    for (const { message, step } of real) {
+      if (step > 0) await tx.update(notifyMessages).set({ step }).where(eq(notifyMessages.id, message.id))
+    }
+    const values = real.flatMap(({ message, step }) => message.plan[step]!.map((target) => toDelivery(message, target, step)))
+    const made = await tx.insert(notifyDeliveries).values(values).returning()
+    const byMessage = Map.groupBy(made, (one) => one.messageId)
+    const [sends, fallbacks, idle] = [[] as SendJob[], [] as FallbackJob[], [] as { message: MessageRow; step: number }[]]
+    for (const { message, step } of real) {
+      const open = (byMessage.get(message.id) ?? []).filter((one) => one.state === 'queued')
+      const delayMs = Math.max(0, (message.scheduledAt?.getTime() ?? 0) - this.#context.clock.now())
+      const priority = priorityOf(message.priority)
+      for (const { id, heldUntil, userId } of open) {
+        if (heldUntil !== null && userId !== null) await this.#hold(tx, message.tenantId, userId, heldUntil)
+        else sends.push({ data: { tenantId: message.tenantId, deliveryId: id }, key: id, priority, ...after(delayMs) })
+      }
+      // Nobody of this step is told: the next one need not wait.
+      if (open.length === 0) idle.push({ message, step: step + 1 })
+      else if (message.plan.length > step + 1) {
+        const data = { tenantId: message.tenantId, messageId: message.id, step }
+        fallbacks.push({ data, priority, ...after(delayMs + message.fallbackAfterMs) })
+      }
+    }
+    await this.#context.jobs.sendMany(notifySend, sends, { tx })
+    await this.#context.jobs.sendMany(notifyFallback, fallbacks, { tx })
+    return [...made, ...(await this.#startSteps(tx, idle))]
   }
 
   /** What is held for one person until one instant goes together. */
@@ -153,7 +203,7 @@ export class Messages {
     const isOver = message.expiresAt.getTime() <= this.#context.clock.now()
     const hasArrived = made.some((one) => goodStates.includes(one.state) && reaches(message.plan, one))
     if (isOver || hasArrived || made.every((one) => one.state === 'canceled')) return
-    await this.startStep(tx, message, step + 1)
+    await this.#startSteps(tx, [{ message, step: step + 1 }])
   }
 
   /** A delivery ended badly: when all of its step did, the next step begins at once. */

@@ -143,21 +143,33 @@ function toTarget(one: Wanted, person: Person, preferences: Preferences, about: 
 }
 
 /**
- * Applies to a whole plan what holds people's messages back: quiet hours, and too many in an hour. The inbox is looked
- * at when its owner wants to: nothing holds that.
+ * Applies to plans what holds people's messages back: quiet hours, and too many in an hour. The inbox is looked at when
+ * its owner wants to: nothing holds that.
+ *
+ * @returns the plans in the same order
  */
-export async function holdBack(tx: Tx, scope: Scope, plan: readonly PlannedTarget[][], about: About): Promise<PlannedTarget[][]> {
+export async function holdBack(
+  tx: Tx,
+  scope: Scope,
+  wanted: readonly { plan: PlannedTarget[][]; about: About }[],
+): Promise<PlannedTarget[][][]> {
   const isHeld = (one: PlannedTarget) => one.userId !== undefined && one.type !== 'inapp' && one.suppressed === undefined
-  // In the order of their ids: two messages to the same people never wait for each other.
-  const people = [...new Set(plan.flat().flatMap((one) => (isHeld(one) ? one.userId! : [])))].sort()
+  const asked = wanted.flatMap(({ plan, about }, at) => {
+    const people = mandatory.has(about.topic) ? [] : plan.flat().flatMap((one) => (isHeld(one) ? one.userId! : []))
+    return [...new Set(people)].map((userId) => ({ at, userId, about }))
+  })
+  // In the order of their ids: two transactions that tell the same people never wait for each other.
+  asked.sort((a, b) => (a.userId === b.userId ? a.at - b.at : a.userId < b.userId ? -1 : 1))
   const holdings = new Map<string, Holding>()
-  if (!mandatory.has(about.topic)) for (const id of people) holdings.set(id, await decideHolding(tx, scope, id, about))
-  return plan.map((step) =>
-    step.map((one) => {
-      const holding = isHeld(one) ? holdings.get(one.userId!) : undefined
-      if (!holding) return one
-      return holding.drops ? { ...one, suppressed: 'quiet_hours_drop' } : { ...one, heldUntil: holding.until.toISOString() }
-    }),
+  for (const { at, userId, about } of asked) holdings.set(`${at} ${userId}`, await decideHolding(tx, scope, userId, about))
+  return wanted.map(({ plan }, at) =>
+    plan.map((step) =>
+      step.map((one) => {
+        const holding = isHeld(one) ? holdings.get(`${at} ${one.userId}`) : undefined
+        if (!holding) return one
+        return holding.drops ? { ...one, suppressed: 'quiet_hours_drop' } : { ...one, heldUntil: holding.until.toISOString() }
+      }),
+    ),
   )
 }
 

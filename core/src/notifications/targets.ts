@@ -7,7 +7,7 @@ import { users } from '../db/tables.ts'
 import type { PlannedTarget } from '../db/notify-tables.ts'
 import { ProblemError } from '../errors.ts'
 import { toE164 } from './channels/sms.ts'
-import { holdBack, markDeadAddresses, planPerson } from './preferences.ts'
+import { markDeadAddresses, planPerson } from './preferences.ts'
 import type { About } from './preferences.ts'
 import { readRouting } from './routing-document.ts'
 import type { Routing, Target } from './routing-document.ts'
@@ -49,7 +49,7 @@ export async function planTargets(
     if (receiver.fallbackAfterMs !== undefined) fallbackAfterMs = Math.min(fallbackAfterMs ?? Infinity, receiver.fallbackAfterMs)
   }
   const plan = Array.from(steps, (step) => unique(step ?? [])).filter((step) => step.length > 0)
-  return { plan: await holdBack(tx, scope, await markDeadAddresses(tx, plan), about), fallbackAfterMs }
+  return { plan: await markDeadAddresses(tx, plan), fallbackAfterMs }
 }
 
 function findReceiver(routing: Routing, name: string, pointer: string) {

@@ -48,6 +48,12 @@ export async function lockInstance(dataDir: string, patienceMs = waitMs): Promis
   }
 }
 
+/** The process that has this data folder now. */
+export function findInstance(dataDir: string): number | undefined {
+  const holder = readHolder(join(dataDir, 'server.pid'))
+  return holder && holder.startedAt === startOf(holder.pid) ? holder.pid : undefined
+}
+
 function readHolder(file: string): Holder | undefined {
   if (!existsSync(file)) return undefined
   try {

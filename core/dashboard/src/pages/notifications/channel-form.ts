@@ -17,7 +17,7 @@ export type ChannelValues = Record<string, string>
 type Property = { type?: string; anyOf?: { const?: unknown }[]; default?: unknown }
 
 /** Set by rotating the secret, not by hand. */
-const notTyped = new Set(['oldSecret'])
+const notTyped = new Set(['oldSecret', 'oldSecretUntil'])
 
 const kindOf = ({ type, anyOf }: Property): FieldKind => {
   if (anyOf) return 'choice'

@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+export type { Api, ErrorCode } from './api.ts'
+export { Client } from './client.ts'
+export type { CallOptions, ClientOptions, Input, Operation, Output } from './client.ts'
+export { ApiError, ConnectionError } from './errors.ts'
+export type { FieldProblem } from './errors.ts'
+export { NotificationHub } from './notifications.ts'
+export type { BatchItem, DeliveryEvent, Message, SentMessage } from './notifications.ts'
+export { WebhookError, verifyWebhook } from './webhook.ts'
+export type { ReceivedWebhook, VerifiedWebhook } from './webhook.ts'
