@@ -1243,6 +1243,30 @@ CREATE POLICY maintenance ON rule_dry_runs TO pms_owner USING (true) WITH CHECK 
 CREATE POLICY tenant ON rule_dry_runs TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
 GRANT DELETE, INSERT, SELECT, UPDATE ON rule_dry_runs TO pms_app;
 
+CREATE TABLE rule_runs (
+  tenant_id uuid NOT NULL,
+  key text NOT NULL,
+  id uuid NOT NULL,
+  rule_id uuid,
+  alarm_id uuid NOT NULL,
+  device_id uuid,
+  type text NOT NULL,
+  outcome text NOT NULL,
+  detail text,
+  at timestamp with time zone NOT NULL,
+  CONSTRAINT rule_runs_pkey PRIMARY KEY (tenant_id, key),
+  CONSTRAINT rule_runs_outcome_check CHECK ((outcome = ANY (ARRAY['done'::text, 'failed'::text, 'suppressed'::text]))),
+  CONSTRAINT rule_runs_tenant_id_alarm_id_fkey FOREIGN KEY (tenant_id, alarm_id) REFERENCES alarms(tenant_id, id) ON DELETE CASCADE
+);
+ALTER TABLE rule_runs OWNER TO pms_owner;
+ALTER TABLE rule_runs ENABLE ROW LEVEL SECURITY;
+ALTER TABLE rule_runs FORCE ROW LEVEL SECURITY;
+CREATE INDEX rule_runs_pair ON public.rule_runs USING btree (tenant_id, rule_id, device_id, at);
+CREATE INDEX rule_runs_rule ON public.rule_runs USING btree (tenant_id, rule_id, id);
+CREATE POLICY maintenance ON rule_runs TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON rule_runs TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
+GRANT DELETE, INSERT, SELECT, UPDATE ON rule_runs TO pms_app;
+
 CREATE TABLE rule_states (
   tenant_id uuid NOT NULL,
   rule_id uuid NOT NULL,

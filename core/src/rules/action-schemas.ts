@@ -88,8 +88,9 @@ export function checkActions(actions: readonly Readonly<Record<string, unknown>>
     for (const error of Value.Errors(schema, action)) {
       if (error.keyword === 'additionalProperties') {
         const { additionalProperties } = error.params as { additionalProperties: readonly string[] }
-        for (const name of additionalProperties)
+        for (const name of additionalProperties) {
           findings.add(member(pointer, name), 'unknown_property', `there is no member "${name}" here`)
+        }
       } else if (error.keyword !== 'boolean') {
         findings.add(pointer + error.instancePath, error.keyword === 'required' ? 'required' : 'invalid', error.message)
       }

@@ -27,8 +27,7 @@ beforeAll(async () => {
       { name: 'chief', targets: [target] },
     ],
   }
-  const saved = await platform.call('PUT', '/api/v1/notifications/routing', { body: routing })
-  expect(saved.status, saved.text).toBe(200)
+  await platform.call('PUT', '/api/v1/notifications/routing', { body: routing })
 })
 afterAll(async () => {
   await platform.close()
@@ -133,10 +132,12 @@ describe('an alarm', () => {
     await send(device, { t: 7 })
     await expect.poll(() => provider.of(`direct/${device.name}`), patiently).toMatchObject([{ body: '{"t":7}', headers: { 'x-a': 'b' } }])
     await expect.poll(() => runs(id), patiently).toHaveLength(2)
-    expect((await runs(id)).map(({ outcome, detail }) => [outcome, detail]).toSorted()).toEqual([
-      ['done', null],
-      ['failed', 'the answer was 400'],
-    ])
+    expect(await runs(id)).toEqual(
+      expect.arrayContaining([
+        expect.objectContaining({ outcome: 'done', detail: null }),
+        expect.objectContaining({ outcome: 'failed', detail: 'the answer was 400' }),
+      ]),
+    )
   })
 
   it('of long ago is told as late and does nothing else, unless its rule says so [7.1]', async () => {

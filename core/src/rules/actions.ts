@@ -60,6 +60,7 @@ type ActionJob = Static<typeof ruleAction.data>
 /** [7.1] Commands and attributes of one rule at one device within an hour, and of one rule within a minute. */
 const mostPerPair = 30
 const mostPerRule = 600
+const jobsAtOnce = 5000
 
 export type ActionParts = {
   hub: NotificationHub
@@ -110,8 +111,9 @@ export class RuleActions {
         }),
       )
     })
-    for (let start = 0; start < jobs.length; start += 5000)
-      await this.#context.jobs.sendMany(ruleAction, jobs.slice(start, start + 5000), { tx })
+    for (let start = 0; start < jobs.length; start += jobsAtOnce) {
+      await this.#context.jobs.sendMany(ruleAction, jobs.slice(start, start + jobsAtOnce), { tx })
+    }
   }
 
   /** The jobs of what people and callers of the API did; alarms of no rule go through the routing tree. */
@@ -189,10 +191,9 @@ export class RuleActions {
         })
       } else {
         // One that is over by now is told as it was, and then as it is: what comes later finds it so.
-        if (data.moment !== 'cleared')
-          await hub.raise(tx, scope, { id: alarm.id, status: 'firing', labels, data: told, at: new Date(alarm.startTs) })
-        if (alarm.status === 'cleared')
-          await hub.raise(tx, scope, { id: alarm.id, status: 'resolved', labels, at: new Date(alarm.clearedTs ?? 0) })
+        const { id, startTs, clearedTs } = alarm
+        if (data.moment !== 'cleared') await hub.raise(tx, scope, { id, status: 'firing', labels, data: told, at: new Date(startTs) })
+        if (clearedTs !== null) await hub.raise(tx, scope, { id, status: 'resolved', labels, at: new Date(clearedTs) })
       }
       this.#done.inc({ type: 'notify', outcome: 'done' })
       return undefined

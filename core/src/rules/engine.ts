@@ -311,7 +311,7 @@ export class RuleEngine {
   }
 
   #withdraw(rule: RuleInForce, reason: ClearReason, keeps: boolean): void {
-    for (const scene of [...this.live.scenes.values()]) this.#leave(scene, rule, reason, keeps)
+    for (const scene of this.live.scenes.values()) this.#leave(scene, rule, reason, keeps)
   }
 
   #leave(scene: LiveScene, rule: RuleInForce, reason: ClearReason, keeps: boolean): void {
@@ -417,7 +417,7 @@ export class RuleEngine {
     this.#context.log.error({ err: error, ruleId: rule.id }, 'a rule failed again and again and rests')
     this.#rules.delete(rule.id)
     this.#enqueueWork('a failing rule', async () => {
-      for (const scene of [...this.live.scenes.values()]) if (scene.lane.rules.includes(compiled)) this.live.take(scene, compiled)
+      for (const scene of this.live.scenes.values()) if (scene.lane.rules.includes(compiled)) this.live.take(scene, compiled)
       await this.#context.db.withTenant(rule.tenant, (tx) =>
         tx.execute(sql`update rules set failure = ${reason} where id = ${rule.id} and version = ${rule.version}`),
       )

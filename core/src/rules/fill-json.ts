@@ -23,7 +23,7 @@ export function fillText(template: string, event: unknown, escape: (text: string
   return template.replace(place, (_, path: string) => {
     const value = find(event, path)
     if (value === undefined || value === null) return ''
-    return escape(typeof value === 'object' ? JSON.stringify(value) : String(value as string | number | boolean))
+    return escape(typeof value === 'object' ? JSON.stringify(value) : String(value))
   })
 }
 

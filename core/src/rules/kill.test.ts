@@ -8,10 +8,11 @@ import { createInterface } from 'node:readline'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import type { Alarm } from '../alarms/schemas.ts'
 import { json, startProvider } from '../notifications/testing.ts'
-import { createTestDatabase, testAdmin } from '../testing.ts'
+import { createTestDatabase } from '../testing.ts'
 import type { TestDatabase } from '../testing.ts'
 import { preview } from './testing.ts'
 import type { TestPoint } from './testing.ts'
+import { environmentOf, killAdmin } from './testing-kill.ts'
 
 let database: TestDatabase
 let dataDir: string
@@ -39,26 +40,12 @@ async function kill(child: ChildProcess): Promise<void> {
 type Server = { child: ChildProcess; call: (method: string, path: string, body?: unknown) => Promise<unknown> }
 
 async function start(mode: 'live' | 'hold'): Promise<Server> {
-  const env = {
-    ...process.env,
-    IOT_PMS_DATA_DIR: dataDir,
-    IOT_PMS_HTTP_PORT: '0',
-    IOT_PMS_HTTP_HOST: '127.0.0.1',
-    IOT_PMS_MQTT_PORT: 'off',
-    IOT_PMS_MQTTS_PORT: 'off',
-    IOT_PMS_BUILD_DASHBOARD: '0',
-    IOT_PMS_OUTBOUND_ALLOW: '127.0.0.1',
-    DATABASE_URL: database.url,
-    IOT_PMS_MIGRATE_URL: database.adminUrl,
-    TEST_ADMIN_EMAIL: testAdmin.email,
-    TEST_ADMIN_PASSWORD: testAdmin.password,
-  }
+  const env = environmentOf(database, dataDir)
   const script = join(import.meta.dirname, 'testing-kill.ts')
   const child = spawn(process.execPath, [script, mode], { stdio: ['ignore', 'pipe', 'inherit'], env })
   children.push(child)
   const [port] = (await once(createInterface({ input: child.stdout! }), 'line')) as [string]
-  let token: string | undefined
-  const call = async (method: string, path: string, body?: unknown): Promise<unknown> => {
+  const request = async (method: string, path: string, body: unknown, token?: string): Promise<string> => {
     const authorization: Record<string, string> = token ? { authorization: `Bearer ${token}` } : {}
     const response = await fetch(`http://127.0.0.1:${port}${path}`, {
       method,
@@ -67,9 +54,13 @@ async function start(mode: 'live' | 'hold'): Promise<Server> {
     })
     const text = await response.text()
     if (!response.ok) throw new Error(`${method} ${path}: ${response.status} ${text}`)
+    return text
+  }
+  const { accessToken } = JSON.parse(await request('POST', '/api/v1/auth/login', killAdmin)) as { accessToken: string }
+  const call = async (method: string, path: string, body?: unknown): Promise<unknown> => {
+    const text = await request(method, path, body, accessToken)
     return text === '' ? undefined : JSON.parse(text)
   }
-  token = ((await call('POST', '/api/v1/auth/login', testAdmin)) as { accessToken: string }).accessToken
   return { child, call }
 }
 

@@ -119,8 +119,9 @@ export class SceneLoader {
     )
     const isAny = rules.some(({ compiled }) => compiled.reads.isAnyKey)
     const keys = [...new Set(rules.flatMap(({ compiled }) => [...compiled.reads.keys.keys()]))]
-    for (let start = 0; start < scenes.length && (isAny || keys.length > 0); start += devicesAtOnce) {
-      const some = scenes.slice(start, start + devicesAtOnce)
+    const wanted = isAny || keys.length > 0 ? scenes : []
+    for (let start = 0; start < wanted.length; start += devicesAtOnce) {
+      const some = wanted.slice(start, start + devicesAtOnce)
       const latest = await this.#store.latest(
         tenant,
         some.map(({ id }) => id),
