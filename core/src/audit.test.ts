@@ -25,6 +25,7 @@ const exceptions = [
   'POST /api/v1/connectors/preview', // tries a mapping on a message that was sent along
   'POST /api/v1/modules/{name}/retry', // what comes of it is recorded as module.start or module.fail
   'POST /api/v1/notifications/routing/test', // writes nothing
+  'POST /api/v1/rules/preview', // writes nothing
   'POST /api/v1/notifications/simulate', // writes nothing
   'POST /api/v1/notifications/templates/preview', // writes nothing
   'POST /api/v1/notifications/inbox/read', // what one has read oneself

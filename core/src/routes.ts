@@ -34,6 +34,7 @@ import type { LicenseRouteParts } from './license/routes.ts'
 import { registerProductRoutes } from './products/routes.ts'
 import type { Retention } from './system/retention.ts'
 import { registerRetentionRoutes } from './system/retention-routes.ts'
+import { RulePreviews } from './rules/preview-history.ts'
 import { registerRuleRoutes } from './rules/routes.ts'
 import type { Rules } from './rules/rules.ts'
 import { registerSystemRoutes } from './system/routes.ts'
@@ -103,7 +104,7 @@ export async function registerRoutes(app: App, context: Context, parts: RoutePar
     rejects: ingest.rejects,
   })
   registerAlarmRoutes(app, { alarms: parts.alarms })
-  registerRuleRoutes(app, { rules: parts.rules })
+  registerRuleRoutes(app, { rules: parts.rules, previews: new RulePreviews(context, store) })
   registerClaimRoutes(app, { claims: ingest.claims, devices })
   registerConnectorRoutes(app, context, { connectors: parts.connectors })
   await registerCommandRoutes(app, { commands: ingest.commands, devices })

@@ -33,7 +33,9 @@ const act = (id: string, action: string, body: object = {}, token = operator) =>
   platform.call('POST', `/api/v1/alarms/${id}/${action}`, { body, token })
 const timeline = async (id: string) => {
   const answer = await platform.call('GET', `/api/v1/alarms/${id}/events`, { token: viewer })
-  return answer.json<{ items: { id: string; kind: string; actor: string; data: object }[] }>().items
+  // What follows from an alarm comes into its timeline by itself, some time.
+  const { items } = answer.json<{ items: { id: string; kind: string; actor: string; data: object }[] }>()
+  return items.filter(({ kind }) => kind !== 'notified')
 }
 const list = async (query: string) =>
   (await platform.call('GET', `/api/v1/alarms?${query}`, { token: viewer })).json<{

@@ -44,7 +44,7 @@ async function start(mode: 'live' | 'hold'): Promise<Server> {
   const script = join(import.meta.dirname, 'testing-kill.ts')
   const child = spawn(process.execPath, [script, mode], { stdio: ['ignore', 'pipe', 'inherit'], env })
   children.push(child)
-  const [port] = (await once(createInterface({ input: child.stdout! }), 'line')) as [string]
+  const [port] = (await once(createInterface({ input: child.stdout }), 'line')) as [string]
   const request = async (method: string, path: string, body: unknown, token?: string): Promise<string> => {
     const authorization: Record<string, string> = token ? { authorization: `Bearer ${token}` } : {}
     const response = await fetch(`http://127.0.0.1:${port}${path}`, {

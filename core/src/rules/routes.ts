@@ -6,6 +6,7 @@ import { actorOf } from '../http/actor.ts'
 import { parseIfMatch } from '../http/if-match.ts'
 import { IdParams, NoContent, Page, pageQuery, problems } from '../http/schemas.ts'
 import type { App } from '../http/server.ts'
+import type { RulePreviews } from './preview-history.ts'
 import { mergePatch } from './rules.ts'
 import type { Rules } from './rules.ts'
 import {
@@ -15,6 +16,8 @@ import {
   RuleDryRun,
   RuleListQuery,
   RuleNote,
+  RulePreview,
+  RulePreviewed,
   RuleRestore,
   RuleRun,
   RuleVersion,
@@ -26,7 +29,7 @@ const EmptyQuery = Type.Object({}, { additionalProperties: false })
 const PageQuery = Type.Object(pageQuery, { additionalProperties: false })
 
 /** Rules over telemetry, attributes and connectivity (alarms and rules §11). */
-export function registerRuleRoutes(app: App, { rules }: { rules: Rules }): void {
+export function registerRuleRoutes(app: App, { rules, previews }: { rules: Rules; previews: RulePreviews }): void {
   app.get(
     '/api/v1/rules',
     {
@@ -70,6 +73,20 @@ export function registerRuleRoutes(app: App, { rules }: { rules: Rules }): void 
       },
     },
     (request) => rules.changeMany(actorOf(request), request.body),
+  )
+  app.post(
+    '/api/v1/rules/preview',
+    {
+      config: { permission: 'rule.read' },
+      schema: {
+        tags,
+        summary: 'What a rule would have told of points that are sent along, or of up to 31 days of history; nothing is written',
+        querystring: EmptyQuery,
+        body: RulePreview,
+        response: { 200: RulePreviewed, ...problems(400, 401, 403, 404, 413, 422) },
+      },
+    },
+    async (request) => previews.run(actorOf(request).scope, request.body),
   )
   registerOneRule(app, rules)
   registerHistory(app, rules)

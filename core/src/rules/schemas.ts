@@ -182,3 +182,63 @@ export const RuleRun = Type.Object({
   at: Instant,
 })
 export type RuleRun = Static<typeof RuleRun>
+
+const PreviewValue = Type.Union([Type.Number(), Type.String(), Type.Boolean(), Type.Null()])
+/** Either points that are sent along, or the history of these devices, or of some that the rule is for. */
+export const RulePreview = Type.Object(
+  {
+    rule: Type.Unsafe<Record<string, unknown>>({ type: 'object', additionalProperties: true }),
+    from: Type.Integer({ minimum: 0 }),
+    to: Type.Integer({ minimum: 0 }),
+    deviceIds: Type.Optional(Type.Array(Id, { minItems: 1, maxItems: 20, uniqueItems: true })),
+    sample: Type.Optional(Type.Integer({ minimum: 1, maximum: 20 })),
+    /** [key, ts, value] or [key, ts, value, receivedAt]. */
+    points: Type.Optional(
+      Type.Array(
+        Type.Unsafe<[key: string, ts: number, value: Static<typeof PreviewValue>, receivedAt?: number]>({
+          type: 'array',
+          minItems: 3,
+          maxItems: 4,
+          prefixItems: [{ type: 'string' }, { type: 'integer' }, PreviewValue, { type: 'integer' }],
+        }),
+        { maxItems: 10_000 },
+      ),
+    ),
+    attributes: Type.Optional(Type.Record(Type.String(), PreviewValue)),
+    /** [at, name, value] */
+    attributeChanges: Type.Optional(
+      Type.Array(
+        Type.Unsafe<[at: number, name: string, value: Static<typeof PreviewValue>]>({
+          type: 'array',
+          minItems: 3,
+          maxItems: 3,
+          prefixItems: [{ type: 'integer' }, { type: 'string' }, PreviewValue],
+        }),
+        { maxItems: 1000 },
+      ),
+    ),
+    limit: Type.Optional(Type.Integer({ minimum: 1, maximum: 10_000 })),
+  },
+  closed,
+)
+export type RulePreview = Static<typeof RulePreview>
+
+export const RulePreviewed = Type.Object({
+  episodes: Type.Array(
+    Type.Object({
+      deviceId: Nullable(Id),
+      startTs: Type.Number(),
+      confirmedTs: Type.Number(),
+      endTs: Nullable(Type.Number()),
+      clearedTs: Nullable(Type.Number()),
+      severities: Type.Array(Type.Object({ ts: Type.Number(), severity: Severity })),
+    }),
+  ),
+  evaluations: Type.Integer(),
+  points: Type.Integer(),
+  late: Type.Integer(),
+  /** Not all of it: too many episodes, a window that holds too much, or ten seconds were over. */
+  truncated: Type.Boolean(),
+  tookMs: Type.Integer(),
+})
+export type RulePreviewed = Static<typeof RulePreviewed>
