@@ -317,6 +317,13 @@ async function actOnOwnNotifications(base: string): Promise<void> {
   )
   await call('POST', `${base}/contact-points/me/${point}/verify`, { code: /\d{6}/.exec(said!.text)![0] })
   await call('DELETE', `${base}/contact-points/me/${point}`)
+  const dead = randomUUID()
+  await db.withTenant(rootTenant, (tx) =>
+    tx.execute(
+      sql`insert into notify_suppressions (tenant_id, id, type, address, reason) values (${rootTenant.tenantId}, ${dead}, 'email', 'x', 'mailbox')`,
+    ),
+  )
+  await call('DELETE', `${base}/suppressions/${dead}`)
 }
 
 async function actOnAlarms(): Promise<void> {

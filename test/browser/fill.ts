@@ -12,9 +12,11 @@ export async function fillNotifications(call: Call): Promise<RouteIds> {
   await post('/channels', { name: 'Walked server', type: 'gotify', config: robot, enabled: false })
   await post(`/channels/${inbox.id}/test`, {})
   const message = await post('/messages', { to: { channelId: inbox.id }, title: 'Walked', text: '**-3.1** °C', priority: 'high' })
+  await post('/escalations', { name: 'Walked', steps: [{ afterMs: 900_000, targets: [{ channelId: inbox.id }] }], repeat: 2 })
   await call('PUT', '/api/v1/notifications/routing', {
     route: {
       receiver: 'Walked',
+      escalation: 'Walked',
       groupBy: ['rule_id'],
       routes: [
         { matchers: ['severity="critical"', 'group=~"cold.*"'], receiver: 'Night', groupWaitMs: 5000, continue: true },

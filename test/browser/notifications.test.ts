@@ -117,6 +117,10 @@ describe.skipIf(!hasBrowser())('notifications at the dashboard', () => {
     await delivery.locator('[data-act=retry]').click()
     await delivery.locator('[data-delivery-state=sent]').waitFor()
     expect(await delivery.getByRole('listitem').count()).toBeGreaterThanOrEqual(2)
+    const saving = page.waitForEvent('download')
+    await open('/notifications/log', 'notifications.log')
+    await page.locator('[data-act=export]').click()
+    expect((await saving).suggestedFilename()).toBe('deliveries.csv')
     await open('/notifications/overview', 'notifications.overview')
     await page.getByRole('row').filter({ hasText: '冷库值班群' }).getByText('100%').waitFor()
   })
@@ -157,6 +161,42 @@ describe.skipIf(!hasBrowser())('notifications at the dashboard', () => {
     await page.getByRole('button', { name: '取消' }).click()
     const kept = await server.call<{ route: { receiver: string; routes: unknown[] } }>('GET', '/api/v1/notifications/routing')
     expect(kept.route).toMatchObject({ receiver: '默认', routes: [{ matchers: ['severity="critical"'], receiver: '值班' }] })
+  })
+
+  it('are escalated by a policy that a route calls for', async () => {
+    await open('/notifications/routing', 'notifications.routing')
+    await page.locator('[data-open=escalation]').click()
+    const dialog = page.getByRole('dialog')
+    await dialog.locator('[name=escalation-name]').fill('值班升级')
+    await dialog.getByLabel('冷库值班群').check()
+    await dialog.getByRole('button', { name: '保存' }).click()
+    await page.locator('[data-escalation-name=值班升级]').getByText('15 分钟未确认').waitFor()
+    await page.locator('[data-act=edit]').click()
+    await page.locator('[data-escalation="0"]').selectOption('值班升级')
+    await page.getByRole('button', { name: '保存' }).click()
+    await page.locator('[data-part=tree] [data-route="0"]').getByText('值班升级').waitFor()
+    const kept = await server.call<{ route: { escalation?: string } }>('GET', '/api/v1/notifications/routing')
+    expect(kept.route.escalation).toBe('值班升级')
+  })
+
+  it('come as their reader wants them', async () => {
+    await open('/settings/notifications', 'settings.notifications')
+    await page.locator('[name=least]').selectOption('major')
+    await page.getByRole('group', { name: '告警' }).getByLabel('短信').uncheck()
+    await page.locator('[name=quiet]').check()
+    await page.getByLabel('周一').uncheck()
+    await page.getByRole('button', { name: '保存' }).click()
+    await page.getByText('已保存').waitFor()
+    const kept = await server.call('GET', '/api/v1/notifications/preferences/me')
+    expect(kept).toMatchObject({
+      minSeverity: 'major',
+      topics: { alarm: { sms: false } },
+      quietHours: { from: '22:00', to: '07:00', mode: 'hold', days: ['tue', 'wed', 'thu', 'fri', 'sat', 'sun'] },
+    })
+    // There is no channel that could carry a code.
+    await page.locator('[name=point-address]').fill('+8613800000000')
+    await page.getByRole('button', { name: '添加并发送验证码' }).click()
+    await page.locator('[data-part=points] [role=alert]').waitFor()
   })
 
   it('are silenced for a while with a reason, and the silence is ended by hand', async () => {

@@ -81,7 +81,7 @@ describe.skipIf(!hasBrowser())('the dashboard as it is served', () => {
     return call(accessToken)
   }
 
-  it('works below a path: no request and no link leaves it, each page reloads [UX-19]', { timeout: 180_000 }, async () => {
+  it('works below a path: no request and no link leaves it, each page reloads [UX-19]', { timeout: 400_000 }, async () => {
     const context = await openContext(browser)
     const watch = await Watch.open(context, new URL(base).origin)
     const { page } = watch

@@ -23,7 +23,7 @@ const openings: Record<string, string[]> = {
   'product.model': ['[data-open="key"]'],
   connectors: ['[data-menu="row"]'],
   'notifications.channels': ['[data-menu="row"]', '[data-open="test"]'],
-  'notifications.routing': ['[data-act="try"]', '[data-act="edit"]'],
+  'notifications.routing': ['[data-act="try"]', '[data-open="escalation"]', '[data-act="edit"]'],
   'notifications.silences': ['[data-open="silence"]', '[data-act="end"]'],
   'notifications.templates': ['[data-open="delete"]'],
   firmware: ['[data-open="upload"]', '[data-open="rollout"]', '[data-menu="row"]'],

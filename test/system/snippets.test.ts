@@ -80,3 +80,26 @@ describe.skipIf(!isInstalled('curl'))("the Telegraf page's curl snippet", () => 
     ])
   })
 })
+
+describe.skipIf(!isInstalled('curl'))('the commands for notifications', () => {
+  it('send, show what became of it, and send as scripts for another service do', async () => {
+    const text = readFileSync(join(import.meta.dirname, '../../docs/how-to/notifications.md'), 'utf8')
+    const commands = Array.from(text.matchAll(/```sh\n(curl [\s\S]*?)```/g), (match) => match[1]!)
+    const body = { name: 'notify', scopes: ['notify.send', 'notify.read'], expiresInDays: 1 }
+    const { key } = (await platform.call('POST', '/api/v1/api-keys', { body })).json<{ key: string }>()
+    const env = { ...process.env, URL: `http://127.0.0.1:${platform.ports.http}`, KEY: key }
+    const answers: Record<string, unknown>[] = []
+    for (const command of commands) {
+      const { stdout } = await run('sh', ['-c', command], { timeout: 15_000, env })
+      answers.push(JSON.parse(stdout) as Record<string, unknown>)
+    }
+    expect(answers).toMatchObject([
+      { status: 'accepted', deduplicated: false },
+      { items: [{ type: 'inapp' }] },
+      { code: 0, data: { errno: 0 } },
+    ])
+    const titles = async () =>
+      (await platform.call('GET', '/api/v1/notifications/inbox')).json<{ items: { title: string }[] }>().items.map((one) => one.title)
+    await vi.waitFor(async () => expect((await titles()).toSorted()).toEqual(['一号冷库', '备份完成'].toSorted()), { timeout: 20_000 })
+  })
+})

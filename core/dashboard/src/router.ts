@@ -9,6 +9,7 @@ import {
   IconBox,
   IconCable,
   IconCpu,
+  IconInbox,
   IconKey,
   IconListChecks,
   IconOverview,
@@ -183,6 +184,12 @@ const routes: RouteRecordRaw[] = [
     name: 'settings.profile',
     component: () => import('./pages/settings/ProfilePage.vue'),
     meta: { title: 'settings.profile.title', icon: IconUser, group: 'settings', order: 1 },
+  },
+  {
+    path: '/settings/notifications',
+    name: 'settings.notifications',
+    component: () => import('./pages/settings/NotificationsPage.vue'),
+    meta: { title: 'notifications.mine.title', icon: IconInbox, group: 'settings', order: 1 },
   },
   {
     path: '/settings/users',

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import postgres from 'postgres'
+import { createDatabaseLike } from '../db/create-database.ts'
 import { sqlStateOf } from '../db/errors.ts'
 import { StartError, exitCodes } from '../errors.ts'
 
@@ -71,12 +72,8 @@ export class Databases {
    */
   async create(stamp: string): Promise<string> {
     const name = `${this.#name}_restore_${stamp}`
-    // Statements about databases take no parameters, so the server itself does the quoting.
-    const [row] = await this.#sql<{ statement: string }[]>`
-      select format('create database %I template template0 encoding ''UTF8''', ${name}::text) || case when datlocprovider = 'c'
-        then format(' lc_collate %L lc_ctype %L', datcollate, datctype) else '' end as statement from pg_database where datname = ${this.#name}`
     try {
-      await this.#sql.unsafe(row!.statement)
+      await createDatabaseLike(this.#sql, name, this.#name)
     } catch (error) {
       if (sqlStateOf(error) !== noRights) throw error
       throw new StartError(

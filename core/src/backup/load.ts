@@ -13,9 +13,20 @@ import type { Log } from '../log.ts'
 import { discoverModules } from '../modules/discovery.ts'
 import { closeSegment, createSegment, indexSegment } from '../telemetry/segment-sql.ts'
 import type { OpenBackup } from './archive.ts'
-import { formatName, listTables, quote, quoteName, segmentNoOf } from './catalog.ts'
+import { formatName, listTables, quoteName, segmentNoOf } from './catalog.ts'
 import type { OwnedTable } from './catalog.ts'
 import type { BackupMigration, BackupTable, Manifest } from './manifest.ts'
+import {
+  addConstraint,
+  analyzeTable,
+  copyIntoTable,
+  countRows,
+  describeTable,
+  dropConstraint,
+  emptyTable,
+  forceIsolation,
+  takeRole,
+} from './table-sql.ts'
 
 /** How a backup is put into a database; the folders of the modules of this build by name. */
 export type LoadParts = { log: Log; modules: ReadonlyMap<string, string | undefined> }
@@ -164,7 +175,7 @@ class Loader {
     }
     await this.#finishSegments(wanted)
     for (const { table, owner, name, definition } of references) {
-      await this.#as(owner, () => this.#client.query(`alter table ${table} add constraint ${quote(name)} ${definition}`))
+      await this.#as(owner, () => this.#client.query(addConstraint(table, name, definition)))
     }
   }
 
@@ -181,7 +192,7 @@ class Loader {
   }
 
   async readJobsVersion(): Promise<number | null> {
-    const { rows } = await this.#client.query<{ version: number }>(`select version from ${jobsSchema}.version`)
+    const { rows } = await this.#client.query<{ version: number }>('select version from jobs.version')
     return rows[0]?.version ?? null
   }
 
@@ -192,23 +203,19 @@ class Loader {
   }
 
   async #loadTable(backup: OpenBackup, table: OwnedTable): Promise<void> {
-    const name = quoteName(table)
-    const { rows: own } = await this.#client.query<{ forced: boolean; filled: boolean }>(
-      `select relforcerowsecurity as forced, exists (select from ${name}) as filled from pg_class where oid = $1::regclass`,
-      [name],
-    )
+    const { rows: own } = await this.#client.query<{ forced: boolean; filled: boolean }>(describeTable(table), [quoteName(table)])
     const { forced, filled } = own[0]!
     // COPY is refused under row level security, which binds the owner, too.
-    if (forced) await this.#client.query(`alter table ${name} no force row level security`)
+    if (forced) await this.#client.query(forceIsolation(table, false))
     // Rows that the migrations themselves have put in.
-    if (filled) await this.#client.query(`truncate ${name}`)
-    const copy = `copy ${name} (${table.columns.map(quote).join(', ')}) from stdin (format binary)`
+    if (filled) await this.#client.query(emptyTable(table))
+    const copy = copyIntoTable(table)
     for await (const part of backup.readParts(table)) await copyOn(this.#client, copy, part)
-    const { rows } = await this.#client.query<{ count: string }>(`select count(*) as count from ${name}`)
-    if (forced) await this.#client.query(`alter table ${name} force row level security`)
+    const { rows } = await this.#client.query<{ count: string }>(countRows(table))
+    if (forced) await this.#client.query(forceIsolation(table, true))
     const expected = backup.totals.find((one) => formatName(one) === formatName(table))?.rows
     if (Number(rows[0]!.count) !== expected) throw new Error(`${formatName(table)} holds ${rows[0]!.count} rows of ${expected}`)
-    await this.#client.query(`analyze ${name}`)
+    await this.#client.query(analyzeTable(table))
   }
 
   /** As they were left: sealed ones take nothing more; those that were being written are sealed by the next start. */
@@ -237,13 +244,13 @@ class Loader {
       [schemas],
     )
     for (const { table, owner, name } of rows) {
-      await this.#as(owner, () => this.#client.query(`alter table ${table} drop constraint ${quote(name)}`))
+      await this.#as(owner, () => this.#client.query(dropConstraint(table, name)))
     }
     return rows
   }
 
   async #as<T>(owner: string, work: () => Promise<T>): Promise<T> {
-    await this.#client.query(`set role ${quote(owner)}`)
+    await this.#client.query(takeRole(owner))
     try {
       return await work()
     } finally {

@@ -8,10 +8,11 @@ import pg from 'pg'
 import { copyOut } from '../db/copy-out.ts'
 import { sqlStateOf } from '../db/errors.ts'
 import { version } from '../version.ts'
-import { chooseTables, quote, quoteName, readOrigin } from './catalog.ts'
+import { chooseTables, readOrigin } from './catalog.ts'
 import type { OwnedTable } from './catalog.ts'
 import { manifestName, partName, sumsName, totalsName } from './manifest.ts'
 import type { BackupKind, Manifest, PackedKey, Totals } from './manifest.ts'
+import { keepTables, selectTable, takeLocalRole } from './table-sql.ts'
 import { formatTarHeader, tarEnd, tarPadding } from './tar.ts'
 
 const compress = promisify(zstdCompress)
@@ -78,7 +79,7 @@ async function openSnapshot(client: pg.PoolClient, kind: BackupKind) {
     await client.query('begin transaction isolation level repeatable read')
     try {
       const { tables, leftOut } = await chooseTables(client, kind)
-      await client.query(`lock table ${tables.map(quoteName).join(', ')} in access share mode`)
+      await client.query(keepTables(tables))
       const origin = await readOrigin(client)
       const { rows } = await client.query<{ isSuperuser: boolean }>(
         `select rolsuper as "isSuperuser" from pg_roles where rolname = current_user`,
@@ -92,10 +93,9 @@ async function openSnapshot(client: pg.PoolClient, kind: BackupKind) {
 }
 
 async function writeTable(client: pg.PoolClient, archive: Archive, table: OwnedTable, isSuperuser: boolean): Promise<Totals[number]> {
-  const { schema, name, columns } = table
+  const { schema, name } = table
   // Row level security lets the owner of all tables see every tenant's rows, and no member of it by itself.
-  if (!isSuperuser) await client.query(`set local role ${quote(table.owner)}`)
-  const query = `select ${columns.map(quote).join(', ')} from ${quoteName(table)}`
+  if (!isSuperuser) await client.query(takeLocalRole(table.owner))
   const total = { schema, name, rows: 0, bytes: 0, parts: 0 }
   let held: Buffer[] = []
   let heldBytes = 0
@@ -108,7 +108,7 @@ async function writeTable(client: pg.PoolClient, archive: Archive, table: OwnedT
     heldBytes = 0
     await archive.add(partName(table, ++total.parts), await compress(part, compression))
   }
-  for await (const rows of copyOut(client, query)) {
+  for await (const rows of copyOut(client, selectTable(table))) {
     for (const row of rows) {
       held.push(row)
       heldBytes += row.length

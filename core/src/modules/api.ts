@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 
 /** `@iot-pms/core`: all that a module may import of the server. What it works with comes to it as its context. */
+export { withCommandContext } from './command-context.ts'
+export type { CommandContext } from './command-context.ts'
 export { defineModule } from './manifest.ts'
 export type { DeviceMessage, ModuleCodec, ModuleContext, ModuleGateway, ModuleJob, ModuleManifest, ModuleRoutes } from './manifest.ts'
 export type { AuditDraft, AuditRecord, AuditSink } from '../audit.ts'

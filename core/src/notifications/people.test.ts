@@ -205,6 +205,10 @@ describe('a contact point', () => {
       soon,
     )
     expect(provider.of('telegram')).toHaveLength(before)
+    const list = (await platform.call('GET', '/api/v1/notifications/suppressions')).json<{ items: { id: string; type: string }[] }>().items
+    expect(list).toMatchObject([{ type: 'telegram', address: '****' }])
+    expect((await platform.call('DELETE', `/api/v1/notifications/suppressions/${list[0]!.id}`)).status).toBe(204)
+    await vi.waitFor(async () => expect(await statesOf((await told({ topic: 'd' })).id)).toContainEqual(['telegram', 'queued', null]), soon)
   })
 
   it('is closed after five wrong tries', async () => {

@@ -11,6 +11,7 @@ import { registerPublicRoutes } from './public-routes.ts'
 import { registerRoutingRoutes } from './routing-routes.ts'
 import { registerSendKeyRoutes } from './send-key-routes.ts'
 import type { FindKey } from './simple-send.ts'
+import { registerSuppressionRoutes } from './suppressions.ts'
 import { registerTemplateRoutes } from './template-routes.ts'
 
 /** Everything below /api/v1/notifications, and the addresses that messages and scripts hold. */
@@ -23,5 +24,6 @@ export async function registerNotificationRoutes(app: App, context: Context, hub
   registerPeopleRoutes(app, context, hub)
   registerEscalationRoutes(app, context)
   registerSendKeyRoutes(app, context)
+  registerSuppressionRoutes(app, context)
   await registerPublicRoutes(app, context, hub, findKey)
 }

@@ -83,7 +83,7 @@ export async function verifyChain(context: ModuleContext, scope: Scope, stream: 
 }
 
 /** What the own sink has written: it finds what was cut from the database. A line that a crash has torn is none. */
-async function readCheckpointFile(folder: string, stream: string): Promise<Checkpoint[]> {
+export async function readCheckpointFile(folder: string, stream: string): Promise<Checkpoint[]> {
   const text = await readFile(join(folder, `checkpoints-${fileNameOf(stream)}.jsonl`), 'utf8').catch(() => '')
   return text.split('\n').flatMap((line) => {
     try {

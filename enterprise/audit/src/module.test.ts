@@ -188,6 +188,44 @@ describe('the audit log', { timeout: 120_000 }, () => {
     expect((await run(file)).code).toBe(2)
   })
 
+  it('is verified as it is stored, beside the running server, against the checkpoints in files [§8]', async () => {
+    const { config } = app.context
+    const run = async (...args: string[]) => {
+      const child = spawn(process.execPath, [join(home, '../../core/src/main.ts'), 'audit', 'verify', '--live', ...args], {
+        env: {
+          PATH: process.env['PATH'],
+          IOT_PMS_DATA_DIR: config.dataDir,
+          IOT_PMS_SECRET_KEY: config.secretKey,
+          DATABASE_URL: config.database.url,
+          IOT_PMS_MIGRATE_URL: config.database.migrateUrl,
+        },
+      })
+      let output = ''
+      child.stdout.on('data', (chunk: Buffer) => (output += chunk.toString()))
+      const [code] = (await once(child, 'close')) as [number]
+      return { code, output }
+    }
+    await until(async () => (await verify()).anchoredTo > 0)
+    const { items: keys } = (await call('GET', '/keys')).json<{ items: { publicKey: string }[] }>()
+    const whole = await run('--key', keys[0]!.publicKey, '--json')
+    expect([whole.code, JSON.parse(whole.output)]).toEqual([
+      0,
+      {
+        ok: true,
+        chains: [expect.objectContaining({ ok: true, findings: [] }), expect.objectContaining({ stream: 'audit:log:platform', ok: true })],
+      },
+    ])
+    expect((await run()).code).toBe(3)
+    const file = join(config.dataDir, 'audit', `checkpoints-audit-log-${app.context.rootTenant.tenantId}.jsonl`)
+    const text = readFileSync(file, 'utf8')
+    const [line] = text.split('\n')
+    writeFileSync(file, `${line!.replace(/"size":\d+/, '"size":900000')}\n`)
+    const cut = await run()
+    writeFileSync(file, text)
+    expect([cut.code, cut.output]).toEqual([1, expect.stringContaining('AUDIT_CHECKPOINT_SIGNATURE')])
+    expect((await run('--no-such')).code).toBe(2)
+  })
+
   it('keeps events as long as it is told to; a shorter time counts in a week [AU-50, AU-53]', async () => {
     expect((await call('GET', '/settings')).json()).toMatchObject({ auditDays: 1095, pendingDays: null, toDelete: 0 })
     expect((await call('PUT', '/settings', { auditDays: 30 })).json()).toMatchObject({ status: 422, code: 'AUDIT_RETENTION_MIN' })

@@ -530,8 +530,8 @@ export async function main(args, print) {
   }
 }
 
-/** @param {Result} result */
-function describe({ ok, findings, lastSeq, anchoredTo, unanchored }) {
+/** @param {Result} result @returns {string[]} a line each, the verdict last */
+export function describe({ ok, findings, lastSeq, anchoredTo, unanchored }) {
   const lines = findings.map(({ code, ...where }) => [code, ...Object.entries(where).map(([name, value]) => `${name}=${value}`)].join(' '))
   const summary = `last ${lastSeq}, anchored to ${anchoredTo}, not anchored ${unanchored}`
   return [...lines, `${ok ? 'ok 完好' : `${findings.length} findings 处问题`}: ${summary}`]

@@ -163,6 +163,10 @@ export type Api = {
   'PUT /api/v1/notifications/send-keys/{id}': { path: { id: string }; body: { receiver: string }; response: unknown }
   /** Let it go to the receiver of the root route again. */
   'DELETE /api/v1/notifications/send-keys/{id}': { path: { id: string }; response: unknown }
+  /** Addresses that get nothing more, newest first. */
+  'GET /api/v1/notifications/suppressions': { query?: { limit?: number; cursor?: string }; response: { items: ({ id: string; type: string; address: string; reason: string; createdAt: string })[]; nextCursor: string | null } }
+  /** Let an address be tried again. */
+  'DELETE /api/v1/notifications/suppressions/{id}': { path: { id: string }; response: unknown }
   /** Reports of providers; the address is the callbackUrl of the channel. */
   'POST /api/v1/notifications/inbound/{channelId}/{pathToken}': { path: { channelId: string; pathToken: string }; response: unknown }
   /** List retention rules. */

@@ -11,6 +11,8 @@ export type Route = {
   continue?: boolean
   activeIntervals?: string[]
   muteIntervals?: string[]
+  /** Name of an escalation, inherited. */
+  escalation?: string
   routes?: Route[]
 }
 export type Target = { channelId?: string; userId?: string; email?: string; phone?: string; address?: string }
