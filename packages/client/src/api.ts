@@ -323,6 +323,8 @@ export type Api = {
   'POST /api/v1/rules': { query?: { note?: string }; body: Record<string, unknown>; response: { id: string; kind: 'alarm' | 'calculated'; name: string; mode: 'on' | 'dryRun' | 'off'; version: number; state: 'ok' | 'failing'; failure: string | null; rule: Record<string, unknown>; createdAt: string; updatedAt: string; updatedBy: string } }
   /** Switch up to 500 rules on, off or to trial, or delete them, each for itself. */
   'POST /api/v1/rules/bulk': { body: { ids: (string)[]; action: 'enable' | 'disable' | 'dryRun' | 'delete' }; response: { items: ({ id: string; ok: boolean; code: string | null })[] } }
+  /** What a rule would have told of points that are sent along, or of up to 31 days of history; nothing is written. */
+  'POST /api/v1/rules/preview': { body: { rule: Record<string, unknown>; from: number; to: number; deviceIds?: (string)[]; sample?: number; points?: ((unknown)[])[]; attributes?: Record<string, number | string | boolean | null>; attributeChanges?: ((unknown)[])[]; limit?: number }; response: { episodes: ({ deviceId: string | null; startTs: number; confirmedTs: number; endTs: number | null; clearedTs: number | null; severities: ({ ts: number; severity: 'critical' | 'major' | 'minor' | 'warning' })[] })[]; evaluations: number; points: number; late: number; truncated: boolean; tookMs: number } }
   /** Read a rule. */
   'GET /api/v1/rules/{id}': { path: { id: string }; response: { id: string; kind: 'alarm' | 'calculated'; name: string; mode: 'on' | 'dryRun' | 'off'; version: number; state: 'ok' | 'failing'; failure: string | null; rule: Record<string, unknown>; createdAt: string; updatedAt: string; updatedBy: string } }
   /** Replace a rule by a new version. */
