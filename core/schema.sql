@@ -1,6 +1,84 @@
 -- SPDX-License-Identifier: AGPL-3.0-only
 -- Written by "pnpm generate" from a migrated database; the migrations are the source.
 
+CREATE TABLE alarm_events (
+  tenant_id uuid NOT NULL,
+  id uuid NOT NULL,
+  alarm_id uuid NOT NULL,
+  customer_id uuid,
+  at timestamp with time zone NOT NULL,
+  actor text,
+  actor_id uuid,
+  kind text NOT NULL,
+  data jsonb NOT NULL DEFAULT '{}'::jsonb,
+  CONSTRAINT alarm_events_pkey PRIMARY KEY (tenant_id, id),
+  CONSTRAINT alarm_events_tenant_id_alarm_id_fkey FOREIGN KEY (tenant_id, alarm_id) REFERENCES alarms(tenant_id, id) ON DELETE CASCADE
+);
+ALTER TABLE alarm_events OWNER TO pms_owner;
+ALTER TABLE alarm_events ENABLE ROW LEVEL SECURITY;
+ALTER TABLE alarm_events FORCE ROW LEVEL SECURITY;
+CREATE INDEX alarm_events_alarm ON public.alarm_events USING btree (tenant_id, alarm_id, id);
+CREATE POLICY maintenance ON alarm_events TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON alarm_events TO pms_app USING (((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid) AND ((NULLIF(current_setting('iot_pms.customer_ids'::text, true), ''::text) IS NULL) OR (customer_id = ANY ((NULLIF(current_setting('iot_pms.customer_ids'::text, true), ''::text))::uuid[]))))) WITH CHECK (((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid) AND ((NULLIF(current_setting('iot_pms.customer_ids'::text, true), ''::text) IS NULL) OR (customer_id = ANY ((NULLIF(current_setting('iot_pms.customer_ids'::text, true), ''::text))::uuid[])))));
+GRANT DELETE, INSERT, SELECT, UPDATE ON alarm_events TO pms_app;
+
+CREATE TABLE alarms (
+  tenant_id uuid NOT NULL,
+  id uuid NOT NULL,
+  customer_id uuid,
+  device_id uuid,
+  source text NOT NULL,
+  origin text NOT NULL,
+  rule_id uuid,
+  rule_version integer,
+  type text NOT NULL,
+  instance text NOT NULL DEFAULT ''::text,
+  severity text NOT NULL,
+  highest_severity text NOT NULL,
+  start_ts bigint NOT NULL,
+  confirmed_ts bigint NOT NULL,
+  end_ts bigint,
+  cleared_ts bigint,
+  clear_reason text,
+  acked_at timestamp with time zone,
+  acked_by text,
+  assignee_id uuid,
+  title text NOT NULL,
+  labels jsonb NOT NULL DEFAULT '{}'::jsonb,
+  trigger jsonb NOT NULL DEFAULT '{}'::jsonb,
+  episodes integer NOT NULL DEFAULT 1,
+  last_event_at timestamp with time zone NOT NULL,
+  rank smallint NOT NULL DEFAULT (
+CASE
+    WHEN (cleared_ts IS NULL) THEN 0
+    ELSE 2
+END +
+CASE
+    WHEN (acked_at IS NULL) THEN 0
+    ELSE 1
+END),
+  CONSTRAINT alarms_pkey PRIMARY KEY (tenant_id, id),
+  CONSTRAINT alarms_check CHECK (((cleared_ts IS NULL) = (clear_reason IS NULL))),
+  CONSTRAINT alarms_highest_severity_check CHECK ((highest_severity = ANY (ARRAY['critical'::text, 'major'::text, 'minor'::text, 'warning'::text]))),
+  CONSTRAINT alarms_severity_check CHECK ((severity = ANY (ARRAY['critical'::text, 'major'::text, 'minor'::text, 'warning'::text]))),
+  CONSTRAINT alarms_tenant_id_assignee_id_fkey FOREIGN KEY (tenant_id, assignee_id) REFERENCES users(tenant_id, id) ON DELETE SET NULL (assignee_id),
+  CONSTRAINT alarms_tenant_id_customer_id_fkey FOREIGN KEY (tenant_id, customer_id) REFERENCES customers(tenant_id, id),
+  CONSTRAINT alarms_tenant_id_device_id_fkey FOREIGN KEY (tenant_id, device_id) REFERENCES devices(tenant_id, id) ON DELETE CASCADE,
+  CONSTRAINT alarms_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenants(id)
+);
+ALTER TABLE alarms OWNER TO pms_owner;
+ALTER TABLE alarms ENABLE ROW LEVEL SECURITY;
+ALTER TABLE alarms FORCE ROW LEVEL SECURITY;
+CREATE INDEX alarms_assignee ON public.alarms USING btree (tenant_id, assignee_id) WHERE (assignee_id IS NOT NULL);
+CREATE INDEX alarms_desk ON public.alarms USING btree (tenant_id, rank, start_ts DESC, id DESC);
+CREATE INDEX alarms_device ON public.alarms USING btree (tenant_id, device_id, start_ts DESC);
+CREATE INDEX alarms_start ON public.alarms USING btree (tenant_id, start_ts DESC, id DESC);
+CREATE UNIQUE INDEX alarms_once ON public.alarms USING btree (tenant_id, rule_id, device_id, instance, start_ts) WHERE (rule_id IS NOT NULL);
+CREATE UNIQUE INDEX alarms_open ON public.alarms USING btree (tenant_id, origin, device_id, instance) NULLS NOT DISTINCT WHERE (cleared_ts IS NULL);
+CREATE POLICY maintenance ON alarms TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON alarms TO pms_app USING (((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid) AND ((NULLIF(current_setting('iot_pms.customer_ids'::text, true), ''::text) IS NULL) OR (customer_id = ANY ((NULLIF(current_setting('iot_pms.customer_ids'::text, true), ''::text))::uuid[]))))) WITH CHECK (((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid) AND ((NULLIF(current_setting('iot_pms.customer_ids'::text, true), ''::text) IS NULL) OR (customer_id = ANY ((NULLIF(current_setting('iot_pms.customer_ids'::text, true), ''::text))::uuid[])))));
+GRANT DELETE, INSERT, SELECT, UPDATE ON alarms TO pms_app;
+
 CREATE TABLE api_keys (
   tenant_id uuid NOT NULL,
   id uuid NOT NULL,
@@ -1164,6 +1242,137 @@ ALTER TABLE retention_rules FORCE ROW LEVEL SECURITY;
 CREATE POLICY maintenance ON retention_rules TO pms_owner USING (true) WITH CHECK (true);
 CREATE POLICY tenant ON retention_rules TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
 GRANT DELETE, INSERT, SELECT, UPDATE ON retention_rules TO pms_app;
+
+CREATE TABLE rule_checkpoints (
+  name text NOT NULL,
+  segment_no integer NOT NULL,
+  seq integer NOT NULL,
+  at timestamp with time zone NOT NULL,
+  CONSTRAINT rule_checkpoints_pkey PRIMARY KEY (name)
+);
+ALTER TABLE rule_checkpoints OWNER TO pms_owner;
+GRANT DELETE, INSERT, SELECT, UPDATE ON rule_checkpoints TO pms_jobs;
+GRANT SELECT ON rule_checkpoints TO pms_store;
+
+CREATE TABLE rule_dry_runs (
+  tenant_id uuid NOT NULL,
+  rule_id uuid NOT NULL,
+  id uuid NOT NULL,
+  device_id uuid NOT NULL,
+  kind text NOT NULL,
+  data jsonb NOT NULL DEFAULT '{}'::jsonb,
+  at timestamp with time zone NOT NULL,
+  CONSTRAINT rule_dry_runs_pkey PRIMARY KEY (tenant_id, rule_id, id),
+  CONSTRAINT rule_dry_runs_tenant_id_device_id_fkey FOREIGN KEY (tenant_id, device_id) REFERENCES devices(tenant_id, id) ON DELETE CASCADE,
+  CONSTRAINT rule_dry_runs_tenant_id_rule_id_fkey FOREIGN KEY (tenant_id, rule_id) REFERENCES rules(tenant_id, id) ON DELETE CASCADE
+);
+ALTER TABLE rule_dry_runs OWNER TO pms_owner;
+ALTER TABLE rule_dry_runs ENABLE ROW LEVEL SECURITY;
+ALTER TABLE rule_dry_runs FORCE ROW LEVEL SECURITY;
+CREATE POLICY maintenance ON rule_dry_runs TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON rule_dry_runs TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
+GRANT DELETE, INSERT, SELECT, UPDATE ON rule_dry_runs TO pms_app;
+
+CREATE TABLE rule_runs (
+  tenant_id uuid NOT NULL,
+  key text NOT NULL,
+  id uuid NOT NULL,
+  rule_id uuid,
+  alarm_id uuid NOT NULL,
+  device_id uuid,
+  type text NOT NULL,
+  outcome text NOT NULL,
+  detail text,
+  at timestamp with time zone NOT NULL,
+  CONSTRAINT rule_runs_pkey PRIMARY KEY (tenant_id, key),
+  CONSTRAINT rule_runs_outcome_check CHECK ((outcome = ANY (ARRAY['done'::text, 'failed'::text, 'suppressed'::text]))),
+  CONSTRAINT rule_runs_tenant_id_alarm_id_fkey FOREIGN KEY (tenant_id, alarm_id) REFERENCES alarms(tenant_id, id) ON DELETE CASCADE
+);
+ALTER TABLE rule_runs OWNER TO pms_owner;
+ALTER TABLE rule_runs ENABLE ROW LEVEL SECURITY;
+ALTER TABLE rule_runs FORCE ROW LEVEL SECURITY;
+CREATE INDEX rule_runs_pair ON public.rule_runs USING btree (tenant_id, rule_id, device_id, at);
+CREATE INDEX rule_runs_rule ON public.rule_runs USING btree (tenant_id, rule_id, id);
+CREATE POLICY maintenance ON rule_runs TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON rule_runs TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
+GRANT DELETE, INSERT, SELECT, UPDATE ON rule_runs TO pms_app;
+
+CREATE TABLE rule_states (
+  tenant_id uuid NOT NULL,
+  rule_id uuid NOT NULL,
+  device_id uuid NOT NULL,
+  version integer NOT NULL,
+  state jsonb NOT NULL,
+  at bigint NOT NULL,
+  active_since bigint NOT NULL,
+  CONSTRAINT rule_states_pkey PRIMARY KEY (tenant_id, rule_id, device_id),
+  CONSTRAINT rule_states_tenant_id_device_id_fkey FOREIGN KEY (tenant_id, device_id) REFERENCES devices(tenant_id, id) ON DELETE CASCADE,
+  CONSTRAINT rule_states_tenant_id_rule_id_fkey FOREIGN KEY (tenant_id, rule_id) REFERENCES rules(tenant_id, id) ON DELETE CASCADE
+);
+ALTER TABLE rule_states OWNER TO pms_owner;
+ALTER TABLE rule_states ENABLE ROW LEVEL SECURITY;
+ALTER TABLE rule_states FORCE ROW LEVEL SECURITY;
+CREATE POLICY maintenance ON rule_states TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON rule_states TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
+GRANT DELETE, INSERT, SELECT, UPDATE ON rule_states TO pms_app;
+
+CREATE TABLE rule_values (
+  tenant_id uuid NOT NULL,
+  device_id uuid NOT NULL,
+  slots jsonb NOT NULL,
+  CONSTRAINT rule_values_pkey PRIMARY KEY (tenant_id, device_id),
+  CONSTRAINT rule_values_tenant_id_device_id_fkey FOREIGN KEY (tenant_id, device_id) REFERENCES devices(tenant_id, id) ON DELETE CASCADE
+);
+ALTER TABLE rule_values OWNER TO pms_owner;
+ALTER TABLE rule_values ENABLE ROW LEVEL SECURITY;
+ALTER TABLE rule_values FORCE ROW LEVEL SECURITY;
+CREATE POLICY maintenance ON rule_values TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON rule_values TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
+GRANT DELETE, INSERT, SELECT, UPDATE ON rule_values TO pms_app;
+
+CREATE TABLE rule_versions (
+  tenant_id uuid NOT NULL,
+  rule_id uuid NOT NULL,
+  version integer NOT NULL,
+  document jsonb NOT NULL,
+  author text NOT NULL,
+  note text NOT NULL DEFAULT ''::text,
+  created_at timestamp with time zone NOT NULL DEFAULT now(),
+  CONSTRAINT rule_versions_pkey PRIMARY KEY (tenant_id, rule_id, version),
+  CONSTRAINT rule_versions_tenant_id_rule_id_fkey FOREIGN KEY (tenant_id, rule_id) REFERENCES rules(tenant_id, id) ON DELETE CASCADE
+);
+ALTER TABLE rule_versions OWNER TO pms_owner;
+ALTER TABLE rule_versions ENABLE ROW LEVEL SECURITY;
+ALTER TABLE rule_versions FORCE ROW LEVEL SECURITY;
+CREATE POLICY maintenance ON rule_versions TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON rule_versions TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
+GRANT DELETE, INSERT, SELECT, UPDATE ON rule_versions TO pms_app;
+
+CREATE TABLE rules (
+  tenant_id uuid NOT NULL,
+  id uuid NOT NULL,
+  kind text NOT NULL,
+  name text NOT NULL,
+  mode text NOT NULL,
+  document jsonb NOT NULL,
+  version integer NOT NULL DEFAULT 1,
+  failure text,
+  created_at timestamp with time zone NOT NULL DEFAULT now(),
+  updated_at timestamp with time zone NOT NULL DEFAULT now(),
+  updated_by text NOT NULL,
+  deleted_at timestamp with time zone,
+  CONSTRAINT rules_pkey PRIMARY KEY (tenant_id, id),
+  CONSTRAINT rules_kind_check CHECK ((kind = ANY (ARRAY['alarm'::text, 'calculated'::text]))),
+  CONSTRAINT rules_mode_check CHECK ((mode = ANY (ARRAY['on'::text, 'dryRun'::text, 'off'::text]))),
+  CONSTRAINT rules_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenants(id)
+);
+ALTER TABLE rules OWNER TO pms_owner;
+ALTER TABLE rules ENABLE ROW LEVEL SECURITY;
+ALTER TABLE rules FORCE ROW LEVEL SECURITY;
+CREATE UNIQUE INDEX rules_name ON public.rules USING btree (tenant_id, name) WHERE (deleted_at IS NULL);
+CREATE POLICY maintenance ON rules TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON rules TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
+GRANT DELETE, INSERT, SELECT, UPDATE ON rules TO pms_app;
 
 CREATE TABLE schedules (
   tenant_id uuid NOT NULL,

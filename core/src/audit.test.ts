@@ -25,6 +25,7 @@ const exceptions = [
   'POST /api/v1/connectors/preview', // tries a mapping on a message that was sent along
   'POST /api/v1/modules/{name}/retry', // what comes of it is recorded as module.start or module.fail
   'POST /api/v1/notifications/routing/test', // writes nothing
+  'POST /api/v1/rules/preview', // writes nothing
   'POST /api/v1/notifications/simulate', // writes nothing
   'POST /api/v1/notifications/templates/preview', // writes nothing
   'POST /api/v1/notifications/inbox/read', // what one has read oneself
@@ -338,6 +339,36 @@ async function actOnOwnNotifications(base: string): Promise<void> {
   await call('DELETE', `${base}/suppressions/${dead}`)
 }
 
+async function actOnAlarms(): Promise<void> {
+  const device = await app.createDevice()
+  const raise = () => call('POST', '/api/v1/alarms', { deviceId: device.id, type: randomUUID(), severity: 'major', title: 't' }).then(idOf)
+  const id = await raise()
+  const at = `/api/v1/alarms/${id}`
+  for (const action of ['ack', 'unack', 'clear']) await call('POST', `${at}/${action}`, {})
+  const { items } = (await call('GET', '/api/v1/users')).json<{ items: { id: string }[] }>()
+  await call('POST', `${at}/assign`, { assigneeId: items[0]!.id })
+  await call('POST', `${at}/comments`, { comment: 'c' })
+  const timeline = (await call('GET', `${at}/events`)).json<{ items: { id: string }[] }>().items
+  await call('PATCH', `${at}/comments/${timeline.at(-1)!.id}`, { comment: 'd' })
+  await call('DELETE', at)
+  await call('POST', '/api/v1/alarms/bulk', { ids: [await raise()], action: 'ack' })
+}
+
+async function actOnRules(): Promise<void> {
+  const rule = { kind: 'alarm', name: 'r', target: { all: true }, levels: [{ severity: 'major', when: { connection: 'offline' } }] }
+  const id = idOf(await call('POST', '/api/v1/rules', rule))
+  const change = async (method: string, body?: object) => {
+    const headers = { 'if-match': '*' }
+    const answer = await app.call(method, `/api/v1/rules/${id}`, { headers, ...(body ? { body } : {}) })
+    expect(answer.status, answer.text).toBeLessThan(300)
+  }
+  await change('PUT', { ...rule, name: 's' })
+  await change('PATCH', { mode: 'off' })
+  await call('POST', '/api/v1/rules/bulk', { ids: [id], action: 'enable' })
+  await change('DELETE')
+  await call('POST', `/api/v1/rules/${id}/restore`, { version: 1 })
+}
+
 async function actOnSettings(): Promise<void> {
   await call('PATCH', '/api/v1/settings/site', { name: 'site' })
   await call('PATCH', '/api/v1/settings/device-limits', { device: { messages: '100:1' } })
@@ -365,6 +396,8 @@ describe('what is done', { timeout: 120_000 }, () => {
     await actOnSettings()
     await actOnJobs()
     await actOnNotifications()
+    await actOnAlarms()
+    await actOnRules()
     const seen = new Set(records.filter(({ outcome }) => outcome === 'success').map(({ context }) => context.route))
     const routes = app.routes
       .filter(({ method, path }) => !['GET', 'HEAD'].includes(method) && path.startsWith('/api/'))

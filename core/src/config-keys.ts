@@ -139,6 +139,13 @@ export const configKeys = {
     default: '',
     help: 'Bearer token that may read /metrics. Empty: an API key with scope metrics.read is needed.',
   },
+  IOT_PMS_ALARM_RETENTION_DAYS: {
+    type: 'integer',
+    default: '365',
+    min: 7,
+    max: 3650,
+    help: 'Days that cleared alarms are kept. Open ones are never deleted.',
+  },
   IOT_PMS_COMPAT_THINGSBOARD: {
     type: 'flag',
     default: '1',

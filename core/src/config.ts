@@ -45,6 +45,8 @@ export type Config = {
   jobs: { listens: boolean }
   notify: { endpoints: Readonly<Record<string, string>>; testsPerMinute: number }
   metricsToken: string | undefined
+  /** Days that cleared alarms are kept. */
+  alarmRetentionDays: number
   compat: { thingsboard: boolean }
   buildsDashboard: boolean
   testHooks: ReadonlySet<TestHook>
@@ -117,6 +119,7 @@ export function readConfig(environment: Environment = process.env, moduleNames: 
       testsPerMinute: integer('IOT_PMS_NOTIFY_TESTS_PER_MINUTE'),
     },
     metricsToken: text('IOT_PMS_METRICS_TOKEN'),
+    alarmRetentionDays: integer('IOT_PMS_ALARM_RETENTION_DAYS'),
     compat: { thingsboard: flag('IOT_PMS_COMPAT_THINGSBOARD') },
     buildsDashboard: flag('IOT_PMS_BUILD_DASHBOARD'),
     testHooks: new Set(list('IOT_PMS_TEST_HOOKS') as TestHook[]),

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-only
+import type { AlarmEventKind } from './alarms/alarm-rows.ts'
+import type { Alarm } from './alarms/schemas.ts'
 import type { AttributeChange } from './attributes/attributes.ts'
 import type { Moved } from './commands/command-table.ts'
 import type { Log } from './log.ts'
@@ -23,6 +25,10 @@ export type Events = {
   'attributes.changed': AttributeChange
   /** A device asked for something the server does not know by itself; the reply goes to `requestId`, a number of ours. */
   'device.called': { tenantId: string; deviceId: string; requestId: number; method: string; params: unknown }
+  /** An alarm was raised, changed or cleared, and that is committed. */
+  'alarm.changed': { tenantId: string; customerId: string | null; kind: AlarmEventKind | 'deleted'; alarm: Alarm }
+  /** A rule was saved, deleted or restored, and that is committed. */
+  'rule.changed': { tenantId: string; ruleId: string }
   'product.changed': { tenantId: string; productId: string }
   /** Something was done with the license, or refused; stored in `license_events`, listened to by who keeps records. */
   'license.event': LicenseEvent

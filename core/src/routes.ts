@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import type { Registry } from 'prom-client'
+import type { Alarms } from './alarms/alarms.ts'
+import { registerAlarmRoutes } from './alarms/routes.ts'
 import { registerCompatAttributeRoutes } from './attributes/compat.ts'
 import { registerAttributeRoutes } from './attributes/routes.ts'
 import { registerClaimRoutes, registerCompatClaimRoutes } from './claims/routes.ts'
@@ -33,6 +35,9 @@ import type { LicenseRouteParts } from './license/routes.ts'
 import { registerProductRoutes } from './products/routes.ts'
 import type { Retention } from './system/retention.ts'
 import { registerRetentionRoutes } from './system/retention-routes.ts'
+import { RulePreviews } from './rules/preview-history.ts'
+import { registerRuleRoutes } from './rules/routes.ts'
+import type { Rules } from './rules/rules.ts'
 import { registerSystemRoutes } from './system/routes.ts'
 import type { Health, SystemParts } from './system/routes.ts'
 import { refuseHeavyWork, registerStorageRoutes } from './system/storage.ts'
@@ -47,6 +52,8 @@ import { registerUserRoutes } from './users/routes.ts'
 import type { Setup } from './users/setup.ts'
 
 export type RouteParts = {
+  alarms: Alarms
+  rules: Rules
   store: TelemetryStore
   counters: IngestCounters
   ingest: Ingest
@@ -101,6 +108,8 @@ export async function registerRoutes(app: App, context: Context, parts: RoutePar
     childSessions: ingest.childSessions,
     rejects: ingest.rejects,
   })
+  registerAlarmRoutes(app, { alarms: parts.alarms })
+  registerRuleRoutes(app, { rules: parts.rules, previews: new RulePreviews(context, store) })
   registerClaimRoutes(app, { claims: ingest.claims, devices })
   registerConnectorRoutes(app, context, { connectors: parts.connectors })
   await registerCommandRoutes(app, { commands: ingest.commands, devices })

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { join } from 'node:path'
 import { Registry, collectDefaultMetrics } from 'prom-client'
+import { Alarms } from './alarms/alarms.ts'
 import { Audit } from './audit.ts'
 import { DailyBackup } from './backup/daily-backup.ts'
 import { ensureRestorePoint } from './backup/restore-point.ts'
@@ -60,6 +61,10 @@ import { Outbound } from './outbound.ts'
 import { NotificationHub } from './notifications/hub.ts'
 import { removeOldNotifications } from './notifications/delivery-log.ts'
 import { registerRoutes } from './routes.ts'
+import { RuleActions } from './rules/actions.ts'
+import { RuleEngine } from './rules/engine.ts'
+import { watchRules } from './rules/metrics.ts'
+import { Rules } from './rules/rules.ts'
 import { runBackwards } from './stops.ts'
 import type { Stop } from './stops.ts'
 import { DiskGuard, databaseSpace, watchDisk } from './system/disk-guard.ts'
@@ -85,6 +90,7 @@ export type Platform = {
   ingest: Ingest
   notifications: NotificationHub
   operations: Operations
+  ruleEngine: RuleEngine
   demo: Demo
   license: LicenseService
   modules: Modules
@@ -195,12 +201,20 @@ async function start(config: Config, log: Log, parts: PlatformParts, stops: Stop
   const ports: Ports = { http: undefined, mqtt: undefined, mqtts: undefined }
   let isDraining = false
   const hooks = new PointHooks(context.clock, log)
-  const onStored = (stored: Stored) => hooks.run(stored)
+  const engine = new RuleEngine(context, { store, plan: async (tx, tenant, steps) => actions.plan(tx, tenant, steps) })
+  watchRules(metrics, engine)
+  stops.push(() => engine.stop())
+  const onStored = (stored: Stored) => {
+    engine.take(stored)
+    hooks.run(stored)
+  }
   const ingest = createIngest(context, { store, counters, topics, load, disk, metrics, isDraining: () => isDraining, onStored })
   const { devices } = ingest
   const offers = createOffers(context, ingest, store)
   const outbound = new Outbound(config.outbound, () => Object.values(ports).filter((port) => port !== undefined))
   const notifications = new NotificationHub(context, { outbound, metrics })
+  const { commands, attributes } = ingest
+  const actions = new RuleActions(context, { hub: notifications, commands, attributes, outbound, metrics })
   const connectors = new Connectors(context, { ingest, outbound, metrics })
   const demo = new Demo(context, { devices, registry: ingest.registry, store, mqttPort: () => ports.mqtt })
   const people = createPeople(context, { version, hasDemo: async () => (await demo.status()).loaded })
@@ -227,7 +241,9 @@ async function start(config: Config, log: Log, parts: PlatformParts, stops: Stop
   const compatStream = config.compat.thingsboard
     ? new CompatStream(context, { topics, store, attributes: ingest.attributes, devices, people })
     : undefined
-  const upkeep = createUpkeep(context, ingest, devices)
+  const alarms = new Alarms(context, async (tx, scope, change) => actions.planChange(tx, scope, change))
+  const rules = new Rules(context)
+  const upkeep = createUpkeep(context, { ingest, devices, alarms, rules })
   const health: Health = {
     isAlive: () => load.isAlive,
     hasBeenReady: false,
@@ -241,6 +257,8 @@ async function start(config: Config, log: Log, parts: PlatformParts, stops: Stop
     ],
   }
   await registerRoutes(app, context, {
+    alarms,
+    rules,
     store,
     counters,
     ingest,
@@ -271,6 +289,8 @@ async function start(config: Config, log: Log, parts: PlatformParts, stops: Stop
 
   // From here devices come in; the work of starting before it is no overload.
   load.start()
+  await actions.declare()
+  engine.start()
   await ingest.start().catch(explainMqttPort(config))
   ports.mqtt = ingest.endpoint.port || undefined
   ports.mqtts = ingest.endpoint.tlsPort || undefined
@@ -302,6 +322,7 @@ async function start(config: Config, log: Log, parts: PlatformParts, stops: Stop
   }
   stops.push(Object.assign(drain, { limitMs: drainMs + 1200 }))
   await notifications.start()
+  await actions.start()
   await schedules.start()
   await operations.start()
   await jobConsole.start()
@@ -336,6 +357,7 @@ async function start(config: Config, log: Log, parts: PlatformParts, stops: Stop
     ingest,
     notifications,
     operations,
+    ruleEngine: engine,
     demo,
     license,
     modules: extension.modules,
@@ -363,8 +385,10 @@ function createOffers(context: Context, ingest: Ingest, store: TelemetryLog): Ot
   })
 }
 
+type Kept = { ingest: Ingest; devices: Devices; alarms: Alarms; rules: Rules }
+
 /** What the bin, the logs and the reject log no longer keep. */
-function createUpkeep(context: Context, ingest: Ingest, devices: Devices): Upkeep {
+function createUpkeep(context: Context, { ingest, devices, alarms, rules }: Kept): Upkeep {
   return new Upkeep(context, [
     { name: 'bin', run: (tenant) => devices.purgeExpired(tenant) },
     { name: 'reject log', run: (tenant) => ingest.rejects.removeOld(tenant) },
@@ -373,6 +397,8 @@ function createUpkeep(context: Context, ingest: Ingest, devices: Devices): Upkee
     { name: 'broken uploads', run: (tenant) => ingest.ota.contents.removeOrphans(tenant) },
     { name: 'claims', run: (tenant) => ingest.claims.removeOld(tenant) },
     { name: 'commands', run: (tenant) => ingest.commands.removeOld(tenant) },
+    { name: 'alarms', run: (tenant) => alarms.removeOld(tenant) },
+    { name: 'rules', run: (tenant) => rules.removeOld(tenant) },
     { name: 'notifications', run: (tenant) => removeOldNotifications(context, tenant) },
     { name: 'rates', run: (tenant) => removeOldRates(context.db, tenant) },
     { name: 'operations', run: (tenant) => context.db.withTenant(tenant, removeOldOperations) },

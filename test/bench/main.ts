@@ -16,11 +16,12 @@ import { benchLatency } from './latency.ts'
 import { readMachine, root } from './machine.ts'
 import { findRecordedRatio, machineName, record } from './record.ts'
 import { benchQuery } from './query.ts'
+import { benchRules } from './rules.ts'
 import { benchSoak } from './soak.ts'
 import { benchStart } from './start.ts'
 import { benchStore } from './store.ts'
 
-const usage = `pnpm bench [ingest|ingest:http|latency|attributes|full|soak|store|density|query|idle|start|gate …] [--short|--full|--smoke] [--record]
+const usage = `pnpm bench [ingest|ingest:http|latency|attributes|full|soak|store|density|query|idle|start|gate|rules …] [--short|--full|--smoke] [--record]
 
 --short, --full  shorter or longer runs
 --smoke          one minute: only ratios, compared with docs/benchmarks.json; absolute figures never fail
@@ -40,6 +41,7 @@ const benches: Record<string, (options: BenchOptions) => Promise<Figure[]>> = {
   idle: benchIdle,
   start: benchStart,
   gate: benchGate,
+  rules: benchRules,
 }
 
 /** Benches that measure a ratio. */

@@ -4,6 +4,7 @@ import postgres from 'postgres'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { createTestContext } from '../testing.ts'
 import type { TestContext } from '../testing.ts'
+import * as alarmTables from './alarm-tables.ts'
 import * as jobTables from './job-tables.ts'
 import * as notifyTables from './notify-tables.ts'
 import * as tables from './tables.ts'
@@ -44,7 +45,7 @@ describe('tenant isolation in the database', () => {
     const rows = await admin`
       select conrelid::regclass::text as table, contype, (select attname from pg_attribute where attrelid = conrelid and attnum = conkey[1])::text as first
       from pg_constraint where connamespace = 'public'::regnamespace and contype in ('p', 'f', 'u')
-        and conrelid::regclass::text not in ('leases', 'telemetry_segments', 'tenants', 'installation', 'schema_version', 'module_migrations')`
+        and conrelid::regclass::text not in ('leases', 'rule_checkpoints', 'telemetry_segments', 'tenants', 'installation', 'schema_version', 'module_migrations')`
     for (const row of rows) expect(['tenant_id', 'tenant_no'], `${row['table']} ${row['contype']}`).toContain(row['first'])
   })
 
@@ -103,7 +104,12 @@ describe('tenant isolation in the database', () => {
 
 describe('drizzle tables', () => {
   it('match the migrated columns by name, type and nullability', async () => {
-    for (const table of [...Object.values(tables), ...Object.values(jobTables), ...Object.values(notifyTables)] as PgTable[]) {
+    for (const table of [
+      ...Object.values(tables),
+      ...Object.values(alarmTables),
+      ...Object.values(jobTables),
+      ...Object.values(notifyTables),
+    ] as PgTable[]) {
       const config = getTableConfig(table)
       const rows = await admin`select attname::text as name, format_type(atttypid, atttypmod) as type, attnotnull as required
         from pg_attribute where attrelid = ${config.name}::regclass and attnum > 0 and not attisdropped`

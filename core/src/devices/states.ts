@@ -187,10 +187,14 @@ export class DeviceStates {
   async #closeForgotten(): Promise<void> {
     const open = [...this.#tracks.values()].filter((track) => track.link !== 'closed').map((track) => track.device.id)
     for (const tenant of await listTenants(this.#context.db)) {
-      await this.#context.db.withTenant(tenant, (tx) =>
-        tx.execute(sql`update devices set link = 'closed', last_disconnect_at = now(), disconnect_reason = 'shutdown'
-          where link = 'session' and not id = any(${sql.param(open)}::uuid[])`),
+      const closed = await this.#context.db.withTenant(tenant, (tx) =>
+        tx.execute<{ id: string }>(sql`update devices set link = 'closed', last_disconnect_at = now(), disconnect_reason = 'shutdown'
+          where link = 'session' and not id = any(${sql.param(open)}::uuid[]) returning id`),
       )
+      for (const { id } of closed) {
+        const state = { tenantId: tenant.tenantId, deviceId: id, state: 'offline', lastActivityAt: undefined } as const
+        this.#context.events.emit('device.state', state)
+      }
     }
   }
 }

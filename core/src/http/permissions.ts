@@ -22,6 +22,13 @@ export const permissions = [
   'notify.read',
   'notify.write',
   'notify.send',
+  'alarm.read',
+  'alarm.ack',
+  'alarm.write',
+  'alarm.create',
+  'alarm.delete',
+  'rule.read',
+  'rule.write',
   'license.read',
   'license.write',
 ] as const
@@ -34,7 +41,7 @@ export function modulePermission(name: string): ModulePermission {
   return name as ModulePermission
 }
 
-const viewer: Permission[] = ['device.read', 'telemetry.read', 'product.read']
+const viewer: Permission[] = ['device.read', 'telemetry.read', 'product.read', 'alarm.read', 'rule.read']
 const operator: Permission[] = [
   ...viewer,
   'device.write',
@@ -44,6 +51,10 @@ const operator: Permission[] = [
   'api-key.write',
   'notify.read',
   'notify.send',
+  'alarm.ack',
+  'alarm.write',
+  'alarm.create',
+  'rule.write',
 ]
 
 const ofRoles: Record<UserRole, Set<Permission>> = {

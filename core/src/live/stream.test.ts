@@ -68,6 +68,33 @@ function refusal(url: string, headers: Record<string, string> = {}): Promise<num
 const sendPoint = (token: string, body: unknown) => platform.call('POST', `/api/v1/${token}/telemetry`, { body, token: null })
 
 describe('the live stream', () => {
+  it('tells of alarms as they are raised, acknowledged and cleared, to who asked for such ones', async () => {
+    const device = await platform.createDevice()
+    const client = await Client.open(await platform.login('viewer'))
+    const subscribe = async (id: string, params: object) => {
+      client.send({ op: 'sub', id, topic: 'alarms', params })
+      await client.next((frame) => frame.op === 'ok' && frame.id === id)
+    }
+    await subscribe('all', { deviceId: device.id })
+    await subscribe('critical', { deviceId: device.id, severity: 'critical' })
+    const raise = async (severity: string) => {
+      const body = { deviceId: device.id, type: severity, severity, title: 'Too warm' }
+      return (await platform.call('POST', '/api/v1/alarms', { body })).json<{ id: string }>().id
+    }
+    const minor = await raise('minor')
+    const critical = await raise('critical')
+    await platform.call('POST', `/api/v1/alarms/${critical}/ack`, { body: {} })
+    const seen: unknown[] = []
+    while (seen.length < 3) seen.push(...(await client.items('all')))
+    expect(seen).toMatchObject([
+      { kind: 'raised', alarm: { id: minor, status: 'active' } },
+      { kind: 'raised', alarm: { id: critical } },
+      { kind: 'acked', alarm: { id: critical, acked: true } },
+    ])
+    expect((await client.items('critical'))[0]).toMatchObject({ kind: 'raised', alarm: { id: critical } })
+    client.socket.close()
+  })
+
   it('opens once per ticket, from our own origin only [SC-55, S-13]', async () => {
     const used = await ticket()
     const client = new WebSocket(address(used))

@@ -2,6 +2,7 @@
 import { sql } from 'drizzle-orm'
 import { Type } from 'typebox'
 import type { Static } from 'typebox'
+import type { Events } from '../events.ts'
 import type { AttributeChange } from '../attributes/attributes.ts'
 import { viewAttribute } from '../attributes/routes.ts'
 import { viewCommand } from '../commands/schemas.ts'
@@ -9,6 +10,7 @@ import type { Context } from '../context.ts'
 import type { Actor } from '../http/actor.ts'
 import type { Permission } from '../http/permissions.ts'
 import { Id } from '../http/schemas.ts'
+import { severities } from '../rules/schemas.ts'
 import type { Stored } from '../ingest/pipeline.ts'
 import type { IngestCounters } from '../system/ingest-counters.ts'
 import { countDevices } from '../system/overview.ts'
@@ -34,6 +36,15 @@ export const topicParams = {
   commands: Type.Object({ deviceId: Id }, closed),
   devices: Type.Object({ ids: DeviceIds }, closed),
   deviceLog: Type.Object({ id: Id }, closed),
+  alarms: Type.Object(
+    {
+      severity: Type.Optional(Type.String({ enum: [...severities] })),
+      deviceId: Type.Optional(Id),
+      ruleId: Type.Optional(Id),
+      type: Type.Optional(Type.String({ maxLength: 255 })),
+    },
+    closed,
+  ),
   system: Type.Object({}, closed),
   overview: Type.Object({}, closed),
 }
@@ -46,6 +57,7 @@ export const topicPermissions: Record<Topic, Permission> = {
   commands: 'device.read',
   devices: 'device.read',
   deviceLog: 'device.read',
+  alarms: 'alarm.read',
   system: 'system.read',
   overview: 'device.read',
 }
@@ -68,6 +80,7 @@ export class Topics {
   readonly #commands = new Map<string, Set<Subscription>>()
   readonly #devices = new Map<string, Set<Subscription>>()
   readonly #logs = new Map<string, Set<Subscription>>()
+  readonly #alarms = new Set<Subscription>()
   readonly #system = new Set<Subscription>()
   readonly #overview = new Set<Subscription>()
   readonly #watchers = new Map<string, Set<Watcher>>()
@@ -91,6 +104,7 @@ export class Topics {
         for (const subscription of this.#devices.get(deviceId) ?? []) subscription.push(item, `${deviceId} state`)
       }),
       events.on('attributes.changed', (change) => this.#publishAttributes(change)),
+      events.on('alarm.changed', (change) => publishAlarm(this.#alarms, change)),
       events.on('command.moved', ({ deviceId, command }) => {
         for (const subscription of this.#commands.get(deviceId) ?? []) {
           subscription.push({ ...viewCommand(command), detail: command.detail }, command.id)
@@ -173,6 +187,8 @@ export class Topics {
         return subscription.params.ids.map((id) => setOf(this.#devices, id))
       case 'deviceLog':
         return [setOf(this.#logs, subscription.params.id)]
+      case 'alarms':
+        return [this.#alarms]
       case 'system':
         return [this.#system]
       case 'overview':
@@ -283,6 +299,7 @@ function devicesOf({ topic, params }: Subscription): readonly string[] {
       return params.ids
     case 'deviceLog':
       return [params.id]
+    case 'alarms':
     case 'system':
     case 'overview':
       return []
@@ -293,4 +310,24 @@ function setOf<T>(index: Map<string, Set<T>>, id: string): Set<T> {
   const set = index.get(id) ?? new Set<T>()
   index.set(id, set)
   return set
+}
+
+/**
+ * Brings a change to who may see the alarm and asked for such ones. Status and acknowledgement are no filters:
+ * that an alarm leaves a list is what its viewers must hear.
+ */
+function publishAlarm(subscriptions: ReadonlySet<Subscription>, { tenantId, customerId, kind, alarm }: Events['alarm.changed']): void {
+  for (const subscription of subscriptions) {
+    if (subscription.topic !== 'alarms') continue
+    const { scope } = subscription.actor
+    const isVisible = scope.tenantId === tenantId && (!scope.customerIds || (customerId !== null && scope.customerIds.includes(customerId)))
+    const { severity, deviceId, ruleId, type } = subscription.params
+    const wanted = [
+      [severity, alarm.severity],
+      [deviceId, alarm.deviceId],
+      [ruleId, alarm.ruleId],
+      [type, alarm.type],
+    ]
+    if (isVisible && wanted.every(([one, is]) => one === undefined || one === is)) subscription.push({ kind, alarm }, alarm.id)
+  }
 }

@@ -27,6 +27,8 @@ export type LatestQuestion = {
   deviceNos: readonly number[]
   options: LatestOptions
   long?: ReadonlyMap<number, ReadonlySet<number>>
+  /** Only what is in chunks. */
+  isMerged?: boolean
 }
 export type LatestSource = { db: Db; first: FirstStore; onDamaged: (error: ChunkDamaged, deviceNo: number) => void }
 
@@ -69,9 +71,10 @@ export async function readLatest(source: LatestSource, question: LatestQuestion,
 async function readGroup(tx: Tx, source: LatestSource, question: LatestQuestion, take: (values: FoundValue[]) => void): Promise<boolean> {
   const { deviceNos, options, long } = question
   const tail: Tail = new Map(deviceNos.map((no) => [no, new Map()]))
-  const rows = await tx.execute<{ device_no: number; points: Buffer | null }>(
-    sql`select * from telemetry_tail(${sql.param(deviceNos)}::int4[], 0, ${endOfTime}, ${blockBytes})`,
-  )
+  type TailRow = { device_no: number; points: Buffer | null }
+  const rows = question.isMerged
+    ? []
+    : await tx.execute<TailRow>(sql`select * from telemetry_tail(${sql.param(deviceNos)}::int4[], 0, ${endOfTime}, ${blockBytes})`)
   if (rows.at(-1)?.points !== null) {
     for (const { device_no, points } of rows) keepNewest(tail, device_no, points!, long)
   } else {

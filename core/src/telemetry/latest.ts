@@ -6,7 +6,7 @@ import type { Scope } from '../db/client.ts'
 import type { Device } from '../ingest/registry.ts'
 import type { FirstStore } from './first-store.ts'
 import { heldBytes, newestOf, readLatest } from './latest-read.ts'
-import type { LatestQuestion, LatestSource, Newest } from './latest-read.ts'
+import type { FoundValue, LatestQuestion, LatestSource, Newest } from './latest-read.ts'
 import type { Point } from './points.ts'
 import type { LatestOptions, LatestPoint, StoredPoint } from './store.ts'
 
@@ -90,6 +90,14 @@ export class LatestValues {
     this.#bytes -= known.bytes
     this.#known.delete(deviceNo)
     this.#numbers.delete(known.id)
+  }
+
+  /** What is in chunks of these keys (undefined: of the first ones a device sent), kept nowhere. */
+  async readMerged(scope: Scope, deviceNos: readonly number[], keys: readonly string[] | undefined, take: (found: FoundValue[]) => void) {
+    const options = keys ? { keys } : { maxKeys: fewKeys }
+    for (let start = 0; start < deviceNos.length; start += devicesAtOnce) {
+      await readLatest(this.#source, { scope, deviceNos: deviceNos.slice(start, start + devicesAtOnce), options, isMerged: true }, take)
+    }
   }
 
   async read(scope: Scope, deviceIds: readonly string[], options: LatestOptions): Promise<Map<string, LatestPoint[]>> {

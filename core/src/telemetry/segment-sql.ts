@@ -44,6 +44,11 @@ export function selectRows(no: number): string {
   return `select ctid::text as place, points from ${tableOf(no)} where tenant_no = $1 and device_no = $2 and first_ts < $4 and last_ts >= $3`
 }
 
+/** In the order they were written: $1 first and $2 end of the numbers, $3 rows at most. */
+export function selectFrom(no: number): string {
+  return `select tenant_no, device_no, seq, points from ${tableOf(no)} where seq >= $1 and seq < $2 order by seq limit $3`
+}
+
 /** $1 place of the row. */
 export function deleteRow(no: number): string {
   return `delete from ${tableOf(no)} where ctid = $1::tid`

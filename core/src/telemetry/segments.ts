@@ -18,13 +18,28 @@ const maxAgeMs = 300_000
 /** After this long nobody can see a compacted segment any more: twice the statement time-out of readers and more. */
 const defaultGraceMs = 60_000
 const stopMs = 1000
+/** Rules that do not get on hold up merging for so long [alarms and rules 5.4]. */
+const longestHoldMs = 900_000
 /** So many sealed segments may wait before writes are slowed down, by so much for each further one; they never stop. */
 const patience = 8
 const delayPerSegmentMs = 10
 const maxDelayMs = 100
 
 /** The segment being written. */
-type Segment = { no: number; copy: string; seq: number; rows: number; bytes: number; openedAt: number; inFlight: number }
+type Segment = {
+  no: number
+  copy: string
+  seq: number
+  rows: number
+  bytes: number
+  openedAt: number
+  inFlight: number
+  /** First rows of the batches on their way. */
+  starts: Set<number>
+}
+
+/** A place in the order of commits: the row of this number in this segment. */
+export type LogPosition = { segmentNo: number; seq: number }
 
 type Measured = { rows: string; bytes: string; first: string; last: string }
 
@@ -57,6 +72,7 @@ export class Segments {
   #opening: Promise<Segment> | undefined
   #rotating: Promise<void> | undefined
   #waiting = 0
+  #lastNo = 0
 
   constructor(options: SegmentOptions) {
     this.#options = options
@@ -80,6 +96,14 @@ export class Segments {
   /** Seals segments of other servers that should have done so long ago: those have ended, or are told by their next write. */
   sealForsaken(): Promise<void> {
     return this.#sealOthers(2 * maxAgeMs)
+  }
+
+  /** Every row of this server before it is committed, and its writer was told. */
+  get position(): LogPosition {
+    for (const { no, starts } of this.#active ? [...this.#left, this.#active] : this.#left) {
+      if (starts.size > 0) return { segmentNo: no, seq: Math.min(...starts) }
+    }
+    return this.#active ? { segmentNo: this.#active.no, seq: this.#active.seq + 1 } : { segmentNo: this.#lastNo + 1, seq: 0 }
   }
 
   /** Commits the rows of a batch. @throws the database's error */
@@ -123,14 +147,18 @@ export class Segments {
     return (this.#rotating ??= this.#rotate().finally(() => (this.#rotating = undefined)))
   }
 
-  /** Sealed segments in their order, up to the first that is still open elsewhere: what was written before is merged before. */
+  /**
+   * Sealed segments in their order, up to the first that is still open elsewhere: what was written before is merged
+   * before. What rules may have to read again in the order of commits stays as it is, but not for ever.
+   */
   async listSealed(): Promise<SealedSegment[]> {
     const { rows } = await this.#options.keeper.query<{ no: number; rows: string; bytes: string; age: number }>(
       `select segment_no as no, row_count as rows, size_bytes as bytes, extract(epoch from clock_timestamp() - sealed_at)::float8 as age
        from telemetry_segments s where state = 'sealed' and not exists (
          select from telemetry_segments a where a.state = 'active' and a.segment_no < s.segment_no and a.owner <> $1)
+         and (not exists (select from rule_checkpoints c where c.segment_no <= s.segment_no) or sealed_at < now() - $2 * interval '1 ms')
        order by segment_no`,
-      [this.#owner],
+      [this.#owner, longestHoldMs],
     )
     this.#waiting = rows.length
     return rows.map(({ no, rows: count, bytes, age }) => ({ no, rows: Number(count), bytes: Number(bytes), ageMs: age * 1000 }))
@@ -205,6 +233,7 @@ export class Segments {
       await client.query(createSegment(number))
       return number
     })
+    this.#lastNo = no
     return (this.#active = {
       no,
       copy: copyIntoSegment(no),
@@ -213,14 +242,17 @@ export class Segments {
       bytes: 0,
       openedAt: this.#options.clock.monotonic(),
       inFlight: 0,
+      starts: new Set(),
     })
   }
 
   async #copy(segment: Segment, batch: readonly DeviceWrite[]): Promise<void> {
+    const start = segment.seq + 1
     const encoder = this.#encode(segment, batch)
     if (encoder.rowCount > 0) {
       const bytes = encoder.finish()
-      await copyIn(this.#options.writer, segment.copy, bytes)
+      segment.starts.add(start)
+      await copyIn(this.#options.writer, segment.copy, bytes).finally(() => segment.starts.delete(start))
       segment.rows += encoder.rowCount
       segment.bytes += bytes.length
     }

@@ -3,7 +3,10 @@ import type { Scope } from '../db/client.ts'
 import type { Device } from '../ingest/registry.ts'
 import type { Reject } from '../ingest/rejects.ts'
 import type { ChunkSummary } from './chunk-summary.ts'
+import type { FoundValue } from './latest-read.ts'
 import type { Point, TypedValue } from './points.ts'
+import type { LogRow } from './segment-log.ts'
+import type { LogPosition } from './segments.ts'
 
 /** The accepted points of one message. All of them become readable together or not at all [RE-2]. */
 export type DeviceWrite = { device: Device; points: readonly Point[] }
@@ -83,6 +86,20 @@ export interface TelemetryStore {
 
   /** Newest point of each key, keys in order. */
   latest(scope: Scope, deviceIds: readonly string[], options?: LatestOptions): Promise<Map<string, LatestPoint[]>>
+
+  /** Every message before it is committed, and whoever wrote it was told. */
+  readonly position: LogPosition
+
+  /** Messages that are not merged into chunks yet, in the order of their commits. */
+  readLog(from: LogPosition | undefined, before: LogPosition): AsyncGenerator<LogRow[]>
+
+  /** Newest values of what is merged into chunks, in parts. */
+  readMerged(
+    scope: Scope,
+    deviceNos: readonly number[],
+    keys: readonly string[] | undefined,
+    take: (found: FoundValue[]) => void,
+  ): Promise<void>
 
   /** How many points the keys have in the range. */
   count(scope: Scope, deviceId: string, keys: readonly string[], from: number, to: number): Promise<number>

@@ -7,12 +7,16 @@ import type { Scope } from '../db/client.ts'
 import { Compactor } from './compactor.ts'
 import { FirstStore } from './first-store.ts'
 import { registerKeys, withoutRefused } from './keys.ts'
+import type { FoundValue } from './latest-read.ts'
 import { LatestValues } from './latest.ts'
 import { MergeThread, mergeConnections } from './merge-thread.ts'
 import { Reader } from './reader.ts'
 import { Removal } from './removal.ts'
 import type { DeviceNumber } from './removal.ts'
+import { readSegmentLog } from './segment-log.ts'
+import type { LogRow } from './segment-log.ts'
 import { Segments } from './segments.ts'
+import type { LogPosition } from './segments.ts'
 import { readStats } from './stats.ts'
 import type {
   DeviceWrite,
@@ -131,6 +135,23 @@ export class TelemetryLog implements TelemetryStore {
 
   latest(scope: Scope, deviceIds: readonly string[], options: LatestOptions = {}): Promise<Map<string, LatestPoint[]>> {
     return this.#latest.read(scope, deviceIds, options)
+  }
+
+  get position(): LogPosition {
+    return this.#started().segments.position
+  }
+
+  readLog(from: LogPosition | undefined, before: LogPosition): AsyncGenerator<LogRow[]> {
+    return readSegmentLog(this.#started().keeper, from, before)
+  }
+
+  readMerged(
+    scope: Scope,
+    deviceNos: readonly number[],
+    keys: readonly string[] | undefined,
+    take: (found: FoundValue[]) => void,
+  ): Promise<void> {
+    return this.#latest.readMerged(scope, deviceNos, keys, take)
   }
 
   async count(scope: Scope, deviceId: string, keys: readonly string[], from: number, to: number): Promise<number> {

@@ -252,7 +252,7 @@ export type Api = {
   /** Own API keys; all for those who see users. */
   'GET /api/v1/api-keys': { response: { items: ({ id: string; name: string; last4: string; scopes: (string)[]; addresses: (string)[]; createdAt: string; expiresAt: string; lastUsedAt: string | null; owner: { id: string; name: string } })[] } }
   /** Create an API key; it is shown in this answer only. */
-  'POST /api/v1/api-keys': { body: { name: string; scopes: ('device.read' | 'device.write' | 'device.credentials.read' | 'telemetry.read' | 'telemetry.write' | 'product.read' | 'product.write' | 'user.read' | 'user.write' | 'api-key.write' | 'settings.read' | 'settings.write' | 'system.read' | 'metrics.read' | 'job.read' | 'job.write' | 'notify.read' | 'notify.write' | 'notify.send' | 'license.read' | 'license.write')[]; expiresInDays: number; addresses?: (string)[] }; response: { id: string; name: string; last4: string; scopes: (string)[]; addresses: (string)[]; createdAt: string; expiresAt: string; lastUsedAt: string | null; owner: { id: string; name: string }; key: string } }
+  'POST /api/v1/api-keys': { body: { name: string; scopes: ('device.read' | 'device.write' | 'device.credentials.read' | 'telemetry.read' | 'telemetry.write' | 'product.read' | 'product.write' | 'user.read' | 'user.write' | 'api-key.write' | 'settings.read' | 'settings.write' | 'system.read' | 'metrics.read' | 'job.read' | 'job.write' | 'notify.read' | 'notify.write' | 'notify.send' | 'alarm.read' | 'alarm.ack' | 'alarm.write' | 'alarm.create' | 'alarm.delete' | 'rule.read' | 'rule.write' | 'license.read' | 'license.write')[]; expiresInDays: number; addresses?: (string)[] }; response: { id: string; name: string; last4: string; scopes: (string)[]; addresses: (string)[]; createdAt: string; expiresAt: string; lastUsedAt: string | null; owner: { id: string; name: string }; key: string } }
   /** Delete an API key. */
   'DELETE /api/v1/api-keys/{id}': { path: { id: string }; response: unknown }
   /** Rate limits of devices. */
@@ -303,6 +303,56 @@ export type Api = {
   'DELETE /api/v1/bin': { body: { ids: (string)[] }; response: unknown }
   /** Bring deleted things back. */
   'POST /api/v1/bin/restore': { body: { ids: (string)[] }; response: { items: ({ id: string; name: string; label: string | null; description: string | null; productId: string; productName: string; state: 'never' | 'online' | 'offline'; disabled: boolean; gateway: boolean; gatewayId: string | null; gatewayName: string | null; tags: (string)[]; timeZone: string | null; inactivityTimeoutMs: number | null; createdAt: string; updatedAt: string; lastActivityAt: string | null; lastConnectAt: string | null; lastDisconnectAt: string | null; disconnectReason: string | null; isDemo: boolean; primary: { key: string; ts: number; value: unknown; kind: string } | null })[] } }
+  /** List alarms: first what is active and waits for somebody, then the latest. */
+  'GET /api/v1/alarms': { query?: { status?: 'active' | 'cleared'; acked?: boolean; severity?: 'critical' | 'major' | 'minor' | 'warning'; deviceId?: string; ruleId?: string; assigneeId?: string; type?: string; from?: number; to?: number; q?: string; limit?: number; cursor?: string; sort?: 'desk' | '-startTs'; count?: 'exact' }; response: { items: ({ id: string; deviceId: string | null; deviceName: string | null; source: string; ruleId: string | null; ruleVersion: number | null; type: string; instance: string; severity: 'critical' | 'major' | 'minor' | 'warning'; highestSeverity: 'critical' | 'major' | 'minor' | 'warning'; status: 'active' | 'cleared'; startTs: number; confirmedTs: number; endTs: number | null; clearedTs: number | null; clearReason: string | null; acked: boolean; ackedAt: string | null; ackedBy: string | null; assigneeId: string | null; assigneeName: string | null; title: string; labels: Record<string, string>; trigger: Record<string, unknown>; episodes: number; lastEventAt: string })[]; nextCursor: string | null; total?: number } }
+  /** Raise an alarm, or bring the open one of this device, type and instance up to date. */
+  'POST /api/v1/alarms': { body: { deviceId: string; type: string; severity: 'critical' | 'major' | 'minor' | 'warning'; title: string; instance?: string; labels?: Record<string, string>; startTs?: number }; response: { id: string; deviceId: string | null; deviceName: string | null; source: string; ruleId: string | null; ruleVersion: number | null; type: string; instance: string; severity: 'critical' | 'major' | 'minor' | 'warning'; highestSeverity: 'critical' | 'major' | 'minor' | 'warning'; status: 'active' | 'cleared'; startTs: number; confirmedTs: number; endTs: number | null; clearedTs: number | null; clearReason: string | null; acked: boolean; ackedAt: string | null; ackedBy: string | null; assigneeId: string | null; assigneeName: string | null; title: string; labels: Record<string, string>; trigger: Record<string, unknown>; episodes: number; lastEventAt: string } }
+  /** Count alarms by severity and status; with deviceIds (up to 500, by commas) the highest active severity of each. */
+  'GET /api/v1/alarms/summary': { query?: { deviceIds?: string }; response: { bySeverity: { critical: { active: number; activeUnacked: number; cleared: number; clearedUnacked: number }; major: { active: number; activeUnacked: number; cleared: number; clearedUnacked: number }; minor: { active: number; activeUnacked: number; cleared: number; clearedUnacked: number }; warning: { active: number; activeUnacked: number; cleared: number; clearedUnacked: number } }; devices: Record<string, 'critical' | 'major' | 'minor' | 'warning'> } }
+  /** Acknowledge, clear or delete up to 200 alarms, each for itself; deleting needs alarm.delete too. */
+  'POST /api/v1/alarms/bulk': { body: { ids: (string)[]; action: 'ack' | 'unack' | 'clear' | 'delete'; comment?: string }; response: { items: ({ id: string; ok: boolean; code: string | null })[] } }
+  /** Read an alarm. */
+  'GET /api/v1/alarms/{id}': { path: { id: string }; response: { id: string; deviceId: string | null; deviceName: string | null; source: string; ruleId: string | null; ruleVersion: number | null; type: string; instance: string; severity: 'critical' | 'major' | 'minor' | 'warning'; highestSeverity: 'critical' | 'major' | 'minor' | 'warning'; status: 'active' | 'cleared'; startTs: number; confirmedTs: number; endTs: number | null; clearedTs: number | null; clearReason: string | null; acked: boolean; ackedAt: string | null; ackedBy: string | null; assigneeId: string | null; assigneeName: string | null; title: string; labels: Record<string, string>; trigger: Record<string, unknown>; episodes: number; lastEventAt: string } }
+  /** Delete an alarm that is cleared. */
+  'DELETE /api/v1/alarms/{id}': { path: { id: string }; response: unknown }
+  /** Who did what to an alarm and when, the oldest first. */
+  'GET /api/v1/alarms/{id}/events': { path: { id: string }; query?: { limit?: number; cursor?: string }; response: { items: ({ id: string; at: string; actor: string | null; kind: string; data: Record<string, unknown> })[]; nextCursor: string | null } }
+  /** Acknowledge an alarm; the first one counts. */
+  'POST /api/v1/alarms/{id}/ack': { path: { id: string }; body: { comment?: string }; response: { id: string; deviceId: string | null; deviceName: string | null; source: string; ruleId: string | null; ruleVersion: number | null; type: string; instance: string; severity: 'critical' | 'major' | 'minor' | 'warning'; highestSeverity: 'critical' | 'major' | 'minor' | 'warning'; status: 'active' | 'cleared'; startTs: number; confirmedTs: number; endTs: number | null; clearedTs: number | null; clearReason: string | null; acked: boolean; ackedAt: string | null; ackedBy: string | null; assigneeId: string | null; assigneeName: string | null; title: string; labels: Record<string, string>; trigger: Record<string, unknown>; episodes: number; lastEventAt: string } }
+  /** Take an acknowledgement back. */
+  'POST /api/v1/alarms/{id}/unack': { path: { id: string }; body: { comment?: string }; response: { id: string; deviceId: string | null; deviceName: string | null; source: string; ruleId: string | null; ruleVersion: number | null; type: string; instance: string; severity: 'critical' | 'major' | 'minor' | 'warning'; highestSeverity: 'critical' | 'major' | 'minor' | 'warning'; status: 'active' | 'cleared'; startTs: number; confirmedTs: number; endTs: number | null; clearedTs: number | null; clearReason: string | null; acked: boolean; ackedAt: string | null; ackedBy: string | null; assigneeId: string | null; assigneeName: string | null; title: string; labels: Record<string, string>; trigger: Record<string, unknown>; episodes: number; lastEventAt: string } }
+  /** Clear an alarm by hand. */
+  'POST /api/v1/alarms/{id}/clear': { path: { id: string }; body: { comment?: string }; response: { id: string; deviceId: string | null; deviceName: string | null; source: string; ruleId: string | null; ruleVersion: number | null; type: string; instance: string; severity: 'critical' | 'major' | 'minor' | 'warning'; highestSeverity: 'critical' | 'major' | 'minor' | 'warning'; status: 'active' | 'cleared'; startTs: number; confirmedTs: number; endTs: number | null; clearedTs: number | null; clearReason: string | null; acked: boolean; ackedAt: string | null; ackedBy: string | null; assigneeId: string | null; assigneeName: string | null; title: string; labels: Record<string, string>; trigger: Record<string, unknown>; episodes: number; lastEventAt: string } }
+  /** Give an alarm to somebody who sees the device, or to nobody. */
+  'POST /api/v1/alarms/{id}/assign': { path: { id: string }; body: { assigneeId?: string | null; comment?: string }; response: { id: string; deviceId: string | null; deviceName: string | null; source: string; ruleId: string | null; ruleVersion: number | null; type: string; instance: string; severity: 'critical' | 'major' | 'minor' | 'warning'; highestSeverity: 'critical' | 'major' | 'minor' | 'warning'; status: 'active' | 'cleared'; startTs: number; confirmedTs: number; endTs: number | null; clearedTs: number | null; clearReason: string | null; acked: boolean; ackedAt: string | null; ackedBy: string | null; assigneeId: string | null; assigneeName: string | null; title: string; labels: Record<string, string>; trigger: Record<string, unknown>; episodes: number; lastEventAt: string } }
+  /** Comment on an alarm. */
+  'POST /api/v1/alarms/{id}/comments': { path: { id: string }; body: { comment: string }; response: { id: string; deviceId: string | null; deviceName: string | null; source: string; ruleId: string | null; ruleVersion: number | null; type: string; instance: string; severity: 'critical' | 'major' | 'minor' | 'warning'; highestSeverity: 'critical' | 'major' | 'minor' | 'warning'; status: 'active' | 'cleared'; startTs: number; confirmedTs: number; endTs: number | null; clearedTs: number | null; clearReason: string | null; acked: boolean; ackedAt: string | null; ackedBy: string | null; assigneeId: string | null; assigneeName: string | null; title: string; labels: Record<string, string>; trigger: Record<string, unknown>; episodes: number; lastEventAt: string } }
+  /** Mend an own comment within 15 minutes. */
+  'PATCH /api/v1/alarms/{id}/comments/{eventId}': { path: { id: string; eventId: string }; body: { comment: string }; response: { id: string; deviceId: string | null; deviceName: string | null; source: string; ruleId: string | null; ruleVersion: number | null; type: string; instance: string; severity: 'critical' | 'major' | 'minor' | 'warning'; highestSeverity: 'critical' | 'major' | 'minor' | 'warning'; status: 'active' | 'cleared'; startTs: number; confirmedTs: number; endTs: number | null; clearedTs: number | null; clearReason: string | null; acked: boolean; ackedAt: string | null; ackedBy: string | null; assigneeId: string | null; assigneeName: string | null; title: string; labels: Record<string, string>; trigger: Record<string, unknown>; episodes: number; lastEventAt: string } }
+  /** List rules by name; with deviceId those that are for this device. */
+  'GET /api/v1/rules': { query?: { limit?: number; cursor?: string; kind?: 'alarm' | 'calculated'; mode?: 'on' | 'dryRun' | 'off'; state?: 'ok' | 'failing'; deviceId?: string; q?: string }; response: { items: ({ id: string; kind: 'alarm' | 'calculated'; name: string; mode: 'on' | 'dryRun' | 'off'; version: number; state: 'ok' | 'failing'; failure: string | null; rule: Record<string, unknown>; createdAt: string; updatedAt: string; updatedBy: string })[]; nextCursor: string | null } }
+  /** Create a rule; what is wrong with it is told all at once. */
+  'POST /api/v1/rules': { query?: { note?: string }; body: Record<string, unknown>; response: { id: string; kind: 'alarm' | 'calculated'; name: string; mode: 'on' | 'dryRun' | 'off'; version: number; state: 'ok' | 'failing'; failure: string | null; rule: Record<string, unknown>; createdAt: string; updatedAt: string; updatedBy: string } }
+  /** Switch up to 500 rules on, off or to trial, or delete them, each for itself. */
+  'POST /api/v1/rules/bulk': { body: { ids: (string)[]; action: 'enable' | 'disable' | 'dryRun' | 'delete' }; response: { items: ({ id: string; ok: boolean; code: string | null })[] } }
+  /** What a rule would have told of points that are sent along, or of up to 31 days of history; nothing is written. */
+  'POST /api/v1/rules/preview': { body: { rule: Record<string, unknown>; from: number; to: number; deviceIds?: (string)[]; sample?: number; points?: ((unknown)[])[]; attributes?: Record<string, number | string | boolean | null>; attributeChanges?: ((unknown)[])[]; limit?: number }; response: { episodes: ({ deviceId: string | null; startTs: number; confirmedTs: number; endTs: number | null; clearedTs: number | null; severities: ({ ts: number; severity: 'critical' | 'major' | 'minor' | 'warning' })[] })[]; evaluations: number; points: number; late: number; truncated: boolean; tookMs: number } }
+  /** Read a rule. */
+  'GET /api/v1/rules/{id}': { path: { id: string }; response: { id: string; kind: 'alarm' | 'calculated'; name: string; mode: 'on' | 'dryRun' | 'off'; version: number; state: 'ok' | 'failing'; failure: string | null; rule: Record<string, unknown>; createdAt: string; updatedAt: string; updatedBy: string } }
+  /** Replace a rule by a new version. */
+  'PUT /api/v1/rules/{id}': { path: { id: string }; query?: { note?: string }; body: Record<string, unknown>; response: { id: string; kind: 'alarm' | 'calculated'; name: string; mode: 'on' | 'dryRun' | 'off'; version: number; state: 'ok' | 'failing'; failure: string | null; rule: Record<string, unknown>; createdAt: string; updatedAt: string; updatedBy: string } }
+  /** Change a rule by a JSON Merge Patch of its document. */
+  'PATCH /api/v1/rules/{id}': { path: { id: string }; query?: { note?: string }; body: Record<string, unknown>; response: { id: string; kind: 'alarm' | 'calculated'; name: string; mode: 'on' | 'dryRun' | 'off'; version: number; state: 'ok' | 'failing'; failure: string | null; rule: Record<string, unknown>; createdAt: string; updatedAt: string; updatedBy: string } }
+  /** Move a rule to the bin; its alarms are cleared. */
+  'DELETE /api/v1/rules/{id}': { path: { id: string }; response: unknown }
+  /** Versions of a rule with who saved them, the latest first. */
+  'GET /api/v1/rules/{id}/versions': { path: { id: string }; query?: { limit?: number; cursor?: string }; response: { items: ({ version: number; rule: Record<string, unknown>; author: string; note: string; createdAt: string })[]; nextCursor: string | null } }
+  /** Make an earlier version the present one; a rule in the bin comes back. */
+  'POST /api/v1/rules/{id}/restore': { path: { id: string }; body: { version: number }; response: { id: string; kind: 'alarm' | 'calculated'; name: string; mode: 'on' | 'dryRun' | 'off'; version: number; state: 'ok' | 'failing'; failure: string | null; rule: Record<string, unknown>; createdAt: string; updatedAt: string; updatedBy: string } }
+  /** What the last 100 actions of a rule did, the latest first. */
+  'GET /api/v1/rules/{id}/runs': { path: { id: string }; response: { items: ({ id: string; alarmId: string; deviceId: string | null; type: string; outcome: 'done' | 'failed' | 'suppressed'; detail: string | null; at: string })[] } }
+  /** What a rule on trial would have told, the latest first. */
+  'GET /api/v1/rules/{id}/dry-runs': { path: { id: string }; query?: { limit?: number; cursor?: string }; response: { items: ({ id: string; deviceId: string; deviceName: string; at: string; kind: string; data: Record<string, unknown> })[]; nextCursor: string | null } }
   /** Claim a device for the own customer. */
   'POST /api/v1/devices/claim': { body: { name: string; secretKey?: string }; response: { id: string; name: string; label: string | null; description: string | null; productId: string; productName: string; state: 'never' | 'online' | 'offline'; disabled: boolean; gateway: boolean; gatewayId: string | null; gatewayName: string | null; tags: (string)[]; timeZone: string | null; inactivityTimeoutMs: number | null; createdAt: string; updatedAt: string; lastActivityAt: string | null; lastConnectAt: string | null; lastDisconnectAt: string | null; disconnectReason: string | null; isDemo: boolean; primary: { key: string; ts: number; value: unknown; kind: string } | null } }
   /** Give a claimed device back. */
@@ -499,15 +549,16 @@ export type Api = {
 
 /** Codes of refusals, which stay what they are. */
 export type ErrorCode =
-  | 'ATTRIBUTE_RESERVED' | 'AUDIT_UNAVAILABLE' | 'BODY_TOO_LARGE' | 'CHANNEL_CONFIG'
-  | 'CHANNEL_RETIRED' | 'CHANNEL_TYPE_UNKNOWN' | 'CHANNEL_URL_INVALID' | 'CLAIM_REFUSED'
-  | 'CODE_INVALID' | 'COMMAND_FAILED' | 'COMMAND_QUEUE_FULL' | 'COMMAND_TIMEOUT'
-  | 'CONTENT_TYPE' | 'CRL_ALG' | 'CRL_CLAIM' | 'CRL_CLOCK'
-  | 'CRL_HEADER_FORBIDDEN' | 'CRL_KEY' | 'CRL_MALFORMED' | 'CRL_SIGNATURE'
-  | 'CRL_SIZE' | 'CRL_STALE' | 'CRL_TYP' | 'CRON_INVALID'
-  | 'CSRF' | 'CURSOR_INVALID' | 'DEVICE_CLAIMED' | 'DEVICE_OFFLINE'
-  | 'DEVICE_UNAUTHORIZED' | 'DISK_LOW' | 'EMAIL_TAKEN' | 'EXPORT_TOO_LARGE'
-  | 'FLOW_CYCLE' | 'HTTPS_REQUIRED' | 'IDEMPOTENCY_MISMATCH' | 'IDEMPOTENCY_RUNNING'
+  | 'ALARM_OPEN' | 'ASSIGNEE_NO_ACCESS' | 'ATTRIBUTE_RESERVED' | 'AUDIT_UNAVAILABLE'
+  | 'BODY_TOO_LARGE' | 'CHANNEL_CONFIG' | 'CHANNEL_RETIRED' | 'CHANNEL_TYPE_UNKNOWN'
+  | 'CHANNEL_URL_INVALID' | 'CLAIM_REFUSED' | 'CODE_INVALID' | 'COMMAND_FAILED'
+  | 'COMMAND_QUEUE_FULL' | 'COMMAND_TIMEOUT' | 'COMMENT_CLOSED' | 'CONTENT_TYPE'
+  | 'CRL_ALG' | 'CRL_CLAIM' | 'CRL_CLOCK' | 'CRL_HEADER_FORBIDDEN'
+  | 'CRL_KEY' | 'CRL_MALFORMED' | 'CRL_SIGNATURE' | 'CRL_SIZE'
+  | 'CRL_STALE' | 'CRL_TYP' | 'CRON_INVALID' | 'CSRF'
+  | 'CURSOR_INVALID' | 'DEVICE_CLAIMED' | 'DEVICE_OFFLINE' | 'DEVICE_UNAUTHORIZED'
+  | 'DISK_LOW' | 'EMAIL_TAKEN' | 'EXPORT_TOO_LARGE' | 'FLOW_CYCLE'
+  | 'HTTPS_REQUIRED' | 'IDEMPOTENCY_MISMATCH' | 'IDEMPOTENCY_RUNNING' | 'IF_MATCH_REQUIRED'
   | 'INTERNAL' | 'IN_USE' | 'JOB_DATA_INVALID' | 'JOB_STATE'
   | 'JOB_TOO_LARGE' | 'LAST_ADMIN' | 'LICENSE_EXPIRED_READONLY' | 'LICENSE_FEATURE_REQUIRED'
   | 'LIC_ALG' | 'LIC_AUD' | 'LIC_CLAIM_MISSING' | 'LIC_CLAIM_TYPE'
@@ -515,19 +566,21 @@ export type ErrorCode =
   | 'LIC_HEADER_FORBIDDEN' | 'LIC_ISS' | 'LIC_KEY_REVOKED' | 'LIC_KID_MISSING'
   | 'LIC_KID_UNKNOWN' | 'LIC_MALFORMED' | 'LIC_NEEDS_ACK' | 'LIC_NOT_INSTALLED'
   | 'LIC_REVOKED' | 'LIC_SIGNATURE' | 'LIC_SIZE' | 'LIC_SUPERSEDED'
-  | 'LIC_TERM_TOO_LONG' | 'LIC_TYP' | 'LIC_VERSION' | 'LIMIT_DEVICES'
-  | 'LIMIT_REPLICAS' | 'LIMIT_TENANTS' | 'LIMIT_USERS' | 'LOGIN_DELAYED'
-  | 'LOGIN_FAILED' | 'MESSAGE_CONTENT' | 'METHOD_NOT_ALLOWED' | 'MODULE_FAILED'
-  | 'MODULE_STARTING' | 'NAME_TAKEN' | 'NOT_FOUND' | 'NO_RECIPIENT'
-  | 'OTA_CONTENT_WRONG' | 'OTA_MISMATCH' | 'OTA_NOT_FOUND' | 'OTA_PACKAGE_ASSIGNED'
-  | 'OTA_PACKAGE_EXISTS' | 'OTA_UPLOAD_BROKEN' | 'OTA_UPLOAD_REPLACED' | 'OUTBOUND_URL_BLOCKED'
-  | 'OVERLOADED' | 'PASSWORD_WEAK' | 'PASSWORD_WRONG' | 'PAYLOAD_MALFORMED'
-  | 'PERMISSION_DENIED' | 'POINTS_REJECTED' | 'POLL_TIMEOUT' | 'PRODUCT_IN_USE'
-  | 'PROVISIONING_TAKEN' | 'QUEUE_FULL' | 'QUEUE_UNKNOWN' | 'RANGE_TOO_LARGE'
-  | 'RATE_LIMITED' | 'RATE_LIMIT_SYNTAX' | 'REAUTH_REQUIRED' | 'RETENTION_RULE_EXISTS'
-  | 'ROUTING_INVALID' | 'SCHEDULE_EMPTY' | 'SCHEDULE_LIMIT' | 'SEAL_BROKEN'
-  | 'SETUP_REQUIRED' | 'SHAPE_INVALID' | 'SILENCE_INVALID' | 'STATE_CONFLICT'
-  | 'STORAGE_FULL' | 'STORE_UNAVAILABLE' | 'TEMPLATE_INVALID' | 'TEMPLATE_LIMIT'
-  | 'TEMPLATE_VARIABLE' | 'TEXT_INVALID' | 'TIME_ZONE_UNKNOWN' | 'TOKEN_EXPIRED'
-  | 'TOKEN_INVALID' | 'TOKEN_RESERVED' | 'TOKEN_TAKEN' | 'TOO_MANY_POINTS'
-  | 'TRANSITION_ILLEGAL' | 'UNPROCESSABLE' | 'VALIDATION_FAILED' | 'VERSION_CONFLICT'
+  | 'LIC_TERM_TOO_LONG' | 'LIC_TYP' | 'LIC_VERSION' | 'LIMIT_ALARM_RULES'
+  | 'LIMIT_DEVICES' | 'LIMIT_REPLICAS' | 'LIMIT_TENANTS' | 'LIMIT_USERS'
+  | 'LOGIN_DELAYED' | 'LOGIN_FAILED' | 'MESSAGE_CONTENT' | 'METHOD_NOT_ALLOWED'
+  | 'MODULE_FAILED' | 'MODULE_STARTING' | 'NAME_TAKEN' | 'NOT_FOUND'
+  | 'NO_RECIPIENT' | 'OTA_CONTENT_WRONG' | 'OTA_MISMATCH' | 'OTA_NOT_FOUND'
+  | 'OTA_PACKAGE_ASSIGNED' | 'OTA_PACKAGE_EXISTS' | 'OTA_UPLOAD_BROKEN' | 'OTA_UPLOAD_REPLACED'
+  | 'OUTBOUND_URL_BLOCKED' | 'OVERLOADED' | 'PASSWORD_WEAK' | 'PASSWORD_WRONG'
+  | 'PAYLOAD_MALFORMED' | 'PERMISSION_DENIED' | 'POINTS_REJECTED' | 'POLL_TIMEOUT'
+  | 'PREVIEW_TOO_LARGE' | 'PRODUCT_IN_USE' | 'PROVISIONING_TAKEN' | 'QUEUE_FULL'
+  | 'QUEUE_UNKNOWN' | 'RANGE_TOO_LARGE' | 'RATE_LIMITED' | 'RATE_LIMIT_SYNTAX'
+  | 'REAUTH_REQUIRED' | 'RETENTION_RULE_EXISTS' | 'ROUTING_INVALID' | 'RULE_INVALID'
+  | 'RULE_NAME_TAKEN' | 'RULE_TOO_LARGE' | 'SCHEDULE_EMPTY' | 'SCHEDULE_LIMIT'
+  | 'SEAL_BROKEN' | 'SETUP_REQUIRED' | 'SHAPE_INVALID' | 'SILENCE_INVALID'
+  | 'STATE_CONFLICT' | 'STORAGE_FULL' | 'STORE_UNAVAILABLE' | 'TEMPLATE_INVALID'
+  | 'TEMPLATE_LIMIT' | 'TEMPLATE_VARIABLE' | 'TEXT_INVALID' | 'TIME_ZONE_UNKNOWN'
+  | 'TOKEN_EXPIRED' | 'TOKEN_INVALID' | 'TOKEN_RESERVED' | 'TOKEN_TAKEN'
+  | 'TOO_MANY_POINTS' | 'TRANSITION_ILLEGAL' | 'UNPROCESSABLE' | 'VALIDATION_FAILED'
+  | 'VERSION_CONFLICT'

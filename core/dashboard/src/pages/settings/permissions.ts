@@ -22,12 +22,19 @@ export const permissionNames = [
   'notify.read',
   'notify.write',
   'notify.send',
+  'alarm.read',
+  'alarm.ack',
+  'alarm.write',
+  'alarm.create',
+  'alarm.delete',
+  'rule.read',
+  'rule.write',
   'license.read',
   'license.write',
 ] as const
 export type PermissionName = (typeof permissionNames)[number]
 
-const viewer = new Set<PermissionName>(['device.read', 'telemetry.read', 'product.read'])
+const viewer = new Set<PermissionName>(['device.read', 'telemetry.read', 'product.read', 'alarm.read'])
 const operator = new Set<PermissionName>([
   ...viewer,
   'device.write',
@@ -37,6 +44,9 @@ const operator = new Set<PermissionName>([
   'api-key.write',
   'notify.read',
   'notify.send',
+  'alarm.ack',
+  'alarm.write',
+  'alarm.create',
 ])
 
 /** For showing only; what somebody may is decided by the server. */
