@@ -240,8 +240,10 @@ async function start(config: Config, log: Log, parts: PlatformParts, stops: Stop
       { name: 'disk', ok: !disk.isClosed, detail: disk.sentence, isNeeded: false },
     ],
   }
+  const backups = new DailyBackup(context, { adminUrl: database.adminUrl, disk })
   await registerRoutes(app, context, {
     store,
+    backups,
     counters,
     ingest,
     people,
@@ -317,9 +319,8 @@ async function start(config: Config, log: Log, parts: PlatformParts, stops: Stop
   stops.push(() => demo.stop())
   upkeep.start()
   stops.push(() => upkeep.stop())
-  const backup = new DailyBackup(context, { adminUrl: database.adminUrl, disk })
-  backup.start()
-  stops.push(() => backup.stop())
+  backups.start()
+  stops.push(() => backups.stop())
   const statistics = new PlannerStatistics(context, () => ingest.registry.size)
   statistics.start()
   stops.push(() => statistics.stop())

@@ -19,6 +19,10 @@ export type Api = {
   'GET /api/v1/system/storage': { response: { level: 'ok' | 'warn' | 'high' | 'critical'; freeBytes: number | null; totalBytes: number | null; growthBytesPerDay: number | null; forecastDays: number | null; database: { bytes: number }; telemetry: { segments: { active: number; sealed: number; waitingRows: number; oldestSealedAt: string | null }; chunks: number; points: number; bytes: { segments: number; chunks: number; indexes: number }; bytesPerPoint: number | null; damaged: number; firstStoreBytes: number } | null } }
   /** Whether the disk is filling up. */
   'GET /api/v1/system/disk': { response: { level: 'ok' | 'warn' | 'high' | 'critical'; forecastDays: number | null } }
+  /** Backups in the data folder, the newest first. */
+  'GET /api/v1/system/backups': { response: { folder: string; items: ({ name: string; kind: 'full' | 'config'; createdAt: string; sizeBytes: number })[]; nextAt: string | null } }
+  /** Make a backup of the configuration now; answers when it is on the disk. */
+  'POST /api/v1/system/backups': { response: { name: string; kind: 'full' | 'config'; createdAt: string; sizeBytes: number } }
   /** Queues with their numbers. */
   'GET /api/v1/job-queues': { response: { items: ({ name: string; title: { zh: string; en: string } | null; hasHandler: boolean; ready: number; deferred: number; active: number; failed: number; dead: number; oldestReadyMs: number | null; completedPerMinute: number | null; failedPerMinute: number | null })[] } }
   /** A queue and its last hours. */
