@@ -375,6 +375,7 @@ async function actOnSettings(): Promise<void> {
   const rule = idOf(await call('POST', '/api/v1/retention-rules', { keepDays: 30, keyPattern: 'x' }))
   await call('PATCH', `/api/v1/retention-rules/${rule}`, { keepDays: 31 })
   await call('DELETE', `/api/v1/retention-rules/${rule}`)
+  await call('POST', '/api/v1/system/backups')
   await call('POST', '/api/v1/demo')
   await call('DELETE', '/api/v1/demo')
   await call('POST', '/api/v1/license/request', {})

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-only
+import type { DailyBackup } from './backup/daily-backup.ts'
+import { registerBackupRoutes } from './backup/routes.ts'
 import type { Registry } from 'prom-client'
 import type { Alarms } from './alarms/alarms.ts'
 import { registerAlarmRoutes } from './alarms/routes.ts'
@@ -64,6 +66,7 @@ export type RouteParts = {
   demo: Demo
   offers: OtaOffers
   retention: Retention
+  backups: DailyBackup
   jobConsole: JobConsole
   schedules: Schedules
   operations: Operations
@@ -92,6 +95,7 @@ export async function registerRoutes(app: App, context: Context, parts: RoutePar
     describeApi: parts.describeApi,
   })
   registerStorageRoutes(app, context, { disk: ingest.disk, store })
+  registerBackupRoutes(app, parts.backups)
   registerJobRoutes(app, context, { console: parts.jobConsole, schedules: parts.schedules, operations: parts.operations })
   await registerNotificationRoutes(app, context, parts.notifications, {
     operations: parts.operations,

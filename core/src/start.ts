@@ -256,10 +256,12 @@ async function start(config: Config, log: Log, parts: PlatformParts, stops: Stop
       { name: 'disk', ok: !disk.isClosed, detail: disk.sentence, isNeeded: false },
     ],
   }
+  const backups = new DailyBackup(context, { adminUrl: mayChangeTables ? database.adminUrl : undefined, disk })
   await registerRoutes(app, context, {
     alarms,
     rules,
     store,
+    backups,
     counters,
     ingest,
     people,
@@ -338,11 +340,8 @@ async function start(config: Config, log: Log, parts: PlatformParts, stops: Stop
   stops.push(() => demo.stop())
   upkeep.start()
   stops.push(() => upkeep.stop())
-  if (mayChangeTables) {
-    const backup = new DailyBackup(context, { adminUrl: database.adminUrl, disk })
-    backup.start()
-    stops.push(() => backup.stop())
-  }
+  backups.start()
+  stops.push(() => backups.stop())
   const statistics = new PlannerStatistics(context, () => ingest.registry.size)
   statistics.start()
   stops.push(() => statistics.stop())

@@ -115,6 +115,7 @@ export type TemplateCreate = Body<'/api/v1/notifications/templates', 'post'>
 export type TemplatePreview = Body<'/api/v1/notifications/templates/preview', 'post'>
 export type TemplatePreviewed = Answer<'/api/v1/notifications/templates/preview', 'post', 200>
 
+export type Operation = Answer<'/api/v1/jobs/{id}', 'get', 200>
 export type Queue = Answer<'/api/v1/job-queues', 'get', 200>['items'][number]
 export type QueueDetail = Answer<'/api/v1/job-queues/{queue}', 'get', 200>
 export type JobQuery = Query<'/api/v1/job-queues/{queue}/jobs', 'get'>
