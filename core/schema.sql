@@ -776,6 +776,7 @@ ALTER TABLE notify_deliveries ENABLE ROW LEVEL SECURITY;
 ALTER TABLE notify_deliveries FORCE ROW LEVEL SECURITY;
 CREATE INDEX notify_deliveries_held ON public.notify_deliveries USING btree (tenant_id, user_id, held_until) WHERE (held_until IS NOT NULL);
 CREATE INDEX notify_deliveries_message ON public.notify_deliveries USING btree (tenant_id, message_id);
+CREATE INDEX notify_deliveries_open ON public.notify_deliveries USING btree (tenant_id, state, created_at) WHERE (state = ANY (ARRAY['accepted'::text, 'queued'::text, 'sending'::text]));
 CREATE INDEX notify_deliveries_provider ON public.notify_deliveries USING btree (tenant_id, channel_id, provider_message_id) WHERE (provider_message_id IS NOT NULL);
 CREATE INDEX notify_deliveries_recent ON public.notify_deliveries USING btree (tenant_id, created_at);
 CREATE INDEX notify_deliveries_waiting ON public.notify_deliveries USING btree (tenant_id, channel_id, priority, created_at) WHERE is_waiting;
