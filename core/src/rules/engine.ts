@@ -5,9 +5,11 @@ import type { Context } from '../context.ts'
 import type { Scope } from '../db/client.ts'
 import { listTenants } from '../db/installation.ts'
 import type { Stored } from '../ingest/pipeline.ts'
+import type { TypedValue } from '../telemetry/points.ts'
 import type { TelemetryStore } from '../telemetry/store.ts'
 import type { CompiledRule } from './compile-rule.ts'
 import { LiveRules } from './live-rules.ts'
+import type { Judged } from './live-rules.ts'
 import { readSlots } from './live-scene.ts'
 import type { DeviceCard, LiveScene } from './live-scene.ts'
 import type { Pair } from './lane.ts'
@@ -20,7 +22,9 @@ import { SceneLoader, sliceMs } from './scene-loader.ts'
 import { Journal } from './journal.ts'
 import type { JournalParts } from './journal.ts'
 
-export type EngineParts = { store: TelemetryStore; plan: JournalParts['plan'] }
+/** What a calculated field worked out, at the instant of the point that made it do so. */
+export type WorkedOut = { tenant: Scope; deviceId: string; key: string; type: 'telemetry' | 'attribute'; ts: number; value: TypedValue }
+export type EngineParts = { store: TelemetryStore; plan: JournalParts['plan']; write: (worked: WorkedOut) => Promise<void> }
 
 const retryMs = 2000
 
@@ -34,6 +38,9 @@ export class RuleEngine {
   readonly #context: Context
   readonly #store: TelemetryStore
   readonly #loader: SceneLoader
+  readonly #write: EngineParts['write']
+  /** What was worked out and is not stored yet. */
+  readonly #writes = new Set<Promise<void>>()
   readonly #rules = new Map<string, RuleInForce>()
   readonly #byCompiled = new Map<CompiledRule, RuleInForce>()
   readonly #stops: (() => void)[] = []
@@ -43,14 +50,18 @@ export class RuleEngine {
   #isStopped = false
   #isLive = false
 
-  constructor(context: Context, { store, plan }: EngineParts) {
+  constructor(context: Context, { store, plan, write }: EngineParts) {
     this.#context = context
     this.#store = store
+    this.#write = write
     const { clock, log } = context
     this.live = new LiveRules({
       clock,
       log,
-      onJudged: (judged) => this.journal.note(judged),
+      onJudged: (judged) => {
+        if (judged.pair.rule.calculation) this.#workOut(judged)
+        else this.journal.note(judged)
+      },
       onFailing: (rule, error) => this.#rest(rule, error),
       onOverflow: () => {
         log.warn('rules do not keep up with what comes in: they go on with what is stored')
@@ -63,6 +74,7 @@ export class RuleEngine {
       ruleOf: (compiled) => this.#byCompiled.get(compiled),
       position: () => store.position,
       plan,
+      settle: async () => void (await Promise.all(this.#writes)),
     })
   }
 
@@ -392,6 +404,22 @@ export class RuleEngine {
     // Before the start is through, what is stored is the truth, and comes to the same.
     if (this.#isLive) this.live.takeConnection(deviceId, connection)
     else scene.connection = connection
+  }
+
+  /** Evaluated once for each instant with a point of a trigger; a late point changes nothing. */
+  #workOut({ pair: { rule: compiled }, scene, at, applied }: Judged): void {
+    const { calculation } = compiled
+    const rule = this.#byCompiled.get(compiled)
+    if (!rule || !calculation || !applied || calculation.triggers.isDisjointFrom(applied)) return
+    const value = calculation.evaluate(scene, at)
+    if (value === undefined) return
+    const { key, type } = calculation.output
+    if (type === 'attribute' && scene.readAttribute('server', key) === value.value) return
+    const written = this.#write({ tenant: rule.tenant, deviceId: scene.id, key, type, ts: at, value }).catch((error: unknown) =>
+      this.#context.log.warn({ err: error, ruleId: rule.id }, 'a calculated value could not be stored'),
+    )
+    this.#writes.add(written)
+    void written.then(() => this.#writes.delete(written))
   }
 
   #clearByHand(ruleId: string, deviceId: string): void {
