@@ -74,8 +74,9 @@ export function compileCalculated(document: unknown, findings: Findings): { rule
   }
   const named = trigger ?? Object.keys(inputs).filter((name) => inputs[name]!.key !== undefined)
   for (const name of named) {
-    if (!Object.hasOwn(inputs, name) || inputs[name]!.key === undefined)
+    if (!Object.hasOwn(inputs, name) || inputs[name]!.key === undefined) {
       findings.add('/trigger', 'identifier_unknown', `"${name}" is no input of telemetry`)
+    }
   }
   if (named.length === 0) findings.add('/trigger', 'trigger_empty', 'at least one input is telemetry')
   const parsed = parseExpression(expr, new Set(Object.keys(inputs)))
@@ -114,8 +115,9 @@ function check(document: unknown, findings: Findings): document is CalculatedRul
   for (const error of Value.Errors(CalculatedRule, document)) {
     if (error.keyword === 'additionalProperties') {
       const { additionalProperties } = error.params as { additionalProperties: readonly string[] }
-      for (const name of additionalProperties)
+      for (const name of additionalProperties) {
         findings.add(member(error.instancePath, name), 'unknown_property', `there is no member "${name}" here`)
+      }
     } else if (error.keyword !== 'boolean') {
       findings.add(error.instancePath, error.keyword === 'required' ? 'required' : 'invalid', error.message)
     }
