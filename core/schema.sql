@@ -776,6 +776,7 @@ ALTER TABLE notify_deliveries ENABLE ROW LEVEL SECURITY;
 ALTER TABLE notify_deliveries FORCE ROW LEVEL SECURITY;
 CREATE INDEX notify_deliveries_held ON public.notify_deliveries USING btree (tenant_id, user_id, held_until) WHERE (held_until IS NOT NULL);
 CREATE INDEX notify_deliveries_message ON public.notify_deliveries USING btree (tenant_id, message_id);
+CREATE INDEX notify_deliveries_open ON public.notify_deliveries USING btree (tenant_id, state, created_at) WHERE (state = ANY (ARRAY['accepted'::text, 'queued'::text, 'sending'::text]));
 CREATE INDEX notify_deliveries_provider ON public.notify_deliveries USING btree (tenant_id, channel_id, provider_message_id) WHERE (provider_message_id IS NOT NULL);
 CREATE INDEX notify_deliveries_recent ON public.notify_deliveries USING btree (tenant_id, created_at);
 CREATE INDEX notify_deliveries_waiting ON public.notify_deliveries USING btree (tenant_id, channel_id, priority, created_at) WHERE is_waiting;
@@ -1049,6 +1050,36 @@ CREATE UNIQUE INDEX one_time_links_token ON public.one_time_links USING btree (t
 CREATE POLICY maintenance ON one_time_links TO pms_owner USING (true) WITH CHECK (true);
 CREATE POLICY tenant ON one_time_links TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
 GRANT DELETE, INSERT, SELECT, UPDATE ON one_time_links TO pms_app;
+
+CREATE TABLE operations (
+  tenant_id uuid NOT NULL,
+  id uuid NOT NULL,
+  kind text NOT NULL,
+  state text NOT NULL,
+  input jsonb NOT NULL,
+  cursor jsonb,
+  done integer NOT NULL DEFAULT 0,
+  total integer,
+  result jsonb,
+  failures jsonb NOT NULL DEFAULT '[]'::jsonb,
+  failure_count integer NOT NULL DEFAULT 0,
+  cancels boolean NOT NULL DEFAULT false,
+  created_by_id uuid NOT NULL,
+  created_by text NOT NULL,
+  created_at timestamp with time zone NOT NULL DEFAULT now(),
+  started_at timestamp with time zone,
+  finished_at timestamp with time zone,
+  CONSTRAINT operations_pkey PRIMARY KEY (tenant_id, id),
+  CONSTRAINT operations_state_check CHECK ((state = ANY (ARRAY['queued'::text, 'running'::text, 'succeeded'::text, 'failed'::text, 'canceled'::text]))),
+  CONSTRAINT operations_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenants(id)
+);
+ALTER TABLE operations OWNER TO pms_owner;
+ALTER TABLE operations ENABLE ROW LEVEL SECURITY;
+ALTER TABLE operations FORCE ROW LEVEL SECURITY;
+CREATE INDEX operations_recent ON public.operations USING btree (tenant_id, created_at);
+CREATE POLICY maintenance ON operations TO pms_owner USING (true) WITH CHECK (true);
+CREATE POLICY tenant ON operations TO pms_app USING ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid)) WITH CHECK ((tenant_id = (NULLIF(current_setting('iot_pms.tenant_id'::text, true), ''::text))::uuid));
+GRANT DELETE, INSERT, SELECT, UPDATE ON operations TO pms_app;
 
 CREATE TABLE ota_devices (
   tenant_id uuid NOT NULL,

@@ -286,6 +286,19 @@ async function actOnNotifications(): Promise<void> {
   await call('POST', `${base}/deliveries/${deliveries[0]!.id}/retry`, {})
   await call('POST', `${base}/deliveries/bulk-retry`, { state: 'failed' })
   await call('PUT', `${base}/routing`, { route: { receiver: 'r' }, receivers: [{ name: 'r', targets: [] }] })
+  await call('POST', `${base}/deliveries/retry-all`, { channelId: randomUUID() })
+  // Two that no worker knows of.
+  for (const [state, act] of [
+    ['queued', 'cancel'],
+    ['failed', 'retry'],
+  ] as const) {
+    const operation = randomUUID()
+    await db.withTenant(rootTenant, (tx) =>
+      tx.execute(sql`insert into operations (tenant_id, id, kind, state, input, failures, created_by_id, created_by)
+        values (${rootTenant.tenantId}, ${operation}, 'notification.retry', ${state}, '{}', '[{"item": "", "code": "X", "detail": ""}]', ${randomUUID()}, 'x')`),
+    )
+    await call('POST', `/api/v1/jobs/${operation}/${act}`, {})
+  }
   const key = idOf(await call('POST', '/api/v1/api-keys', { name: 'send', scopes: ['notify.send'], expiresInDays: 1 }))
   await call('PUT', `${base}/send-keys/${key}`, { receiver: 'r' })
   await call('DELETE', `${base}/send-keys/${key}`)
@@ -362,6 +375,7 @@ async function actOnSettings(): Promise<void> {
   const rule = idOf(await call('POST', '/api/v1/retention-rules', { keepDays: 30, keyPattern: 'x' }))
   await call('PATCH', `/api/v1/retention-rules/${rule}`, { keepDays: 31 })
   await call('DELETE', `/api/v1/retention-rules/${rule}`)
+  await call('POST', '/api/v1/system/backups')
   await call('POST', '/api/v1/demo')
   await call('DELETE', '/api/v1/demo')
   await call('POST', '/api/v1/license/request', {})

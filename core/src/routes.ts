@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-only
+import type { DailyBackup } from './backup/daily-backup.ts'
+import { registerBackupRoutes } from './backup/routes.ts'
 import type { Registry } from 'prom-client'
 import type { Alarms } from './alarms/alarms.ts'
 import { registerAlarmRoutes } from './alarms/routes.ts'
@@ -25,6 +27,7 @@ import type { IngestCounters } from './system/ingest-counters.ts'
 import type { Ingest } from './ingest/start-ingest.ts'
 import { writeAsUser } from './ingest/user-writes.ts'
 import type { JobConsole } from './jobs/console.ts'
+import type { Operations } from './jobs/operations.ts'
 import { registerJobRoutes } from './jobs/routes.ts'
 import type { Schedules } from './jobs/schedules.ts'
 import type { NotificationHub } from './notifications/hub.ts'
@@ -63,8 +66,10 @@ export type RouteParts = {
   demo: Demo
   offers: OtaOffers
   retention: Retention
+  backups: DailyBackup
   jobConsole: JobConsole
   schedules: Schedules
+  operations: Operations
   notifications: NotificationHub
   license: LicenseRouteParts
   describeApi: SystemParts['describeApi']
@@ -90,8 +95,12 @@ export async function registerRoutes(app: App, context: Context, parts: RoutePar
     describeApi: parts.describeApi,
   })
   registerStorageRoutes(app, context, { disk: ingest.disk, store })
-  registerJobRoutes(app, context, { console: parts.jobConsole, schedules: parts.schedules })
-  await registerNotificationRoutes(app, context, parts.notifications, (text, address) => people.keys.find(text, address))
+  registerBackupRoutes(app, parts.backups)
+  registerJobRoutes(app, context, { console: parts.jobConsole, schedules: parts.schedules, operations: parts.operations })
+  await registerNotificationRoutes(app, context, parts.notifications, {
+    operations: parts.operations,
+    findKey: (text, address) => people.keys.find(text, address),
+  })
   registerRetentionRoutes(app, context, { retention: parts.retention })
   registerLicenseRoutes(app, parts.license)
   registerUserRoutes(app, people, setup)

@@ -40,6 +40,7 @@ import { JobConsole } from './jobs/console.ts'
 import { Jobs } from './jobs/jobs.ts'
 import { removeOldRates } from './jobs/limiter.ts'
 import { removeOldMachineEvents } from './jobs/machine.ts'
+import { Operations, removeOldOperations } from './jobs/operations.ts'
 import { Schedules } from './jobs/schedules.ts'
 import { startLicense } from './license/create.ts'
 import type { LicenseParts } from './license/create.ts'
@@ -89,6 +90,7 @@ export type Platform = {
   ingest: Ingest
   notifications: NotificationHub
   ruleEngine: RuleEngine
+  operations: Operations
   demo: Demo
   license: LicenseService
   modules: Modules
@@ -185,6 +187,7 @@ async function start(config: Config, log: Log, parts: PlatformParts, stops: Stop
   stops.push(() => store.stop())
   const jobConsole = new JobConsole(context, metrics)
   const schedules = new Schedules(context)
+  const operations = new Operations(context)
   const retention = new Retention(context, store, metrics)
   retention.start()
   stops.push(() => retention.stop())
@@ -257,10 +260,12 @@ async function start(config: Config, log: Log, parts: PlatformParts, stops: Stop
       { name: 'disk', ok: !disk.isClosed, detail: disk.sentence, isNeeded: false },
     ],
   }
+  const backups = new DailyBackup(context, { adminUrl: database.adminUrl, disk })
   await registerRoutes(app, context, {
     alarms,
     rules,
     store,
+    backups,
     counters,
     ingest,
     people,
@@ -272,6 +277,7 @@ async function start(config: Config, log: Log, parts: PlatformParts, stops: Stop
     retention,
     jobConsole,
     schedules,
+    operations,
     notifications,
     license: { license, files: licenseFiles, present: () => extension.modules.list() },
     describeApi: (core) => extension.mounts.describe(core),
@@ -324,6 +330,7 @@ async function start(config: Config, log: Log, parts: PlatformParts, stops: Stop
   await notifications.start()
   await actions.start()
   await schedules.start()
+  await operations.start()
   await jobConsole.start()
   stops.push(() => jobConsole.stop())
   // What runs gets its time, while everything it may need is still there.
@@ -337,9 +344,8 @@ async function start(config: Config, log: Log, parts: PlatformParts, stops: Stop
   stops.push(() => demo.stop())
   upkeep.start()
   stops.push(() => upkeep.stop())
-  const backup = new DailyBackup(context, { adminUrl: database.adminUrl, disk })
-  backup.start()
-  stops.push(() => backup.stop())
+  backups.start()
+  stops.push(() => backups.stop())
   const statistics = new PlannerStatistics(context, () => ingest.registry.size)
   statistics.start()
   stops.push(() => statistics.stop())
@@ -354,6 +360,7 @@ async function start(config: Config, log: Log, parts: PlatformParts, stops: Stop
     ingest,
     notifications,
     ruleEngine: engine,
+    operations,
     demo,
     license,
     modules: extension.modules,
@@ -397,6 +404,7 @@ function createUpkeep(context: Context, { ingest, devices, alarms, rules }: Kept
     { name: 'rules', run: (tenant) => rules.removeOld(tenant) },
     { name: 'notifications', run: (tenant) => removeOldNotifications(context, tenant) },
     { name: 'rates', run: (tenant) => removeOldRates(context.db, tenant) },
+    { name: 'operations', run: (tenant) => context.db.withTenant(tenant, removeOldOperations) },
     { name: 'state machines', run: (tenant) => context.db.withTenant(tenant, removeOldMachineEvents) },
     { name: 'idempotency keys', run: (tenant) => removeOldIdempotencyKeys(context, tenant) },
   ])

@@ -129,6 +129,15 @@ describe.skipIf(!hasBrowser())('the jobs console', () => {
     await page.getByText('没有定时任务。').waitFor()
   })
 
+  it('follows a long request to its end', async () => {
+    await open('/jobs/operations', 'jobs.operations')
+    await page.getByText('没有后台操作。').waitFor()
+    const begun = await platform.call('POST', '/api/v1/notifications/deliveries/retry-all', { body: { state: 'failed' } })
+    expect(begun.status, begun.text).toBe(202)
+    await row('重试通知').locator('[data-operation-state=succeeded]').waitFor()
+    expect(await row('重试通知').locator('[data-act]').count()).toBe(0)
+  })
+
   it('lists workers with their health and restarts one', async () => {
     await open('/jobs/workers', 'jobs.workers')
     await row('test-report').locator('[data-worker-state=running]').waitFor()

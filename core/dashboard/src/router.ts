@@ -160,6 +160,7 @@ const routes: RouteRecordRaw[] = [
     children: [
       { path: '', redirect: { name: 'jobs.queues' } },
       { path: 'queues', name: 'jobs.queues', component: () => import('./pages/jobs/QueuesTab.vue') },
+      { path: 'operations', name: 'jobs.operations', component: () => import('./pages/jobs/OperationsTab.vue') },
       { path: 'workers', name: 'jobs.workers', component: () => import('./pages/jobs/WorkersTab.vue') },
       { path: 'schedules', name: 'jobs.schedules', component: () => import('./pages/jobs/SchedulesTab.vue') },
       { path: 'quarantine', name: 'jobs.quarantine', component: () => import('./pages/jobs/QuarantineTab.vue') },

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-only
-import { join } from 'node:path'
+import { statSync } from 'node:fs'
+import { basename, join } from 'node:path'
 import type { Context } from '../context.ts'
 import type { DiskGuard } from '../system/disk-guard.ts'
 import { keepNewest, listBackupFiles, writeBackupFile } from './backup-file.ts'
@@ -11,6 +12,8 @@ const kept = 14
 const prefix = 'iot-pms-config-'
 const checkMs = 600_000
 const dayMs = 86_400_000
+
+export type StoredBackup = { name: string; kind: 'full' | 'config'; createdAt: string; sizeBytes: number }
 
 /** Writes a backup of the configuration every night, and removes databases that a restore has replaced long ago. */
 export class DailyBackup {
@@ -65,11 +68,27 @@ export class DailyBackup {
     this.#triedAt = now
     try {
       this.#disk.assertDiskHasRoom()
-      await this.#write(now)
+      await this.#write(now, { actor: 'job:backup' })
       await this.#discardOld(now)
     } catch (error) {
       log.error({ err: error }, 'the backup of this night failed')
     }
+  }
+
+  /** What lies in the folder, whoever made it, the newest first. */
+  async list(): Promise<{ folder: string; items: StoredBackup[]; nextAt: string | null }> {
+    const now = this.#context.clock.now()
+    const items = listBackupFiles(this.folder, 'iot-pms-').map((name) => describe(this.folder, name))
+    const night = new Date(now).setHours(hour, 0, 0, 0)
+    const nextAt = this.#isDue(now) ? null : new Date(night > now ? night : night + dayMs).toISOString()
+    return { folder: this.folder, items: items.toSorted((a, b) => b.createdAt.localeCompare(a.createdAt)), nextAt }
+  }
+
+  /** Makes one of the configuration now. @throws {ProblemError} `DISK_LOW` */
+  async make(): Promise<StoredBackup> {
+    this.#disk.assertDiskHasRoom()
+    const file = await this.#write(this.#context.clock.now(), {})
+    return describe(this.folder, basename(file))
   }
 
   /** A server that was off at that hour makes it when it is back; one that is new waits for its first night. */
@@ -80,15 +99,16 @@ export class DailyBackup {
     return newest === undefined ? this.#startedAt < last : newest.slice(prefix.length, -4) < stampOf(new Date(last))
   }
 
-  async #write(now: number): Promise<void> {
+  async #write(now: number, by: { actor?: string }): Promise<string> {
     const { audit, log, rootTenant } = this.#context
     const file = join(this.folder, `${prefix}${stampOf(new Date(now))}.tar`)
-    const draft = { type: 'backup.create', subject: '-', targetName: file, actor: 'job:backup' }
+    const draft = { type: 'backup.create', subject: '-', targetName: file, ...by }
     await audit.around(rootTenant, draft, async () => {
       const { bytes } = await writeBackupFile(file, this.#adminUrl, { kind: 'config' })
       log.info({ file, bytes }, 'backed up the configuration')
     })
     keepNewest(this.folder, prefix, kept)
+    return file
   }
 
   async #discardOld(now: number): Promise<void> {
@@ -100,4 +120,9 @@ export class DailyBackup {
       await databases.close()
     }
   }
+}
+
+function describe(folder: string, name: string): StoredBackup {
+  const { size, mtime } = statSync(join(folder, name))
+  return { name, kind: name.startsWith(prefix) ? 'config' : 'full', createdAt: mtime.toISOString(), sizeBytes: size }
 }

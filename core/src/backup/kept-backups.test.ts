@@ -120,6 +120,22 @@ describe('the backup of every night [RE-96]', { timeout: 60_000 }, () => {
     await daily.stop()
   })
 
+  it('is listed with those that people make, and made at once when asked for', async () => {
+    const daily = create()
+    const made = await daily.make()
+    expect(made).toMatchObject({
+      name: expect.stringMatching(/^iot-pms-config-\d{14}\.tar$/),
+      kind: 'config',
+      sizeBytes: expect.any(Number),
+    })
+    const { items, nextAt } = await daily.list()
+    expect(items.map(({ name }) => name)).toContain(made.name)
+    expect(Date.parse(nextAt!)).toBeGreaterThan(now)
+    isFull = true
+    await expect(daily.make()).rejects.toThrow('no room')
+    isFull = false
+  })
+
   it('waits for room, and is tried again an hour later', async () => {
     const daily = create()
     const before = list(daily)

@@ -78,3 +78,30 @@ export const jobPoison = pgTable('job_poison', {
   lastAt: instant('last_at').notNull().defaultNow(),
   quarantinedAt: instant('quarantined_at'),
 })
+
+export type OperationState = 'queued' | 'running' | 'succeeded' | 'failed' | 'canceled'
+/** One item that an operation could not do. */
+export type OperationFailure = { item: string; code: string; detail: string }
+
+export const operations = pgTable('operations', {
+  tenantId: uuid('tenant_id').notNull(),
+  id: uuid('id').notNull(),
+  kind: text('kind').notNull(),
+  state: text('state').$type<OperationState>().notNull(),
+  input: jsonb('input').$type<Record<string, unknown>>().notNull(),
+  cursor: jsonb('cursor').$type<unknown>(),
+  done: integer('done').notNull().default(0),
+  total: integer('total'),
+  result: jsonb('result').$type<unknown>(),
+  failures: jsonb('failures')
+    .$type<OperationFailure[]>()
+    .notNull()
+    .default(sql`'[]'`),
+  failureCount: integer('failure_count').notNull().default(0),
+  cancels: boolean('cancels').notNull().default(false),
+  createdById: uuid('created_by_id').notNull(),
+  createdBy: text('created_by').notNull(),
+  createdAt: instant('created_at').notNull().defaultNow(),
+  startedAt: instant('started_at'),
+  finishedAt: instant('finished_at'),
+})

@@ -7,6 +7,8 @@ import { NoContent, Page, formatCursor, isUuid, parseCursor, problems } from '..
 import type { App } from '../http/server.ts'
 import type { JobConsole } from './console.ts'
 import { readMachine } from './machine.ts'
+import { registerOperationRoutes } from './operation-routes.ts'
+import type { Operations } from './operations.ts'
 import { registerScheduleRoutes } from './schedule-routes.ts'
 import type { Schedules } from './schedules.ts'
 import {
@@ -31,7 +33,7 @@ const EmptyBody = Type.Optional(Type.Object({}, { additionalProperties: false })
 const items = <T extends Parameters<typeof Type.Array>[0]>(item: T) => Type.Object({ items: Type.Array(item) })
 const sparklineMs = 6 * 3_600_000
 
-export type JobRouteParts = { console: JobConsole; schedules: Schedules }
+export type JobRouteParts = { console: JobConsole; schedules: Schedules; operations: Operations }
 
 /** Queues, workers, schedules and state machines as administrators see them. */
 export function registerJobRoutes(app: App, context: Context, parts: JobRouteParts): void {
@@ -39,6 +41,7 @@ export function registerJobRoutes(app: App, context: Context, parts: JobRoutePar
   registerDeadLetterRoutes(app, context, parts.console)
   registerScheduleRoutes(app, parts.schedules)
   registerWorkerRoutes(app, context)
+  registerOperationRoutes(app, parts.operations)
 }
 
 function registerQueueRoutes(app: App, context: Context, console: JobConsole): void {

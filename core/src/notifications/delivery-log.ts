@@ -176,7 +176,8 @@ export async function retryDeliveries(context: Context, scope: Scope, { ids, sta
   })
 }
 
-async function beginAgain(context: Context, tx: Tx, scope: Scope, deliveries: readonly DeliveryRow[]): Promise<void> {
+/** From the first attempt of the schedule, with a day to live. */
+export async function beginAgain(context: Context, tx: Tx, scope: Scope, deliveries: readonly DeliveryRow[]): Promise<void> {
   await tx
     .update(notifyDeliveries)
     .set({

@@ -410,7 +410,12 @@ describe('what the API says', () => {
       items: { key: string; sent: number; successRate: number }[]
     }>()
     expect(items.find((one) => one.key === 'feishu')!.sent).toBeGreaterThan(0)
-    expect((await platform.call('GET', '/metrics')).text).toContain('iot_pms_notify_attempts_total{type="feishu",outcome="sent"}')
+    const metrics = async () => (await platform.call('GET', '/metrics')).text
+    expect(await metrics()).toContain('iot_pms_notify_attempts_total{type="feishu",outcome="sent"}')
+    expect(await metrics()).toContain('iot_pms_notify_accept_to_sent_seconds_count{priority="3"}')
+    // Counted every ten seconds.
+    await vi.waitFor(async () => expect(await metrics()).toMatch(/iot_pms_notify_channel_up\{type="feishu",state="\w+"\} [1-9]/), soon)
+    expect(await metrics()).toMatch(/iot_pms_notify_oldest_seconds \d/)
   })
 })
 

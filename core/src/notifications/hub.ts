@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { createHash } from 'node:crypto'
 import { and, eq, inArray, or, sql } from 'drizzle-orm'
-import { Counter, Histogram } from 'prom-client'
 import type { Registry } from 'prom-client'
 import type { Context } from '../context.ts'
 import type { Scope, Tx } from '../db/client.ts'
@@ -22,6 +21,7 @@ import { addFiring, addResolved, hasEnded, moveAway, newGroup, tick } from './gr
 import type { Group, Notification } from './groups.ts'
 import { releaseHeld } from './held.ts'
 import { Messages } from './messages.ts'
+import { NotifyMetrics, lookAtNotifications } from './metrics.ts'
 import { readMuting } from './muting.ts'
 import { notifyDrain, notifyEscalate, notifyFallback, notifyFlush, notifyRelease, notifySend } from './queues.ts'
 import { groupIdOf, matchRoutes } from './route-tree.ts'
@@ -66,6 +66,7 @@ export class NotificationHub {
   readonly sender: Sender
   readonly deliverer: Deliverer
   readonly #context: Context
+  readonly #metrics: NotifyMetrics
   readonly #onAcked: Acknowledged[] = []
   #timer: NodeJS.Timeout | undefined
 
@@ -76,26 +77,12 @@ export class NotificationHub {
     this.escalator = new Escalator(context, this.messages)
     this.contactPoints = new ContactPoints(context, this.messages)
     this.sender = new Sender(context, parts.outbound)
-    const attempts = new Counter({
-      name: 'iot_pms_notify_attempts_total',
-      help: 'Attempts at deliveries',
-      labelNames: ['type', 'outcome'],
-      registers: [parts.metrics],
-    })
-    const took = new Histogram({
-      name: 'iot_pms_notify_attempt_seconds',
-      help: 'Duration of attempts',
-      labelNames: ['type'],
-      registers: [parts.metrics],
-    })
+    this.#metrics = new NotifyMetrics(parts.metrics)
     this.deliverer = new Deliverer(context, {
       channels: this.channels,
       messages: this.messages,
       sender: this.sender,
-      onAttempt: (type, attempt) => {
-        attempts.inc({ type, outcome: attempt.outcome.outcome })
-        took.observe({ type }, attempt.latencyMs / 1000)
-      },
+      onAttempt: (type, attempt, delivery) => this.#metrics.noteAttempt(type, attempt, delivery, context.clock.now()),
     })
   }
 
@@ -246,7 +233,16 @@ export class NotificationHub {
   async #sweep(): Promise<void> {
     const { db, jobs, log } = this.#context
     try {
-      for (const tenant of await listTenants(db)) await db.withTenant(tenant, (tx) => this.#sweepTenant(tx, tenant))
+      const looks = []
+      for (const tenant of await listTenants(db)) {
+        looks.push(
+          await db.withTenant(tenant, async (tx) => {
+            await this.#sweepTenant(tx, tenant)
+            return lookAtNotifications(tx)
+          }),
+        )
+      }
+      this.#metrics.set(looks)
       jobs.supervisor.report('notify-sweep', true)
     } catch (error) {
       log.warn({ err: error }, 'looking after notifications failed')

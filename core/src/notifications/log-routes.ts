@@ -6,6 +6,8 @@ import type { notifyAttempts } from '../db/notify-tables.ts'
 import { actorOf } from '../http/actor.ts'
 import { IdParams, NoContent, Page, pageQuery, problems } from '../http/schemas.ts'
 import type { App } from '../http/server.ts'
+import { OperationView, operationPath, viewOperation } from '../jobs/operation-routes.ts'
+import type { Operations } from '../jobs/operations.ts'
 import {
   deliveryView,
   exportDeliveries,
@@ -17,6 +19,7 @@ import {
   retryDeliveries,
   retryDelivery,
 } from './delivery-log.ts'
+import { RetryAll, createRetryAll } from './retry-all.ts'
 import { BulkRetry, DeliveriesExport, DeliveriesQuery, DeliveryEntry, MessageDetail, MessageView, Stats, StatsQuery } from './schemas.ts'
 
 const tags = ['notifications']
@@ -25,7 +28,7 @@ const EmptyBody = Type.Optional(Type.Object({}, { additionalProperties: false })
 const ListQuery = Type.Object(pageQuery, { additionalProperties: false })
 
 /** What became of messages. */
-export function registerLogRoutes(app: App, context: Context): void {
+export function registerLogRoutes(app: App, context: Context, operations: Operations): void {
   const read = { config: { permission: 'notify.read' as const } }
   app.get(
     '/api/v1/notifications/messages',
@@ -115,6 +118,26 @@ export function registerLogRoutes(app: App, context: Context): void {
       },
     },
     async (request, reply) => reply.code(202).send({ retried: await retryDeliveries(context, actorOf(request).scope, request.body) }),
+  )
+  const retryAll = createRetryAll(context)
+  operations.define(retryAll)
+  app.post(
+    '/api/v1/notifications/deliveries/retry-all',
+    {
+      config: { permission: 'notify.send' },
+      schema: {
+        tags,
+        summary: 'Try all failed or expired deliveries again, as an operation that can be followed and canceled',
+        querystring: EmptyQuery,
+        body: RetryAll,
+        response: { 202: OperationView, ...problems(400, 401, 403) },
+      },
+    },
+    async (request, reply) => {
+      const actor = actorOf(request)
+      const row = await context.db.withTenant(actor.scope, (tx) => operations.create(tx, actor, retryAll, request.body))
+      return reply.code(202).header('location', operationPath(row.id)).send(viewOperation(row))
+    },
   )
   app.get(
     '/api/v1/notifications/deliveries/export',

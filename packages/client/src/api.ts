@@ -19,6 +19,10 @@ export type Api = {
   'GET /api/v1/system/storage': { response: { level: 'ok' | 'warn' | 'high' | 'critical'; freeBytes: number | null; totalBytes: number | null; growthBytesPerDay: number | null; forecastDays: number | null; database: { bytes: number }; telemetry: { segments: { active: number; sealed: number; waitingRows: number; oldestSealedAt: string | null }; chunks: number; points: number; bytes: { segments: number; chunks: number; indexes: number }; bytesPerPoint: number | null; damaged: number; firstStoreBytes: number } | null } }
   /** Whether the disk is filling up. */
   'GET /api/v1/system/disk': { response: { level: 'ok' | 'warn' | 'high' | 'critical'; forecastDays: number | null } }
+  /** Backups in the data folder, the newest first. */
+  'GET /api/v1/system/backups': { response: { folder: string; items: ({ name: string; kind: 'full' | 'config'; createdAt: string; sizeBytes: number })[]; nextAt: string | null } }
+  /** Make a backup of the configuration now; answers when it is on the disk. */
+  'POST /api/v1/system/backups': { response: { name: string; kind: 'full' | 'config'; createdAt: string; sizeBytes: number } }
   /** Queues with their numbers. */
   'GET /api/v1/job-queues': { response: { items: ({ name: string; title: { zh: string; en: string } | null; hasHandler: boolean; ready: number; deferred: number; active: number; failed: number; dead: number; oldestReadyMs: number | null; completedPerMinute: number | null; failedPerMinute: number | null })[] } }
   /** A queue and its last hours. */
@@ -57,6 +61,16 @@ export type Api = {
   'POST /api/v1/workers/{name}/restart': { path: { name: string }; body: Record<string, never>; response: unknown }
   /** Where a state machine stands, and how it came there. */
   'GET /api/v1/machines/{name}/{key}': { path: { name: string; key: string }; response: { machine: string; key: string; state: string; version: number; updatedAt: string; events: ({ id: string; version: number; event: string; fromState: string; toState: string; actor: string; outcome: string; at: string })[] } }
+  /** Operations, newest first. */
+  'GET /api/v1/jobs': { query?: { limit?: number; cursor?: string }; response: { items: ({ id: string; kind: string; state: 'queued' | 'running' | 'succeeded' | 'failed' | 'canceled'; progress: { done: number; total: number | null }; startedAt: string | null; finishedAt: string | null; result: unknown; failures: { count: number; url: string }; createdBy: string; createdAt: string })[]; nextCursor: string | null } }
+  /** How far an operation is. */
+  'GET /api/v1/jobs/{id}': { path: { id: string }; response: { id: string; kind: string; state: 'queued' | 'running' | 'succeeded' | 'failed' | 'canceled'; progress: { done: number; total: number | null }; startedAt: string | null; finishedAt: string | null; result: unknown; failures: { count: number; url: string }; createdBy: string; createdAt: string } }
+  /** What it could not do, up to 1,000 items. */
+  'GET /api/v1/jobs/{id}/failures': { path: { id: string }; query?: { format?: 'json' | 'csv' }; response: { items: ({ item: string; code: string; detail: string })[] } | string }
+  /** End an operation after the step that runs. */
+  'POST /api/v1/jobs/{id}/cancel': { path: { id: string }; body: Record<string, never>; response: { id: string; kind: string; state: 'queued' | 'running' | 'succeeded' | 'failed' | 'canceled'; progress: { done: number; total: number | null }; startedAt: string | null; finishedAt: string | null; result: unknown; failures: { count: number; url: string }; createdBy: string; createdAt: string } }
+  /** Do the failed items once more, as a new operation. */
+  'POST /api/v1/jobs/{id}/retry': { path: { id: string }; body: Record<string, never>; response: { id: string; kind: string; state: 'queued' | 'running' | 'succeeded' | 'failed' | 'canceled'; progress: { done: number; total: number | null }; startedAt: string | null; finishedAt: string | null; result: unknown; failures: { count: number; url: string }; createdBy: string; createdAt: string } }
   /** Kinds of channels with the schema of their configuration. */
   'GET /api/v1/notifications/channel-types': { response: { items: ({ type: string; title: { zh: string; en: string }; schema: unknown; secrets: (string)[]; rates: ({ count: number; perMs: number })[]; limit: { unit: string; markdown: number; text: number }; dialect: string; digests: boolean; acceptsUrl: boolean })[] } }
   /** Channels by name. */
@@ -99,6 +113,8 @@ export type Api = {
   'POST /api/v1/notifications/deliveries/{id}/retry': { path: { id: string }; body: Record<string, never>; response: unknown }
   /** Try up to 1,000 failed or expired deliveries again. */
   'POST /api/v1/notifications/deliveries/bulk-retry': { body: { ids?: (string)[]; state?: 'failed' | 'expired'; channelId?: string; from?: string; to?: string; limit?: number }; response: { retried: number } }
+  /** Try all failed or expired deliveries again, as an operation that can be followed and canceled. */
+  'POST /api/v1/notifications/deliveries/retry-all': { body: { state?: 'failed' | 'expired'; channelId?: string; type?: string; from?: string; to?: string; ids?: (string)[] }; response: { id: string; kind: string; state: 'queued' | 'running' | 'succeeded' | 'failed' | 'canceled'; progress: { done: number; total: number | null }; startedAt: string | null; finishedAt: string | null; result: unknown; failures: { count: number; url: string }; createdBy: string; createdAt: string } }
   /** The log of deliveries as CSV, up to 100,000 rows. */
   'GET /api/v1/notifications/deliveries/export': { query?: { state?: string; channelId?: string; type?: string; providerCode?: string; recipient?: string; from?: string; to?: string; format?: 'csv' }; response: unknown }
   /** What became of deliveries in a span. */

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-only
-import { client, unwrap } from './client.ts'
+import { client, download, unwrap } from './client.ts'
 import type { JobQuery, Redrive, ScheduleCreate, SchedulePatch } from './types.ts'
 
 type PageQuery = { cursor?: string; limit?: number }
@@ -38,4 +38,13 @@ export const workers = {
 export const quarantine = {
   list: () => unwrap(client.GET('/api/v1/job-quarantine')),
   release: (queue: string, hash: string) => unwrap(client.POST('/api/v1/job-quarantine/release', { body: { queue, hash } })),
+}
+
+/** Long requests. */
+export const operations = {
+  list: (query: PageQuery, signal: AbortSignal) => unwrap(client.GET('/api/v1/jobs', { params: { query }, signal })),
+  cancel: (id: string) => unwrap(client.POST('/api/v1/jobs/{id}/cancel', { ...byId(id), body: {} })),
+  /** What failed of it, as an operation of its own. */
+  retry: (id: string) => unwrap(client.POST('/api/v1/jobs/{id}/retry', { ...byId(id), body: {} })),
+  failures: (id: string) => download(`/api/v1/jobs/${id}/failures`, { format: 'csv' }),
 }

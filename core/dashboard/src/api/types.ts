@@ -115,8 +115,8 @@ export type TemplateCreate = Body<'/api/v1/notifications/templates', 'post'>
 export type TemplatePreview = Body<'/api/v1/notifications/templates/preview', 'post'>
 export type TemplatePreviewed = Answer<'/api/v1/notifications/templates/preview', 'post', 200>
 
+export type Operation = Answer<'/api/v1/jobs/{id}', 'get', 200>
 export type Queue = Answer<'/api/v1/job-queues', 'get', 200>['items'][number]
-export type QueueDetail = Answer<'/api/v1/job-queues/{queue}', 'get', 200>
 export type JobQuery = Query<'/api/v1/job-queues/{queue}/jobs', 'get'>
 export type JobState = NonNullable<JobQuery['state']>
 export type Job = Answer<'/api/v1/job-queues/{queue}/jobs', 'get', 200>['items'][number]
@@ -126,5 +126,4 @@ export type Redriven = Answer<'/api/v1/job-queues/{queue}/dead/redrive', 'post',
 export type Schedule = Answer<'/api/v1/schedules', 'get', 200>['items'][number]
 export type ScheduleCreate = Body<'/api/v1/schedules', 'post'>
 export type SchedulePatch = Body<'/api/v1/schedules/{id}', 'patch'>
-export type Worker = Answer<'/api/v1/workers', 'get', 200>['items'][number]
 export type Quarantined = Answer<'/api/v1/job-quarantine', 'get', 200>['items'][number]
