@@ -35,7 +35,7 @@ import { mqttOverWebSocket } from './ingest/mqtt/ws.ts'
 import type { Stored } from './ingest/pipeline.ts'
 import { createIngest } from './ingest/start-ingest.ts'
 import type { Ingest } from './ingest/start-ingest.ts'
-import { writeAsUser } from './ingest/user-writes.ts'
+import { writeAsUser, writeCalculated } from './ingest/user-writes.ts'
 import { JobConsole } from './jobs/console.ts'
 import { Jobs } from './jobs/jobs.ts'
 import { removeOldRates } from './jobs/limiter.ts'
@@ -89,8 +89,13 @@ export type Platform = {
   routes: readonly RouteGuard[]
   ingest: Ingest
   notifications: NotificationHub
+<<<<<<< HEAD
   operations: Operations
   ruleEngine: RuleEngine
+=======
+  ruleEngine: RuleEngine
+  operations: Operations
+>>>>>>> alarms
   demo: Demo
   license: LicenseService
   modules: Modules
@@ -201,7 +206,11 @@ async function start(config: Config, log: Log, parts: PlatformParts, stops: Stop
   const ports: Ports = { http: undefined, mqtt: undefined, mqtts: undefined }
   let isDraining = false
   const hooks = new PointHooks(context.clock, log)
-  const engine = new RuleEngine(context, { store, plan: async (tx, tenant, steps) => actions.plan(tx, tenant, steps) })
+  const engine = new RuleEngine(context, {
+    store,
+    plan: async (tx, tenant, steps) => actions.plan(tx, tenant, steps),
+    write: async (worked) => writeCalculated(ingest, worked, context.clock.now()),
+  })
   watchRules(metrics, engine)
   stops.push(() => engine.stop())
   const onStored = (stored: Stored) => {
@@ -355,8 +364,13 @@ async function start(config: Config, log: Log, parts: PlatformParts, stops: Stop
     routes: listRoutes(app),
     ingest,
     notifications,
+<<<<<<< HEAD
     operations,
     ruleEngine: engine,
+=======
+    ruleEngine: engine,
+    operations,
+>>>>>>> alarms
     demo,
     license,
     modules: extension.modules,

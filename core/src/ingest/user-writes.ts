@@ -4,6 +4,7 @@ import { decodeTelemetry } from './codecs.ts'
 import { refusedError } from './http.ts'
 import type { Reject } from './rejects.ts'
 import type { Ingest } from './start-ingest.ts'
+import type { WorkedOut } from '../rules/engine.ts'
 import type { Outcome } from './uplink.ts'
 
 export type UserWriteOptions = {
@@ -41,4 +42,22 @@ export async function writeAsUser(
   if (outcome.status === 'unavailable') throw new ProblemError('STORE_UNAVAILABLE', { retryAfterS: 5 })
   if (outcome.status === 'refused') throw refusedError(outcome.reject)
   return { accepted: outcome.status === 'stored' ? outcome.accepted : 0, rejected: outcome.rejects }
+}
+
+/** A value that a calculated field worked out: stored as any other, and no sign of life of its device either. */
+export async function writeCalculated(
+  ingest: Ingest,
+  { tenant, deviceId, key, type, ts, value }: WorkedOut,
+  receivedAt: number,
+): Promise<void> {
+  const device = ingest.registry.get(deviceId)
+  if (!device) return
+  if (type === 'attribute') {
+    await ingest.attributes.change(tenant, deviceId, 'server', { values: [{ ...value, key }] })
+    return
+  }
+  const source = { transport: 'user', topic: '', address: '' } as const
+  const uplink = { device, kind: 'telemetry', payload: Buffer.alloc(0), transport: 'user', source, receivedAt } as const
+  const outcome = await new Promise<Outcome>((resolve) => ingest.pipeline.write(uplink, [{ ...value, key, ts }], [], resolve))
+  if (outcome.status !== 'stored') throw new ProblemError('STORE_UNAVAILABLE')
 }

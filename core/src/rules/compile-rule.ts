@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 import { Value } from 'typebox/value'
+import { compileCalculated } from './calculated.ts'
+import type { CalculatedRule, Calculation } from './calculated.ts'
 import { checkActions } from './action-schemas.ts'
 import { compileCondition } from './conditions.ts'
 import type { Compilation, Condition } from './conditions.ts'
 import { Reads } from './operands.ts'
-import { Findings, member } from './problems.ts'
+import { Findings, isObject, member } from './problems.ts'
 import type { RuleProblem } from './problems.ts'
 import { Schedule } from './schedule.ts'
 import { AlarmRule, RuleLogic, severities } from './schemas.ts'
@@ -32,6 +34,8 @@ export type CompiledRule = {
   clearsOutside: boolean
   rearms: boolean
   reads: Reads
+  /** Of a calculated field, which has no levels. */
+  calculation?: Calculation
 }
 
 /** Dwells are 7 days at most [2]. */
@@ -87,12 +91,27 @@ export function compileAlarmRule(document: unknown): { rule: AlarmRule; compiled
 }
 
 /** A rule of any kind that may be saved, as it runs. */
-export type CompiledDocument = { document: AlarmRule; alarm: CompiledRule }
+export type CompiledDocument = {
+  kind: 'alarm' | 'calculated'
+  /** Of a calculated field what it has in common with other rules. */
+  document: AlarmRule
+  compiled: CompiledRule
+  calculated?: CalculatedRule
+}
 
 /** @returns the rule as it runs, or everything that is wrong with it but for its references */
 export function compileDocument(document: unknown): CompiledDocument | readonly RuleProblem[] {
-  const result = compileAlarmRule(document)
-  return 'compiled' in result ? { document: result.rule, alarm: result.compiled } : result
+  if (!isObject(document) || document['kind'] !== 'calculated') {
+    const result = compileAlarmRule(document)
+    return 'compiled' in result ? { kind: 'alarm', document: result.rule, compiled: result.compiled } : result
+  }
+  const findings = new Findings()
+  const result = compileCalculated(document, findings)
+  if (result) checkTarget(result.rule, findings)
+  if (!result || findings.problems.length > 0) return findings.problems
+  const { name, mode, target } = result.rule
+  const common: AlarmRule = { kind: 'alarm', name, target, levels: [], ...(mode ? { mode } : {}) }
+  return { kind: 'calculated', document: common, compiled: result.compiled, calculated: result.rule }
 }
 
 function checkShape<T extends typeof RuleLogic | typeof AlarmRule>(
@@ -204,7 +223,7 @@ function isZone(name: string): boolean {
   }
 }
 
-function checkTarget({ target }: AlarmRule, findings: Findings): void {
+function checkTarget({ target }: Pick<AlarmRule, 'target'>, findings: Findings): void {
   const lists = [target.productIds, target.groupIds, target.deviceIds, target.tags]
   const hasLists = lists.some((list) => list !== undefined && list.length > 0)
   if (target.all === true && hasLists) findings.add('/target/all', 'target_conflict', 'all stands alone')

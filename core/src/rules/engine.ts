@@ -5,22 +5,25 @@ import type { Context } from '../context.ts'
 import type { Scope } from '../db/client.ts'
 import { listTenants } from '../db/installation.ts'
 import type { Stored } from '../ingest/pipeline.ts'
+import type { TypedValue } from '../telemetry/points.ts'
 import type { TelemetryStore } from '../telemetry/store.ts'
 import type { CompiledRule } from './compile-rule.ts'
 import { LiveRules } from './live-rules.ts'
+import type { Judged } from './live-rules.ts'
 import { readSlots } from './live-scene.ts'
-import type { DeviceCard, LiveScene } from './live-scene.ts'
-import type { Pair } from './lane.ts'
-import { adoptRule, clearByHand, closePair, newPairState } from './pair.ts'
-import type { ClearReason, Transition } from './pair.ts'
+import { clearByHand, newPairState } from './pair.ts'
+import type { ClearReason } from './pair.ts'
 import { loadCards, loadRules, loadStates, loadValues, loadVersion } from './rule-loader.ts'
 import type { RuleInForce, StoredState } from './rule-loader.ts'
-import { isTargeted } from './rule-targets.ts'
 import { SceneLoader, sliceMs } from './scene-loader.ts'
+import { Transfers } from './transfers.ts'
 import { Journal } from './journal.ts'
+import { Membership } from './membership.ts'
 import type { JournalParts } from './journal.ts'
 
-export type EngineParts = { store: TelemetryStore; plan: JournalParts['plan'] }
+/** What a calculated field worked out, at the instant of the point that made it do so. */
+export type WorkedOut = { tenant: Scope; deviceId: string; key: string; type: 'telemetry' | 'attribute'; ts: number; value: TypedValue }
+export type EngineParts = { store: TelemetryStore; plan: JournalParts['plan']; write: (worked: WorkedOut) => Promise<void> }
 
 const retryMs = 2000
 
@@ -34,6 +37,11 @@ export class RuleEngine {
   readonly #context: Context
   readonly #store: TelemetryStore
   readonly #loader: SceneLoader
+  readonly #transfers: Transfers
+  readonly #membership: Membership
+  readonly #write: EngineParts['write']
+  /** What was worked out and is not stored yet. */
+  readonly #writes = new Set<Promise<void>>()
   readonly #rules = new Map<string, RuleInForce>()
   readonly #byCompiled = new Map<CompiledRule, RuleInForce>()
   readonly #stops: (() => void)[] = []
@@ -43,14 +51,18 @@ export class RuleEngine {
   #isStopped = false
   #isLive = false
 
-  constructor(context: Context, { store, plan }: EngineParts) {
+  constructor(context: Context, { store, plan, write }: EngineParts) {
     this.#context = context
     this.#store = store
+    this.#write = write
     const { clock, log } = context
     this.live = new LiveRules({
       clock,
       log,
-      onJudged: (judged) => this.journal.note(judged),
+      onJudged: (judged) => {
+        if (judged.pair.rule.calculation) this.#workOut(judged)
+        else this.journal.note(judged)
+      },
       onFailing: (rule, error) => this.#rest(rule, error),
       onOverflow: () => {
         log.warn('rules do not keep up with what comes in: they go on with what is stored')
@@ -63,11 +75,11 @@ export class RuleEngine {
       ruleOf: (compiled) => this.#byCompiled.get(compiled),
       position: () => store.position,
       plan,
+      settle: async () => void (await Promise.all(this.#writes)),
     })
-  }
-
-  get ruleCount(): number {
-    return this.#rules.size
+    const { live, journal } = this
+    this.#transfers = new Transfers({ clock, live, journal })
+    this.#membership = new Membership({ context, live, loader: this.#loader, transfers: this.#transfers })
   }
 
   /** Takes what is committed from now on; what was committed before is judged as soon as it can be read. Never waits. */
@@ -84,7 +96,9 @@ export class RuleEngine {
         if (state !== 'never') this.#noteConnection(deviceId, state === 'online')
       }),
       events.on('alarm.changed', ({ kind, alarm }) => {
-        if (kind === 'cleared' && alarm.ruleId && alarm.clearReason === 'manual') this.#clearByHand(alarm.ruleId, alarm.deviceId ?? '')
+        if (kind === 'cleared' && alarm.ruleId && alarm.clearReason === 'manual') {
+          this.#transfers.clearByHand(this.#rules.get(alarm.ruleId), alarm.deviceId ?? '')
+        }
       }),
     )
     this.#enqueueWork('the start of the rules', () => this.#begin())
@@ -204,7 +218,7 @@ export class RuleEngine {
         activeSince,
         saved,
       })
-      if (!isSame) this.#adopt(scene, before, rule)
+      if (!isSame) this.#transfers.adopt(scene, before, rule)
     }
     for (const rule of this.#rules.values()) {
       if (!rule.compiled.reads.hasTimers && !rule.compiled.schedule) continue
@@ -258,7 +272,7 @@ export class RuleEngine {
       await this.#putInForce(next, before)
     } else if (before) {
       const reason: ClearReason = !gone || gone.isDeleted ? 'rule_deleted' : 'rule_disabled'
-      this.#withdraw(before, reason, reason === 'rule_disabled' && gone?.onDisable === 'keep')
+      this.#transfers.withdraw(before, reason, reason === 'rule_disabled' && gone?.onDisable === 'keep')
       this.#rules.delete(ruleId)
     }
     if (!next && gone && !gone.isDeleted && !before) return
@@ -278,7 +292,7 @@ export class RuleEngine {
     const cards = await this.#context.db.withTenant(rule.tenant, (tx) => loadCards(tx, rule.tenant, { ruleId: rule.id }))
     const isOtherMode = before !== undefined && before.document.mode !== rule.document.mode
     if (isOtherMode) {
-      this.#withdraw(before, 'rule_disabled', rule.document.onDisable === 'keep')
+      this.#transfers.withdraw(before, 'rule_disabled', rule.document.onDisable === 'keep')
       // What the rule told in its former mode is stored in that mode.
       await this.journal.flush()
     }
@@ -287,45 +301,14 @@ export class RuleEngine {
     const targeted = new Set(scenes)
     let until = this.#context.clock.monotonic() + sliceMs
     for (const scene of scenes) {
-      if (before && scene.lane.rules.includes(before.compiled)) this.#adopt(scene, before.compiled, rule)
+      if (before && scene.lane.rules.includes(before.compiled)) this.#transfers.adopt(scene, before.compiled, rule)
       else this.live.put(this.live.ensure(scene.card), rule.compiled)
       if (this.#context.clock.monotonic() < until) continue
       await nextTurn()
       until = this.#context.clock.monotonic() + sliceMs
     }
     if (!before) return
-    for (const scene of this.live.scenes.values()) if (!targeted.has(scene)) this.#leave(scene, before, 'out_of_scope', false)
-  }
-
-  #adopt(scene: LiveScene, before: CompiledRule, rule: RuleInForce): void {
-    const now = this.#context.clock.now()
-    // First the new one: a device without any rule is forgotten.
-    this.live.put(scene, rule.compiled, true)
-    const old = this.live.take(scene, before)
-    if (!old) return this.live.put(scene, rule.compiled)
-    const moment = scene.lane.momentOf({ ...old, rule: rule.compiled }, now)
-    const { state, told } = adoptRule(before, old.state, rule.compiled, moment)
-    const pair = { rule: rule.compiled, state, at: now, activeSince: old.activeSince, saved: old.saved }
-    this.live.restore(scene, pair)
-    this.#note(scene, rule.compiled, told, now, pair)
-  }
-
-  #withdraw(rule: RuleInForce, reason: ClearReason, keeps: boolean): void {
-    for (const scene of this.live.scenes.values()) this.#leave(scene, rule, reason, keeps)
-  }
-
-  #leave(scene: LiveScene, rule: RuleInForce, reason: ClearReason, keeps: boolean): void {
-    if (!scene.lane.rules.includes(rule.compiled)) return
-    const pair = this.live.take(scene, rule.compiled)
-    if (!pair) return
-    const now = this.#context.clock.now()
-    const told = keeps ? [] : closePair(pair.state, now, reason)
-    this.#note(scene, rule.compiled, told, now, { ...pair, state: newPairState(rule.compiled) })
-  }
-
-  #note(scene: LiveScene, compiled: CompiledRule, transitions: readonly Transition[], at: number, saved: Omit<Pair, 'due'>): void {
-    const pair = scene.lane.pairs.find(({ rule }) => rule === compiled) ?? { ...saved, due: { event: Infinity, server: Infinity } }
-    this.journal.note({ scene, pair, transitions, at })
+    for (const scene of this.live.scenes.values()) if (!targeted.has(scene)) this.#transfers.leave(scene, before, 'out_of_scope')
   }
 
   #noteDevice(tenantId: string, deviceId: string): void {
@@ -335,54 +318,9 @@ export class RuleEngine {
     this.#changedDevices.set(tenantId, ids)
     this.#enqueueWork('changed devices', async () => {
       this.#changedDevices.delete(tenantId)
-      await this.#judgeMembership(tenantId, [...ids])
+      const rules = [...this.#rules.values()].filter(({ tenant }) => tenant.tenantId === tenantId)
+      await this.#membership.judge(rules, [...ids])
     })
-  }
-
-  /** Devices are new, or other rules are for them now, or they are gone. */
-  async #judgeMembership(tenantId: string, deviceIds: readonly string[]): Promise<void> {
-    const rules = [...this.#rules.values()].filter(({ tenant }) => tenant.tenantId === tenantId)
-    const tenant = rules[0]?.tenant
-    if (!tenant) return
-    const cards = new Map(
-      (await this.#context.db.withTenant(tenant, (tx) => loadCards(tx, tenant, { ids: deviceIds }))).map((card) => [card.id, card]),
-    )
-    const fresh: { scene: LiveScene; rules: RuleInForce[] }[] = []
-    for (const id of deviceIds) {
-      const card = cards.get(id)
-      const known = this.live.scenes.get(id)
-      if (!card) {
-        if (known) for (const rule of rules) this.#leave(known, rule, 'device_deleted', false)
-        continue
-      }
-      if (known) this.#rename(known, card)
-      for (const rule of known ? rules : []) if (!isTargeted(rule.document.target, card)) this.#leave(known!, rule, 'out_of_scope', false)
-      const wanted = rules.filter(
-        ({ document, compiled }) => isTargeted(document.target, card) && known?.lane.rules.includes(compiled) !== true,
-      )
-      if (wanted.length > 0) fresh.push({ scene: this.live.ensure(card), rules: wanted })
-    }
-    if (fresh.length === 0) return
-    const wanted = [...new Set(fresh.flatMap((one) => one.rules))]
-    await this.#loader.prepare(
-      tenant,
-      fresh.map(({ scene }) => scene),
-      wanted,
-    )
-    for (const { scene, rules: some } of fresh) for (const rule of some) this.live.put(scene, rule.compiled)
-  }
-
-  #rename(scene: LiveScene, card: DeviceCard): void {
-    const { connection } = scene
-    const isOther = scene.card.name !== card.name || scene.card.label !== card.label || scene.card.product !== card.product
-    this.live.change(
-      scene.id,
-      ({ reads }) => isOther && reads.fields.size > 0,
-      () => {
-        scene.card = card
-        scene.connection = connection
-      },
-    )
   }
 
   #noteConnection(deviceId: string, isOnline: boolean): void {
@@ -394,19 +332,20 @@ export class RuleEngine {
     else scene.connection = connection
   }
 
-  #clearByHand(ruleId: string, deviceId: string): void {
-    const rule = this.#rules.get(ruleId)
-    const scene = this.live.scenes.get(deviceId)
-    const pair = rule && scene?.lane.pairs.find((one) => one.rule === rule.compiled)
-    if (!scene || !pair?.state.open) return
-    const now = this.#context.clock.now()
-    clearByHand(pair.rule, pair.state, now)
-    this.journal.note({ scene, pair, transitions: [], at: now })
-    this.live.change(
-      scene.id,
-      (compiled) => compiled === pair.rule,
-      () => {},
+  /** Evaluated once for each instant with a point of a trigger; a late point changes nothing. */
+  #workOut({ pair: { rule: compiled }, scene, at, applied }: Judged): void {
+    const { calculation } = compiled
+    const rule = this.#byCompiled.get(compiled)
+    if (!rule || !calculation || !applied || calculation.triggers.isDisjointFrom(applied)) return
+    const value = calculation.evaluate(scene, at)
+    if (value === undefined) return
+    const { key, type } = calculation.output
+    if (type === 'attribute' && scene.readAttribute('server', key) === value.value) return
+    const written = this.#write({ tenant: rule.tenant, deviceId: scene.id, key, type, ts: at, value }).catch((error: unknown) =>
+      this.#context.log.warn({ err: error, ruleId: rule.id }, 'a calculated value could not be stored'),
     )
+    this.#writes.add(written)
+    void written.then(() => this.#writes.delete(written))
   }
 
   /** [4.1] Nothing of it is cleared; it runs again once somebody saves it. */

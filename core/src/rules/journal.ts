@@ -38,6 +38,8 @@ export type JournalParts = {
   position: () => LogPosition
   /** What follows from alarms, in the transaction that stores them. */
   plan: (tx: Tx, tenant: Scope, steps: readonly AlarmStep[]) => Promise<void>
+  /** Waits for what was worked out so far to be stored. */
+  settle: () => Promise<void>
 }
 
 /**
@@ -156,6 +158,7 @@ export class Journal {
     if (mark && mark.lossCount !== live.lossCount) this.#mark = undefined
     if (isReached) {
       this.#mark = undefined
+      await this.#parts.settle()
       await this.#write({ position: mark.position, at: mark.at })
     }
     const now = this.#context.clock.monotonic()

@@ -21,7 +21,7 @@ export type Pair = {
 }
 
 /** Told whenever a pair was judged; `transitions` may be empty. */
-export type OnJudged<S> = (pair: Pair, transitions: readonly Transition[], at: number, device: S) => void
+export type OnJudged<S> = (pair: Pair, transitions: readonly Transition[], at: number, device: S, applied: ReadonlySet<string>) => void
 
 /** Told when a rule threw: its pair rests until the next point. Without a listener the error goes on. */
 export type OnFailed = (pair: Pair, error: unknown) => void
@@ -220,7 +220,7 @@ export class Lane<S extends DeviceScene = DeviceScene> {
       return onFailed(pair, error)
     }
     if (this.#options.forgets) this.forget(pair)
-    this.#onJudged(pair, transitions, at, this.device)
+    this.#onJudged(pair, transitions, at, this.device, applied)
   }
 
   #momentOf(pair: Pick<Pair, 'rule' | 'state' | 'activeSince'>, at: number, applied: ReadonlySet<string>, serverNow: number): Moment {

@@ -13,7 +13,14 @@ import type { Transition } from './pair.ts'
 import { toRuleValue } from './values.ts'
 
 /** What came of judging a pair; told after the points were committed, in the order in which it came about. */
-export type Judged = { scene: LiveScene; pair: Pair; transitions: readonly Transition[]; at: number }
+export type Judged = {
+  scene: LiveScene
+  pair: Pair
+  transitions: readonly Transition[]
+  at: number
+  /** Keys whose points made it be judged. */
+  applied?: ReadonlySet<string>
+}
 
 export type LiveRulesOptions = {
   clock: Clock
@@ -257,10 +264,10 @@ export class LiveRules {
     this.#wait(scene)
   }
 
-  readonly #tell = (pair: Pair, transitions: readonly Transition[], at: number, scene: LiveScene): void => {
+  readonly #tell = (pair: Pair, transitions: readonly Transition[], at: number, scene: LiveScene, applied: ReadonlySet<string>): void => {
     this.evaluationCount++
     if (this.#failures.size > 0) this.#failures.delete(pair.rule)
-    this.#options.onJudged({ scene, pair, transitions, at })
+    this.#options.onJudged({ scene, pair, transitions, at, applied })
   }
 
   #fail({ rule }: Pair, error: unknown): void {

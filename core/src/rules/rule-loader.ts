@@ -44,12 +44,12 @@ const ruleColumns = sql`r.id, r.version, r.document, floor(extract(epoch from r.
 /** Rules that are to run: not off, not in the bin, not failing. */
 export async function loadRules(tx: Tx, tenant: Scope, only: SQL = sql``): Promise<RuleInForce[]> {
   const rows = await tx.execute<RuleRow>(
-    sql`select ${ruleColumns} from rules r where r.deleted_at is null and r.mode <> 'off' and r.failure is null and r.kind = 'alarm' ${only}`,
+    sql`select ${ruleColumns} from rules r where r.deleted_at is null and r.mode <> 'off' and r.failure is null ${only}`,
   )
   return rows.flatMap((row) => {
     const result = compileDocument(row.document)
     // What an older release took and this one does not: it rests until somebody saves it again.
-    return 'alarm' in result ? [{ ...row, tenant, document: result.document, compiled: result.alarm }] : []
+    return 'compiled' in result ? [{ ...row, tenant, document: result.document, compiled: result.compiled }] : []
   })
 }
 
@@ -59,7 +59,7 @@ export async function loadVersion(tx: Tx, ruleId: string, version: number): Prom
     sql`select document from rule_versions where rule_id = ${ruleId} and version = ${version}`,
   )
   const result = row && compileDocument(row.document)
-  return result && 'alarm' in result ? result.alarm : undefined
+  return result && 'compiled' in result ? result.compiled : undefined
 }
 
 type CardRow = Omit<DeviceCard, 'tenantId' | 'tenantNo' | 'connection'> & { state: string; since: number | null }

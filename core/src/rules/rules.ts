@@ -9,6 +9,8 @@ import { ProblemError } from '../errors.ts'
 import type { Actor } from '../http/actor.ts'
 import { formatCursor, isUuid, parseCursor } from '../http/schemas.ts'
 import { checkTemplate } from '../notifications/liquid.ts'
+import { chainProblems } from './calculated.ts'
+import type { CalculatedRule } from './calculated.ts'
 import { compileDocument } from './compile-rule.ts'
 import type { RuleProblem } from './problems.ts'
 import { isObject } from './problems.ts'
@@ -72,7 +74,7 @@ export class Rules {
     const { scope } = who
     const id = randomUUIDv7()
     const rule = await this.#write(scope, async (tx) => {
-      const { kind, name, mode } = await check(tx, document)
+      const { kind, name, mode } = await check(tx, document, id)
       const [{ count } = { count: '0' }] = await tx.execute<{ count: string }>(
         sql`select count(*) as count from rules where deleted_at is null`,
       )
@@ -110,7 +112,7 @@ export class Rules {
       const present = await readRule(tx, id, fromBin)
       if (version !== undefined && version !== present.version) throw new ProblemError('VERSION_CONFLICT')
       const document = await decide(present, tx)
-      const { kind, name, mode } = await check(tx, document)
+      const { kind, name, mode } = await check(tx, document, id)
       if (kind !== present.kind) throw invalid([{ pointer: '/kind', code: 'kind_fixed', detail: 'the kind of a rule stays as it is' }])
       await tx
         .execute(
@@ -243,15 +245,26 @@ async function readRule(tx: Tx, id: string, fromBin = false): Promise<RuleView> 
 type Checked = { kind: string; name: string; mode: string }
 
 /** @throws {ProblemError} `RULE_INVALID`, `RULE_TOO_LARGE` */
-async function check(tx: Tx, document: unknown): Promise<Checked> {
+async function check(tx: Tx, document: unknown, id: string): Promise<Checked> {
   const sizeBytes = Buffer.byteLength(JSON.stringify(document))
   if (sizeBytes > mostBytes) throw new ProblemError('RULE_TOO_LARGE', { params: { limit: mostBytes } })
   const result = compileDocument(document)
   if (!('document' in result)) throw invalid(result)
-  const { kind, name, mode = 'on', target, title, actions = [] } = result.document
+  const { kind, calculated } = result
+  const { name, mode = 'on', target, title, actions = [] } = result.document
   const problems = [...templateProblems(title), ...(await findUnknownReferences(tx, target)), ...(await findUnknownAddresses(tx, actions))]
+  if (calculated && mode === 'on') problems.push(...chainProblems(calculated, await readFields(tx, id)))
   if (problems.length > 0) throw invalid(problems)
   return { kind, name, mode }
+}
+
+/** The calculated fields that run beside this one; one after the other is saved, so that no two close a circle together. */
+async function readFields(tx: Tx, id: string): Promise<CalculatedRule[]> {
+  await tx.execute(sql`select pg_advisory_xact_lock(hashtextextended('calculated fields ' || current_setting('iot_pms.tenant_id'), 0))`)
+  const rows = await tx.execute<{ document: CalculatedRule }>(
+    sql`select document from rules where kind = 'calculated' and mode = 'on' and deleted_at is null and id <> ${id}`,
+  )
+  return [...rows].map(({ document }) => document)
 }
 
 function templateProblems(title: { zh?: string; en?: string } | undefined): RuleProblem[] {
