@@ -89,13 +89,8 @@ export type Platform = {
   routes: readonly RouteGuard[]
   ingest: Ingest
   notifications: NotificationHub
-<<<<<<< HEAD
   operations: Operations
   ruleEngine: RuleEngine
-=======
-  ruleEngine: RuleEngine
-  operations: Operations
->>>>>>> alarms
   demo: Demo
   license: LicenseService
   modules: Modules
@@ -364,13 +359,8 @@ async function start(config: Config, log: Log, parts: PlatformParts, stops: Stop
     routes: listRoutes(app),
     ingest,
     notifications,
-<<<<<<< HEAD
     operations,
     ruleEngine: engine,
-=======
-    ruleEngine: engine,
-    operations,
->>>>>>> alarms
     demo,
     license,
     modules: extension.modules,
