@@ -20,8 +20,10 @@ export function useRuleSentence() {
     const severity = i18n.t(`rules.severity.${form.severity}`)
     const dwell = form.forMs === 0 ? '' : i18n.t('rules.sentence.for', { span: span(form.forMs) })
     if (form.condition === 'offline') return i18n.t('rules.sentence.offline', { where, dwell, severity })
-    if (form.condition === 'noData')
-      return i18n.t('rules.sentence.noData', { where, key: form.key || i18n.t('rules.anyKey'), span: span(form.forMs), severity })
+    if (form.condition === 'noData') {
+      const key = form.key || i18n.t('rules.anyKey')
+      return i18n.t('rules.sentence.noData', { where, key, span: span(form.forMs), severity })
+    }
     return i18n.t('rules.sentence.compare', { where, key: form.key, op: i18n.t(`rules.op.${form.op}`), value: form.value, dwell, severity })
   }
 }
