@@ -65,7 +65,7 @@ pnpm=$work/pnpm/node_modules/pnpm/pnpm
 # As the build installs: what runs without what is optional, and what the dashboard is built with.
 fill_store() {
   cd "$work/offline/tree" && export CI=true
-  local install=("$pnpm" install --frozen-lockfile --store-dir "$work/offline/store")
+  local install=("$pnpm" install --frozen-lockfile --ignore-scripts --store-dir "$work/offline/store")
   local modules=(--filter './enterprise/**' --filter './verticals/**' --filter './saas/**')
   "${install[@]}" --prod --no-optional --filter '@iot-pms/core' "${modules[@]}" && "${install[@]}" --filter '@iot-pms/dashboard' "${modules[@]}"
 }
