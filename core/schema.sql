@@ -1418,6 +1418,7 @@ CREATE TABLE schema_version (
   CONSTRAINT schema_version_pkey PRIMARY KEY (version)
 );
 ALTER TABLE schema_version OWNER TO CURRENT_USER;
+GRANT SELECT ON schema_version TO pms_jobs;
 
 CREATE TABLE security_events (
   tenant_id uuid NOT NULL,

@@ -38,6 +38,11 @@ export const errorCodes = {
   METHOD_NOT_ALLOWED: { status: 405, zh: '不支持该请求方法。', en: 'This method is not supported.' },
   POLL_TIMEOUT: { status: 408, zh: '等待超时，没有新内容。', en: 'Nothing came within the time of the poll.' },
   NAME_TAKEN: { status: 409, zh: '名称“{name}”已被使用。', en: 'The name "{name}" is taken.' },
+  BACKUP_ELSEWHERE: {
+    status: 409,
+    zh: '本服务器的数据库登录不能读取全部表。请用 iot-pms migrate 的登录运行 iot-pms backup。',
+    en: 'The database login of this server may not read all tables. Run iot-pms backup with that of iot-pms migrate.',
+  },
   EMAIL_TAKEN: { status: 409, zh: '邮箱“{email}”已被使用。', en: 'The e-mail "{email}" is taken.' },
   TOKEN_TAKEN: { status: 409, zh: '该令牌或凭证已被使用。', en: 'This token or credential is in use.' },
   LAST_ADMIN: { status: 409, zh: '至少要保留一位可登录的管理员。', en: 'At least one administrator who can sign in must remain.' },

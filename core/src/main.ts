@@ -9,6 +9,7 @@ const usage = `IoT PMS ${version}
 
 iot-pms start [--demo]                    run the server; --demo loads living example data
 iot-pms migrate [--no-restore-point]      bring the database to this version and end
+iot-pms init --secrets DIR …              what containers need before their first start: keys and logins
 iot-pms admin setup-link                  a new link for the first administrator
 iot-pms admin reset-password EMAIL        a link that sets a new password
 iot-pms device simulate [options]         send example data over real MQTT; --help lists the options
@@ -32,6 +33,7 @@ All settings come from the environment: docs/reference/config.md
 const commands: Record<string, (args: string[]) => Promise<number | undefined>> = {
   start: async (args) => (await import('./cli/start.ts')).runStart(args),
   migrate: async (args) => (await import('./cli/admin.ts')).runMigrate(readConfig(), args),
+  init: async (args) => (await import('./cli/init.ts')).runInit(args),
   'admin setup-link': async () => (await import('./cli/admin.ts')).runSetupLink(readConfig()),
   'admin reset-password': async (args) => (await import('./cli/admin.ts')).runResetPassword(readConfig(), args[0]),
   'telemetry stats': async (args) => (await import('./cli/telemetry.ts')).runTelemetryStats(readConfig(), args),

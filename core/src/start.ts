@@ -89,8 +89,8 @@ export type Platform = {
   routes: readonly RouteGuard[]
   ingest: Ingest
   notifications: NotificationHub
-  ruleEngine: RuleEngine
   operations: Operations
+  ruleEngine: RuleEngine
   demo: Demo
   license: LicenseService
   modules: Modules
@@ -145,7 +145,7 @@ async function start(config: Config, log: Log, parts: PlatformParts, stops: Stop
   stops.push(Object.assign(() => database.stop(), { limitMs: databaseMs }))
   if (config.database.url && !config.database.migrateUrl) await checkDatabase(database.appUrl, config, log)
   if (parts.restorePoint ?? true) await ensureRestorePoint(config, database.adminUrl, log)
-  await migrate(database.adminUrl, database.appUrl, log)
+  const mayChangeTables = await migrate(database.adminUrl, database.appUrl, log)
   await checkDatabase(database.appUrl, config, log)
 
   const db = new Db(database.appUrl)
@@ -260,7 +260,7 @@ async function start(config: Config, log: Log, parts: PlatformParts, stops: Stop
       { name: 'disk', ok: !disk.isClosed, detail: disk.sentence, isNeeded: false },
     ],
   }
-  const backups = new DailyBackup(context, { adminUrl: database.adminUrl, disk })
+  const backups = new DailyBackup(context, { adminUrl: mayChangeTables ? database.adminUrl : undefined, disk })
   await registerRoutes(app, context, {
     alarms,
     rules,
@@ -359,8 +359,8 @@ async function start(config: Config, log: Log, parts: PlatformParts, stops: Stop
     routes: listRoutes(app),
     ingest,
     notifications,
-    ruleEngine: engine,
     operations,
+    ruleEngine: engine,
     demo,
     license,
     modules: extension.modules,

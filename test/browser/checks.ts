@@ -10,6 +10,7 @@ export type Finding = { kind: Kind; detail: string }
 
 const axeTags = ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa']
 const areas = [
+  'alarms',
   'attributes',
   'bin',
   'commands',
@@ -25,6 +26,7 @@ const areas = [
   'overview',
   'products',
   'reject',
+  'rules',
   'settings',
   'shell',
   'start',

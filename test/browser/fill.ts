@@ -4,7 +4,7 @@ import type { RouteIds } from './routes.ts'
 /** Calls the REST API as an administrator. */
 type Call = (method: string, path: string, body: unknown) => Promise<unknown>
 
-/** Channels, a message and something in the inbox, a silence, a template, a schedule. */
+/** Channels, a message and something in the inbox, a silence, a template, a rule, an alarm, a schedule. */
 export async function fillNotifications(call: Call): Promise<RouteIds> {
   const post = async (path: string, body: unknown) => (await call('POST', `/api/v1/notifications${path}`, body)) as { id: string }
   const inbox = await post('/channels', { name: 'Walked inbox', type: 'inapp', config: {} })
@@ -43,9 +43,23 @@ export async function fillNotifications(call: Call): Promise<RouteIds> {
     example: { name: 'Ada' },
   })
   await call('PATCH', `/api/v1/notifications/templates/${template.id}`, { example: { name: 'Bo' } })
+  const device = (await call('POST', '/api/v1/devices', { name: 'alarmed' })) as { id: string }
+  const leaf = { left: { key: 'temperature' }, op: 'gt', right: -12, hysteresis: 2 }
+  const rule = (await call('POST', '/api/v1/rules', {
+    kind: 'alarm',
+    name: 'Walked',
+    target: { deviceIds: [device.id] },
+    levels: [{ severity: 'critical', when: leaf, forMs: 300_000 }],
+    actions: [{ on: ['raised', 'cleared'], type: 'notify' }],
+  })) as { id: string }
+  const wanted = { deviceId: device.id, type: 'door', severity: 'major', title: 'Walked' }
+  const alarm = (await call('POST', '/api/v1/alarms', wanted)) as { id: string }
+  await call('POST', `/api/v1/alarms/${alarm.id}/comments`, { comment: 'Walked' })
   const schedule = { name: 'Walked', queue: 'notify-drain', cron: '0 8 * * 1', data: { channelId: inbox.id } }
   await call('POST', '/api/v1/schedules', schedule)
   return {
+    '/alarms/': alarm.id,
+    '/rules/': rule.id,
     '/jobs/queues/': 'notify-send',
     '/notifications/channels/': inbox.id,
     '/notifications/messages/': message.id,

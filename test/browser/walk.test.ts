@@ -22,6 +22,8 @@ const openings: Record<string, string[]> = {
   'product.overview': ['[data-open="delete"]'],
   'product.model': ['[data-open="key"]'],
   connectors: ['[data-menu="row"]'],
+  rules: ['[data-menu="row"]'],
+  rule: ['[data-act="json"]'],
   'notifications.channels': ['[data-menu="row"]', '[data-open="test"]'],
   'notifications.routing': ['[data-act="try"]', '[data-open="escalation"]', '[data-act="edit"]'],
   'notifications.silences': ['[data-open="silence"]', '[data-act="end"]'],

@@ -16,9 +16,11 @@ import {
   IconPackage,
   IconPlug,
   IconServer,
+  IconSiren,
   IconTrash,
   IconUser,
   IconUsers,
+  IconWorkflow,
 } from './icons.ts'
 import { readReturnTo } from './return-to.ts'
 import { useSession } from './session.ts'
@@ -57,6 +59,38 @@ const routes: RouteRecordRaw[] = [
       { path: 'connect', name: 'device.connect', component: () => import('./pages/device/ConnectTab.vue') },
       { path: 'settings', name: 'device.settings', component: () => import('./pages/device/SettingsTab.vue') },
     ],
+  },
+  {
+    path: '/alarms',
+    name: 'alarms',
+    component: () => import('./pages/alarms/AlarmListPage.vue'),
+    meta: { title: 'alarms.title', icon: IconSiren, group: 'monitor', order: 3, permission: 'alarm.read', isPrimary: true },
+  },
+  {
+    path: '/alarms/:id',
+    name: 'alarm',
+    component: () => import('./pages/alarms/AlarmPage.vue'),
+    props: true,
+    meta: { permission: 'alarm.read' },
+  },
+  {
+    path: '/rules',
+    name: 'rules',
+    component: () => import('./pages/rules/RuleListPage.vue'),
+    meta: { title: 'rules.title', icon: IconWorkflow, group: 'configure', order: 1, permission: 'rule.read' },
+  },
+  {
+    path: '/rules/new',
+    name: 'rule.new',
+    component: () => import('./pages/rules/RulePage.vue'),
+    meta: { permission: 'rule.write' },
+  },
+  {
+    path: '/rules/:id',
+    name: 'rule',
+    component: () => import('./pages/rules/RulePage.vue'),
+    props: true,
+    meta: { permission: 'rule.read' },
   },
   {
     path: '/products',

@@ -2,6 +2,7 @@
 import { statSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import type { Context } from '../context.ts'
+import { ProblemError } from '../errors.ts'
 import type { DiskGuard } from '../system/disk-guard.ts'
 import { keepNewest, listBackupFiles, writeBackupFile } from './backup-file.ts'
 import { Databases, stampOf } from './databases.ts'
@@ -15,10 +16,13 @@ const dayMs = 86_400_000
 
 export type StoredBackup = { name: string; kind: 'full' | 'config'; createdAt: string; sizeBytes: number }
 
-/** Writes a backup of the configuration every night, and removes databases that a restore has replaced long ago. */
+/**
+ * Writes a backup of the configuration every night, and removes databases that a restore has replaced long ago. Without
+ * `adminUrl`, of a server whose login may not read all tables, it makes none.
+ */
 export class DailyBackup {
   readonly #context: Pick<Context, 'config' | 'clock' | 'log' | 'audit' | 'rootTenant'>
-  readonly #adminUrl: string
+  readonly #adminUrl: string | undefined
   readonly #disk: Pick<DiskGuard, 'assertDiskHasRoom'>
   readonly #startedAt: number
   #cancelTimer: (() => void) | undefined
@@ -28,7 +32,7 @@ export class DailyBackup {
 
   constructor(
     context: Pick<Context, 'config' | 'clock' | 'log' | 'audit' | 'rootTenant'>,
-    { adminUrl, disk }: { adminUrl: string; disk: Pick<DiskGuard, 'assertDiskHasRoom'> },
+    { adminUrl, disk }: { adminUrl: string | undefined; disk: Pick<DiskGuard, 'assertDiskHasRoom'> },
   ) {
     this.#context = context
     this.#adminUrl = adminUrl
@@ -37,6 +41,7 @@ export class DailyBackup {
   }
 
   start(): void {
+    if (this.#adminUrl === undefined) return
     this.#cancelTimer ??= this.#context.clock.after(checkMs, () => {
       this.#cancelTimer = undefined
       void this.run().then(() => {
@@ -80,11 +85,11 @@ export class DailyBackup {
     const now = this.#context.clock.now()
     const items = listBackupFiles(this.folder, 'iot-pms-').map((name) => describe(this.folder, name))
     const night = new Date(now).setHours(hour, 0, 0, 0)
-    const nextAt = this.#isDue(now) ? null : new Date(night > now ? night : night + dayMs).toISOString()
+    const nextAt = this.#adminUrl === undefined || this.#isDue(now) ? null : new Date(night > now ? night : night + dayMs).toISOString()
     return { folder: this.folder, items: items.toSorted((a, b) => b.createdAt.localeCompare(a.createdAt)), nextAt }
   }
 
-  /** Makes one of the configuration now. @throws {ProblemError} `DISK_LOW` */
+  /** Makes one of the configuration now. @throws {ProblemError} `DISK_LOW`, `BACKUP_ELSEWHERE` */
   async make(): Promise<StoredBackup> {
     this.#disk.assertDiskHasRoom()
     const file = await this.#write(this.#context.clock.now(), {})
@@ -99,12 +104,17 @@ export class DailyBackup {
     return newest === undefined ? this.#startedAt < last : newest.slice(prefix.length, -4) < stampOf(new Date(last))
   }
 
+  get #login(): string {
+    if (this.#adminUrl === undefined) throw new ProblemError('BACKUP_ELSEWHERE')
+    return this.#adminUrl
+  }
+
   async #write(now: number, by: { actor?: string }): Promise<string> {
     const { audit, log, rootTenant } = this.#context
     const file = join(this.folder, `${prefix}${stampOf(new Date(now))}.tar`)
     const draft = { type: 'backup.create', subject: '-', targetName: file, ...by }
     await audit.around(rootTenant, draft, async () => {
-      const { bytes } = await writeBackupFile(file, this.#adminUrl, { kind: 'config' })
+      const { bytes } = await writeBackupFile(file, this.#login, { kind: 'config' })
       log.info({ file, bytes }, 'backed up the configuration')
     })
     keepNewest(this.folder, prefix, kept)
@@ -112,7 +122,7 @@ export class DailyBackup {
   }
 
   async #discardOld(now: number): Promise<void> {
-    const databases = await Databases.open(this.#adminUrl)
+    const databases = await Databases.open(this.#login)
     try {
       const gone = await databases.discardOld(now)
       if (gone.length > 0) this.#context.log.info({ databases: gone }, 'removed databases that a restore replaced more than 7 days ago')

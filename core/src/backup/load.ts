@@ -91,7 +91,9 @@ function compare({ version }: Manifest, migrations: readonly BackupMigration[], 
  */
 export async function loadBackup(backup: OpenBackup, target: Target, { log, modules }: LoadParts): Promise<string[]> {
   const { manifest } = backup
-  await migrateTo(manifest.migrations, migrationsDir, (folder) => migrate(target.adminUrl, target.appUrl, log, folder))
+  await migrateTo(manifest.migrations, migrationsDir, async (folder) => {
+    await migrate(target.adminUrl, target.appUrl, log, folder)
+  })
   // In the order of this build, in which what a module requires comes before it.
   for (const [module, folder] of modules) {
     const migrations = manifest.modules[module]

@@ -47,7 +47,9 @@ export async function ensureRestorePoint(
 async function isChanging(adminUrl: string, files: readonly { version: number }[]): Promise<boolean> {
   const sql = postgres(adminUrl, { max: 1, onnotice: () => {} })
   try {
-    const [made] = await sql<{ is: boolean }[]>`select to_regclass('public.installation') is not null as is`
+    // A login that may not change anything needs no way back; asking it for the table would be an error.
+    const [made] = await sql<{ is: boolean }[]>`
+      select case when has_schema_privilege('public', 'create') then to_regclass('public.installation') is not null else false end as is`
     if (!made!.is) return false
     const applied = new Set((await sql<{ version: number }[]>`select version from schema_version`).map(({ version }) => version))
     const known = new Set(files.map(({ version }) => version))

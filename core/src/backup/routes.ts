@@ -15,7 +15,7 @@ const Backups = Type.Object({
   /** Folder on the server. */
   folder: Type.String(),
   items: Type.Array(Backup),
-  /** When the next one of the configuration is made; null when it is due. */
+  /** When the next one of the configuration is made; null when it is due, or made elsewhere. */
   nextAt: Nullable(Instant),
 })
 
@@ -36,7 +36,7 @@ export function registerBackupRoutes(app: App, backups: DailyBackup): void {
       schema: {
         tags,
         summary: 'Make a backup of the configuration now; answers when it is on the disk',
-        response: { 201: Backup, ...problems(400, 401, 403, 507) },
+        response: { 201: Backup, ...problems(400, 401, 403, 409, 507) },
       },
     },
     async (_, reply) => reply.code(201).send(await backups.make()),

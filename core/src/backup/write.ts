@@ -16,7 +16,8 @@ import { keepTables, selectTable, takeLocalRole } from './table-sql.ts'
 import { formatTarHeader, tarEnd, tarPadding } from './tar.ts'
 
 const compress = promisify(zstdCompress)
-const compression = { params: { [constants.ZSTD_c_compressionLevel]: 3 } }
+/** The fastest: telemetry, most of it all, is compressed already. */
+const compression = { params: { [constants.ZSTD_c_compressionLevel]: 1 } }
 
 /** Bytes of rows in one file of the archive; about what is held in memory, twice. */
 const partBytes = 4 * 1024 * 1024
@@ -99,6 +100,8 @@ async function writeTable(client: pg.PoolClient, archive: Archive, table: OwnedT
   const total = { schema, name, rows: 0, bytes: 0, parts: 0 }
   let held: Buffer[] = []
   let heldBytes = 0
+  // One part is compressed and written while the rows of the next are read.
+  let writing = Promise.resolve()
   const flush = async () => {
     if (held.length === 0) return
     const part = Buffer.concat([copyHeader, ...held, copyTrailer])
@@ -106,7 +109,11 @@ async function writeTable(client: pg.PoolClient, archive: Archive, table: OwnedT
     total.bytes += heldBytes
     held = []
     heldBytes = 0
-    await archive.add(partName(table, ++total.parts), await compress(part, compression))
+    const file = partName(table, ++total.parts)
+    await writing
+    writing = compress(part, compression).then((bytes) => archive.add(file, bytes))
+    // Heard of at the next part; until then it is nobody's.
+    writing.catch(() => {})
   }
   for await (const rows of copyOut(client, selectTable(table))) {
     for (const row of rows) {
@@ -116,6 +123,7 @@ async function writeTable(client: pg.PoolClient, archive: Archive, table: OwnedT
     }
   }
   await flush()
+  await writing
   return total
 }
 

@@ -38,9 +38,15 @@ describe('migrations', () => {
     await admin.end()
   })
 
-  it('say so when the login may not do it', async () => {
+  it('are only looked for by a login that may not run them, which says what is missing', async () => {
     const database = await createTestDatabase()
+    expect(await migrate(database.url, database.url, log)).toBe(false)
+    const sql = postgres(database.adminUrl, { max: 1, onnotice: () => {} })
+    await sql`delete from schema_version where version = (select max(version) from schema_version)`
+    await expect(migrate(database.url, database.url, log)).rejects.toMatchObject({ code: 'SCHEMA_TOO_OLD', exitCode: 78 })
+    await sql`drop table schema_version`
     await expect(migrate(database.url, database.url, log)).rejects.toMatchObject({ code: 'DATABASE_RIGHTS', exitCode: 78 })
+    await sql.end()
     await database.drop()
   })
 

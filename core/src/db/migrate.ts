@@ -19,32 +19,40 @@ type AdminSql = postgres.Sql
 /**
  * Brings the database to the schema of this version: plain SQL files in order, each in one
  * transaction (or alone, when its first line is `-- no transaction`). Parallel runs are
- * harmless: one works, the others wait.
+ * harmless: one works, the others wait. A login without the right to create anything only looks whether
+ * `iot-pms migrate` has been run: that of a server whose administrator keeps the other login apart.
  *
- * @param url login that may create roles and tables
+ * @param url login that may create roles and tables, or `appUrl`
  * @param appUrl login of the application; made or updated here with its password
+ * @returns whether the login may change tables
  * @throws {StartError} `SCHEMA_TOO_NEW` when the database was written by a newer version, `MIGRATION_CHANGED`
- *   when an applied file has been edited, `DATABASE_RIGHTS` when the login may not do it
+ *   when an applied file has been edited, `SCHEMA_TOO_OLD` when there is something to do and the login may not,
+ *   `DATABASE_RIGHTS` when it may not even look
  */
-export async function migrate(url: string, appUrl: string, log: Log, folder = migrationsDir): Promise<void> {
+export async function migrate(url: string, appUrl: string, log: Log, folder = migrationsDir): Promise<boolean> {
   const sql = postgres(url, { max: 1, onnotice: () => {}, connection: { lock_timeout: 0, search_path: 'public' } })
   try {
+    if (!(await mayCreate(sql))) {
+      await checkUpToDate(sql, folder)
+      return false
+    }
     await sql`select pg_advisory_lock(${migrationLock})`
     await sql`create table if not exists schema_version (
       version int primary key, name text not null, checksum text not null,
       applied_at timestamptz not null default now(), min_server text)`
     const files = readMigrations(folder)
-    const applied = await sql<Applied[]>`select version, name, checksum, min_server from schema_version order by version`
-    const pending = comparePlan(files, applied)
+    const pending = comparePlan(files, await readApplied(sql))
     for (const migration of pending) {
       log.info({ migration: migration.name }, 'migrating')
       await apply(sql, migration)
     }
     // Other folders are those of tests, which have no roles yet.
     if (folder === migrationsDir) await ensureJobsSchema(sql)
+    await letServersLook(sql)
     await retryRoles(() => ensureAppLogin(sql, appUrl))
+    return true
   } catch (error) {
-    if (error instanceof postgres.PostgresError && ['42501', '3F000'].includes(error.code)) {
+    if (error instanceof postgres.PostgresError && ['42501', '3F000', '42P01', '22023'].includes(error.code)) {
       throw new StartError(
         'DATABASE_RIGHTS',
         exitCodes.config,
@@ -57,6 +65,36 @@ export async function migrate(url: string, appUrl: string, log: Log, folder = mi
   } finally {
     await sql.end({ timeout: 5 })
   }
+}
+
+/** Those whose login may not change tables look with the role of upkeep. */
+async function letServersLook(sql: AdminSql): Promise<void> {
+  const [role] = await sql`select 1 from pg_roles where rolname = 'pms_jobs'`
+  if (role) await sql`grant select on schema_version to pms_jobs`
+}
+
+async function mayCreate(sql: AdminSql): Promise<boolean> {
+  const [row] = await sql<{ may: boolean }[]>`select has_schema_privilege('public', 'create') as may`
+  return row!.may
+}
+
+async function checkUpToDate(sql: AdminSql, folder: string): Promise<void> {
+  const applied = await sql.begin(async (tx) => {
+    await tx`set local role pms_jobs`
+    return readApplied(tx)
+  })
+  const pending = comparePlan(readMigrations(folder), applied)
+  if (pending.length === 0) return
+  throw new StartError(
+    'SCHEMA_TOO_OLD',
+    exitCodes.config,
+    `The database ends at ${applied.at(-1)?.name ?? 'nothing'}, this version needs ${pending.at(-1)!.name}, and this login may not change it.`,
+    'Run iot-pms migrate first, with IOT_PMS_MIGRATE_URL set to a login that may.',
+  )
+}
+
+async function readApplied(sql: AdminSql | postgres.TransactionSql): Promise<Applied[]> {
+  return sql<Applied[]>`select version, name, checksum, min_server from schema_version order by version`
 }
 
 export function readMigrations(folder: string): Migration[] {

@@ -152,14 +152,14 @@ export class Channels {
     return row
   }
 
-  /** @throws {ProblemError} `NOT_FOUND`, `IN_USE` while the routing sends to it */
+  /** @throws {ProblemError} `NOT_FOUND`, `IN_USE` while the routing or an escalation sends to it */
   async delete(scope: Scope, id: string): Promise<void> {
     await this.#context.db.withTenant(scope, async (tx) => {
       const { name } = await readChannel(tx, id)
       recordAudit(tx, { type: 'notify_channel.delete', subject: `notify_channel:${id}`, targetName: name })
       const users = await isUsed(tx, id)
       if (users.length > 0) {
-        throw new ProblemError('IN_USE', { errors: users.map((receiver) => ({ pointer: '', detail: `Receiver ${receiver}.` })) })
+        throw new ProblemError('IN_USE', { errors: users.map((detail) => ({ pointer: '', detail })) })
       }
       await tx.delete(notifyChannels).where(eq(notifyChannels.id, id))
     })

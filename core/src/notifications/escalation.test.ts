@@ -65,7 +65,8 @@ describe('an escalation', () => {
         name: '值班升级',
         steps: [
           { afterMs: 1000, targets: [{ channelId: first }] },
-          { afterMs: 3000, targets: [{ channelId: second }] },
+          // Late enough for what must come before it, on a slow machine too.
+          { afterMs: 8000, targets: [{ channelId: second }] },
         ],
       })
     ).id
@@ -93,6 +94,10 @@ describe('an escalation', () => {
       (await call('POST', '/escalations', { name: '值班升级', steps: [{ afterMs: 0, targets: [{ channelId: first }] }] })).status,
     ).toBe(409)
     expect((await call('DELETE', `/escalations/${id}`)).json()).toMatchObject({ code: 'IN_USE' })
+    expect((await call('DELETE', `/channels/${first}`)).json()).toMatchObject({
+      code: 'IN_USE',
+      errors: [{ detail: 'Escalation 值班升级.' }],
+    })
     expect((await call('PATCH', `/escalations/${id}`, { name: 'other' })).json()).toMatchObject({ code: 'IN_USE' })
     const routing = { route: { receiver: 'r', escalation: 'nobody' }, receivers: [{ name: 'r', targets: [] }] }
     expect((await call('PUT', '/routing', routing)).json()).toMatchObject({ code: 'ROUTING_INVALID' })

@@ -196,10 +196,12 @@ async function unknownEscalations(tx: Tx, routing: Routing): Promise<FieldError[
   return [...wanted].map((name) => ({ pointer: '/route', detail: `There is no escalation ${name}.` }))
 }
 
-/** Names of the receivers that send to this channel. */
+/** Names of the receivers and escalations that send to this channel. */
 export async function isUsed(tx: Tx, channelId: string): Promise<string[]> {
   const { routing } = await readRouting(tx)
-  return routing.receivers
-    .filter((one) => [...one.targets, ...(one.fallback ?? []).flat()].some((target) => target.channelId === channelId))
-    .map((one) => one.name)
+  const sendsThere = (target: { channelId?: string }) => target.channelId === channelId
+  const receivers = routing.receivers.filter((one) => [...one.targets, ...(one.fallback ?? []).flat()].some(sendsThere))
+  const escalations = await tx.select({ name: notifyEscalations.name, steps: notifyEscalations.steps }).from(notifyEscalations)
+  const calling = escalations.filter(({ steps }) => (steps as { targets: Target[] }[]).some((step) => step.targets.some(sendsThere)))
+  return [...receivers.map((one) => `Receiver ${one.name}.`), ...calling.map((one) => `Escalation ${one.name}.`)]
 }

@@ -116,6 +116,22 @@ export type TemplatePreview = Body<'/api/v1/notifications/templates/preview', 'p
 export type TemplatePreviewed = Answer<'/api/v1/notifications/templates/preview', 'post', 200>
 
 export type Operation = Answer<'/api/v1/jobs/{id}', 'get', 200>
+export type Alarm = Answer<'/api/v1/alarms/{id}', 'get', 200>
+export type AlarmSeverity = Alarm['severity']
+export type AlarmEvent = Answer<'/api/v1/alarms/{id}/events', 'get', 200>['items'][number]
+export type AlarmQuery = Query<'/api/v1/alarms', 'get'>
+export type AlarmSummary = Answer<'/api/v1/alarms/summary', 'get', 200>
+export type AlarmBulk = Body<'/api/v1/alarms/bulk', 'post'>
+
+export type Rule = Answer<'/api/v1/rules/{id}', 'get', 200>
+export type RuleQuery = Query<'/api/v1/rules', 'get'>
+export type RuleBulk = Body<'/api/v1/rules/bulk', 'post'>
+export type RulePreview = Body<'/api/v1/rules/preview', 'post'>
+export type RulePreviewed = Answer<'/api/v1/rules/preview', 'post', 200>
+export type RuleVersion = Answer<'/api/v1/rules/{id}/versions', 'get', 200>['items'][number]
+export type RuleRun = Answer<'/api/v1/rules/{id}/runs', 'get', 200>['items'][number]
+export type RuleDryRun = Answer<'/api/v1/rules/{id}/dry-runs', 'get', 200>['items'][number]
+
 export type Queue = Answer<'/api/v1/job-queues', 'get', 200>['items'][number]
 export type JobQuery = Query<'/api/v1/job-queues/{queue}/jobs', 'get'>
 export type JobState = NonNullable<JobQuery['state']>

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-only
+import alarms from './en/alarms.json'
 import attributes from './en/attributes.json'
 import bin from './en/bin.json'
 import commands from './en/commands.json'
@@ -14,11 +15,13 @@ import notifications from './en/notifications.json'
 import overview from './en/overview.json'
 import products from './en/products.json'
 import reject from './en/reject.json'
+import rules from './en/rules.json'
 import settings from './en/settings.json'
 import shell from './en/shell.json'
 import start from './en/start.json'
 
 export const messages = {
+  alarms,
   attributes,
   bin,
   commands,
@@ -34,6 +37,7 @@ export const messages = {
   overview,
   products,
   reject,
+  rules,
   settings,
   shell,
   start,

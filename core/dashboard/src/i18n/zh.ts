@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-only
+import alarms from './zh/alarms.json'
 import attributes from './zh/attributes.json'
 import bin from './zh/bin.json'
 import commands from './zh/commands.json'
@@ -14,11 +15,13 @@ import notifications from './zh/notifications.json'
 import overview from './zh/overview.json'
 import products from './zh/products.json'
 import reject from './zh/reject.json'
+import rules from './zh/rules.json'
 import settings from './zh/settings.json'
 import shell from './zh/shell.json'
 import start from './zh/start.json'
 
 export const messages = {
+  alarms,
   attributes,
   bin,
   commands,
@@ -34,6 +37,7 @@ export const messages = {
   overview,
   products,
   reject,
+  rules,
   settings,
   shell,
   start,
