@@ -7,7 +7,6 @@ import { defaultPayloadRules } from '../../core/src/ingest/registry.ts'
 import type { Stored } from '../../core/src/ingest/pipeline.ts'
 import { createLog } from '../../core/src/log.ts'
 import { compileRule } from '../../core/src/rules/compile-rule.ts'
-import type { CompiledRule } from '../../core/src/rules/compile-rule.ts'
 import { LiveRules } from '../../core/src/rules/live-rules.ts'
 import { makeFigure } from './figures.ts'
 import type { BenchOptions, Figure, Mode } from './figures.ts'
@@ -26,24 +25,18 @@ const unusual = 100
 /** Rules over 100,000 devices: how fast they are judged, what of a core 20,000 points a second take, and what memory. */
 export async function benchRules({ mode, note }: BenchOptions): Promise<Figure[]> {
   const { devices, seconds, rounds, evaluations } = sizes[mode]
-  const rates: number[] = []
-  const shares: number[] = []
-  const bytes: number[] = []
+  const found: Round[] = []
   for (let round = 0; round < rounds; round++) {
-    const emptyBytes = usedBytes()
-    const { live, rule } = startRules(devices)
-    rates.push(judgeAtOnce(live, devices, evaluations))
-    const filledBytes = usedBytes()
-    bytes.push((filledBytes - emptyBytes) / devices)
-    const share = await judgeSteadily(live, devices, seconds)
-    shares.push(100 * share)
-    const pairs = [...live.scenes.values()].reduce((sum, { lane }) => sum + lane.pairs.length, 0)
+    found.push(await runRound({ devices, seconds, evaluations }))
+    const { rate, share, bytes, pairs } = found.at(-1)!
     note(
-      `${devices} devices × 1 rule (${rule.levels.length} level): ${Math.round(rates.at(-1)!)} evaluations/s, ` +
-        `${shares.at(-1)!.toFixed(1)} % of a core at ${pointsPerSecond} points/s, ${Math.round(bytes.at(-1)!)} bytes per device, ${pairs} pairs kept`,
+      `${devices} devices × 1 rule: ${Math.round(rate)} evaluations/s, ${share.toFixed(1)} % of a core at ${pointsPerSecond} points/s, ` +
+        `${Math.round(bytes)} bytes per device, ${pairs} pairs kept`,
     )
-    live.stop()
   }
+  const [rates, shares] = [found.map(({ rate }) => rate), found.map(({ share }) => share)]
+  // Later rounds find the memory of the one before not given back yet.
+  const bytes = found.slice(0, 1).map((one) => one.bytes)
   const common = { bench: 'rules', ratio: null, ratioCopy: null, anchor: null, disturbed: false }
   return [
     makeFigure({
@@ -73,13 +66,26 @@ export async function benchRules({ mode, note }: BenchOptions): Promise<Figure[]
   ].map((figure) => ({ ...figure, ...statusOf(figure) }))
 }
 
+type Round = { rate: number; share: number; bytes: number; pairs: number }
+
+async function runRound({ devices, seconds, evaluations }: { devices: number; seconds: number; evaluations: number }): Promise<Round> {
+  const emptyBytes = usedBytes()
+  const live = startRules(devices)
+  const rate = judgeAtOnce(live, devices, evaluations)
+  const bytes = (usedBytes() - emptyBytes) / devices
+  const share = 100 * (await judgeSteadily(live, devices, seconds))
+  const pairs = [...live.scenes.values()].reduce((sum, { lane }) => sum + lane.pairs.length, 0)
+  live.stop()
+  return { rate, share, bytes, pairs }
+}
+
 /** These bars are of the machine itself, not of an anchor. */
 function statusOf({ bar, value }: Figure): Pick<Figure, 'status'> {
   const isMet = (bar.least === undefined || value >= bar.least) && (bar.most === undefined || value <= bar.most)
   return { status: isMet ? 'PASS' : 'FAIL' }
 }
 
-function startRules(devices: number): { live: LiveRules; rule: CompiledRule } {
+function startRules(devices: number): LiveRules {
   const when = { left: { key: 'temperature' }, op: 'gt', right: 80, hysteresis: 2 }
   const rule = compileRule({ levels: [{ severity: 'major', when, forMs: 300_000 }] })
   if (!('levels' in rule)) throw new Error(JSON.stringify(rule))
@@ -93,7 +99,7 @@ function startRules(devices: number): { live: LiveRules; rule: CompiledRule } {
     const common = { tenantId: 't', tenantNo: 1, productId: 'p', product: 'p', tags: [], label: null, createdAt: 0, connection: undefined }
     live.put(live.ensure({ ...common, id, no, name: id }), rule)
   }
-  return { live, rule }
+  return live
 }
 
 const idOf = (no: number): string => `0195${String(no).padStart(8, '0')}`

@@ -123,6 +123,27 @@ describe('telemetry that breaks a rule', () => {
     await expectAlarms(one.id, [{ status: 'cleared', clearReason: 'out_of_scope' }])
   })
 
+  it('is judged from what is stored when more comes in than waits in memory', async () => {
+    const device = await platform.createDevice()
+    await rule([device.id])
+    const { live } = platform.ruleEngine
+    const before = live.overflowCount
+    live.hold()
+    const ts = Date.now() - 10_000
+    await send(device, [{ ts, values: { t: 9 } }])
+    const filler = Object.fromEntries(Array.from({ length: 500 }, (_, i) => [`k${i}`, i]))
+    for (let i = 0; live.overflowCount === before && i < 60; i++) {
+      await send(
+        device,
+        Array.from({ length: 20 }, (_, n) => ({ ts: ts + 1 + 20 * i + n, values: filler })),
+      )
+    }
+    expect(live.overflowCount).toBe(before + 1)
+    await expectAlarms(device.id, [{ status: 'active', startTs: ts }])
+    await send(device, { t: 1 })
+    await expectAlarms(device.id, [{ status: 'cleared' }])
+  })
+
   it('is compared with an attribute of the device, which may change', async () => {
     const device = await platform.createDevice()
     const patch = (max: number) => platform.call('PATCH', `/api/v1/devices/${device.id}/attributes/server`, { body: { max } })

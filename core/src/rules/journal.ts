@@ -152,7 +152,7 @@ export class Journal {
   async #flush(): Promise<void> {
     const { live, position } = this.#parts
     const mark = this.#mark
-    const isReached = mark && !live.isHeld && mark.lossCount === live.lossCount && live.judgedCount >= mark.count
+    const isReached = mark && live.isJudging && mark.lossCount === live.lossCount && live.judgedCount >= mark.count
     for (const batch of this.#take()) await this.#store(batch)
     if (!this.#isOn) return
     if (mark && mark.lossCount !== live.lossCount) this.#mark = undefined
@@ -162,7 +162,7 @@ export class Journal {
       await this.#write({ position: mark.position, at: mark.at })
     }
     const now = this.#context.clock.monotonic()
-    if (this.#mark || live.isHeld || live.takenCount === this.#markedCount || now - this.#markedAt < checkpointMs) return
+    if (this.#mark || !live.isJudging || live.takenCount === this.#markedCount || now - this.#markedAt < checkpointMs) return
     const at = this.#context.clock.now()
     const here = position()
     const { lossCount } = live

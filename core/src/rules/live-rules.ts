@@ -95,9 +95,9 @@ export class LiveRules {
     return this.#due.size
   }
 
-  /** Whether messages and timers wait until {@link release}. */
-  get isHeld(): boolean {
-    return this.#isHeld
+  /** False while messages wait until {@link release}, or are not taken at all. */
+  get isJudging(): boolean {
+    return this.#isOn && !this.#isHeld
   }
 
   get scenes(): ReadonlyMap<string, LiveScene> {
