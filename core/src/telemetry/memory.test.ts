@@ -55,7 +55,7 @@ beforeAll(async () => {
   url = `http://127.0.0.1:${port}`
   child = spawn(
     process.execPath,
-    ['--max-semi-space-size=8', '--max-old-space-size=96', fileURLToPath(new URL('../main.ts', import.meta.url)), 'start'],
+    ['--max-semi-space-size=8', '--max-old-space-size=128', fileURLToPath(new URL('../main.ts', import.meta.url)), 'start'],
     {
       stdio: ['ignore', 'ignore', 'inherit'],
       env: {
