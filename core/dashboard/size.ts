@@ -52,8 +52,11 @@ const views: { name: string; chunks: string[]; js: number; css: number }[] = [
   { name: '/settings/users', chunks: [...shell, 'src/pages/settings/UsersPage.vue'], js: 320, css: 60 },
   { name: '/settings/license', chunks: [...shell, 'src/pages/license/LicensePage.vue'], js: 320, css: 60 },
 ]
-/** Texts: one language, the larger one is counted [D-98]. */
-const languages = ['src/i18n/zh.ts', 'src/i18n/en.ts']
+/** Texts: one language, the larger one is counted [D-98]; the second file comes with the shell. */
+const languages = [
+  ['src/i18n/zh.ts', 'src/i18n/zh-pages.ts'],
+  ['src/i18n/en.ts', 'src/i18n/en-pages.ts'],
+] as const
 const languageLimit = 35
 
 if (!existsSync(manifestFile)) {
@@ -79,16 +82,19 @@ function collect(name: string, files: { js: Set<string>; css: Set<string> }): vo
 }
 
 let isOver = false
-const language = languages.map((name) => ({ name, size: kilobytes([manifest[name]!.file]) })).sort((a, b) => b.size - a.size)[0]!
+const language = languages
+  .map((names) => ({ names, size: kilobytes(names.map((name) => manifest[name]!.file)) }))
+  .sort((a, b) => b.size - a.size)[0]!
 const line = (name: string, kind: string, size: number, limit: number) => {
   if (size > limit) isOver = true
   console.log(`${name.padEnd(24)} ${kind.padEnd(4)} ${size.toFixed(1).padStart(7)} kB of ${limit} kB${size > limit ? '  OVER' : ''}`)
 }
 for (const view of views) {
   const files = { js: new Set<string>(), css: new Set<string>() }
-  for (const name of ['index.html', language.name, ...view.chunks]) collect(name, files)
+  const texts = view.chunks.includes(shell[0]!) ? language.names : language.names.slice(0, 1)
+  for (const name of ['index.html', ...texts, ...view.chunks]) collect(name, files)
   line(view.name, 'js', kilobytes(files.js), view.js)
   line(view.name, 'css', kilobytes(files.css), view.css)
 }
-line(language.name, 'text', language.size, languageLimit)
+line(language.names[0], 'text', language.size, languageLimit)
 process.exit(isOver ? 1 : 0)

@@ -206,9 +206,12 @@ describe.skipIf(!hasBrowser())('somebody at the dashboard', () => {
       'IoT PMS',
       'Overview',
       'Devices',
+      'Alarms',
+      'Rules',
       'Products',
       'Firmware',
       'Profile',
+      'Notification preferences',
     ])
     await other.goto(`${server.url}/devices/${device.id}/connect`)
     await other.locator('#snippet code').waitFor()

@@ -3,6 +3,7 @@ import { createRouter, createWebHistory } from 'vue-router'
 import type { Router, RouteRecordRaw } from 'vue-router'
 import { basePath, baseUrl } from './base.ts'
 import { leavePage } from './composables/use-page.ts'
+import { loadPageTexts } from './i18n/index.ts'
 import {
   IconBadge,
   IconBell,
@@ -275,6 +276,10 @@ export function createDashboardRouter(): Router {
     if (to.name === 'login' || (to.name === 'setup' && from.name !== 'setup')) return readReturnTo(to.query['return_to'], baseUrl)
     if (to.path !== from.path) leavePage()
     return true
+  })
+  // Beside the page's own code, before it is shown.
+  router.beforeResolve(async (to) => {
+    if (to.meta.isPublic !== true) await loadPageTexts()
   })
   // Going back, the browser itself finds the old place.
   let isBack = false

@@ -120,7 +120,9 @@ export class Channels {
   async update(scope: Scope, id: string, patch: Partial<Omit<ChannelDraft, 'type'>>, version?: number): Promise<ChannelRow> {
     const current = await this.open(scope, id)
     if (version !== undefined && version !== current.row.version) throw new ProblemError('VERSION_CONFLICT')
-    const merged = patch.config === undefined ? current.config : mergeConfig(current.config, patch.config)
+    // A pasted address comes before what is stored of the one before.
+    const given = patch.config && splitUrl(channelTypeOf(current.row.type), patch.config)
+    const merged = given ? mergeConfig(current.config, given) : current.config
     const { type, config } = await this.check(current.row.type, merged)
     const [row] = await this.#context.db.withTenant(scope, async (tx) => {
       const rows = await tx
@@ -276,7 +278,7 @@ function splitUrl(type: ChannelType, config: ChannelConfig): ChannelConfig {
       errors: [{ pointer: '/config/url', detail: type.url.hosts.join(', ') }],
     })
   }
-  return { ...found, ...rest }
+  return { ...rest, ...found }
 }
 
 function asNameTaken(name: string) {

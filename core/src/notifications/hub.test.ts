@@ -82,6 +82,15 @@ describe('channels', () => {
     expect(patched.json()).toMatchObject({ config: { keyword: '报警' }, secretsSet: ['token', 'signSecret'] })
     const opened = await platform.notifications.channels.open(platform.context.rootTenant, id)
     expect(opened.config).toEqual({ token: '0123456789abcdef-pasted', signSecret: 'top-secret-1', keyword: '报警' })
+    const pasted = { url: 'https://open.feishu.cn/open-apis/bot/v2/hook/fedcba9876543210-other', token: null }
+    for (const config of [{ url: pasted.url }, pasted]) {
+      const path = `/api/v1/notifications/channels/${id}`
+      expect((await platform.call('PATCH', path, { body: { config } })).status).toBe(200)
+      expect((await platform.notifications.channels.open(platform.context.rootTenant, id)).config).toMatchObject({
+        token: 'fedcba9876543210-other',
+        signSecret: 'top-secret-1',
+      })
+    }
     expect(
       (await platform.call('PATCH', `/api/v1/notifications/channels/${id}`, { body: { name: 'x' }, headers: { 'if-match': '"1"' } }))
         .status,

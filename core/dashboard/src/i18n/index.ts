@@ -34,6 +34,20 @@ export async function addMessages(messages: Loaders): Promise<void> {
   }
 }
 
+let pages: Promise<void> | undefined
+
+/** Texts of the pages behind the sign-in, which signing in does without [UX-07]. */
+export function loadPageTexts(): Promise<void> {
+  pages ??= addMessages({
+    zh: async () => (await import('./zh-pages.ts')).messages,
+    en: async () => (await import('./en-pages.ts')).messages,
+  }).catch((error: unknown) => {
+    pages = undefined
+    throw error
+  })
+  return pages
+}
+
 /** Loads the texts if needed and switches every visible text at once. */
 export async function setLanguage(language: Language): Promise<void> {
   if (!i18n.global.availableLocales.includes(language)) {
