@@ -1,9 +1,15 @@
 #!/usr/bin/env node
 // SPDX-License-Identifier: AGPL-3.0-only
+import { enableCompileCache } from 'node:module'
+import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { readConfig } from './config.ts'
 import { StartError, exitCodes } from './errors.ts'
 import { version } from './version.ts'
+
+// Compiling takes a third of a start. What was compiled is kept beside the packages: whoever may write there could change
+// the code itself. Where that folder cannot be written, as in an image, nothing is kept.
+enableCompileCache(join(import.meta.dirname, '../../node_modules/.cache/compile'))
 
 const usage = `IoT PMS ${version}
 

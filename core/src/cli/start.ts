@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-only
+import { flushCompileCache } from 'node:module'
 import { parseArgs } from 'node:util'
 import { readConfig } from '../config.ts'
 import type { Config } from '../config.ts'
@@ -22,6 +23,8 @@ export async function runStart(args: string[]): Promise<undefined> {
   endOnUnknownErrors(log, async () => (await starting).stop())
   const platform = await starting
   announce(platform, config)
+  // Also for a process that will be killed.
+  flushCompileCache()
   if (values.demo) await platform.demo.load()
   await stopped
   // The log line is written and nothing else is left to do; open handles of libraries must not keep us.

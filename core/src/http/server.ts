@@ -6,6 +6,7 @@ import cookie from '@fastify/cookie'
 import swagger from '@fastify/swagger'
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import { Ajv } from 'ajv'
+import type { ValidateFunction } from 'ajv'
 import formatsPlugin from 'ajv-formats'
 import Fastify, { LogController } from 'fastify'
 import type {
@@ -156,7 +157,7 @@ export function useValidators(app: App): void {
   const shared = { allErrors: true, useDefaults: true, removeAdditional: false, strict: false } as const
   const exact = formatsPlugin.default(new Ajv({ ...shared, coerceTypes: false }))
   const coercing = formatsPlugin.default(new Ajv({ ...shared, coerceTypes: true }))
-  app.setValidatorCompiler(({ schema, httpPart }) => (httpPart === 'body' ? exact : coercing).compile(schema as object))
+  app.setValidatorCompiler(({ schema, httpPart }) => compileLater(httpPart === 'body' ? exact : coercing, schema as object))
 }
 
 /** Counted before anything is read or looked up. Probes are left out: a busy server is not a dead one. */
@@ -283,4 +284,18 @@ function maskUrl(url: string): string {
   const [, prefix, segment, rest] = /^(\/+api\/+v1\/+)([^/]+)(.*)$/is.exec(path) ?? []
   // Whatever is no word of the API may be meant as a token, also where no route takes one or the path is mistyped.
   return redact(segment === undefined || reservedTokens.has(segment) ? path : `${prefix}…${segment.slice(-4)}${rest}`)
+}
+
+type Check = ReturnType<Parameters<App['setValidatorCompiler']>[0]>
+
+/** A check that is compiled when it is first needed: compiling those of all routes is a good part of a start. */
+function compileLater(ajv: Ajv, schema: object): Check {
+  let compiled: ValidateFunction | undefined
+  const check: Check = (data: unknown) => {
+    compiled ??= ajv.compile(schema)
+    const isValid = compiled(data)
+    check.errors = (compiled.errors ?? null) as NonNullable<Check['errors']> | null
+    return isValid
+  }
+  return check
 }
